@@ -1,0 +1,198 @@
+"""What happens in a run, as facts in the past tense: frozen, plain JSON values, one `kind` each.
+
+The loop emits them (runs/journal.py writes them down); the app, `attach`, trackers and the report only read them. A reader
+ignores kinds and fields that it does not know, so a newer journal still opens in an older app.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Phase = Literal["scan", "cache_video", "cache_audio", "cache_text", "train", "evaluate", "sample", "export"]
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """First line of a session of a run (a resumed run has one per session)."""
+
+    kind: ClassVar[str] = "run_started"
+    name: str
+    total_steps: int
+    resumed_at_step: int
+    pid: int
+    version: int = 1  # of this schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseStarted:
+    """The run went on to another phase; `total` counts what Progress counts, 0 when unknown."""
+
+    kind: ClassVar[str] = "phase_started"
+    phase: Phase
+    total: int
+    unit: str  # what is counted: clips, captions, steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """`done` of the phase's `total` are finished; `item` names what was finished last."""
+
+    kind: ClassVar[str] = "progress"
+    phase: Phase
+    done: int
+    total: int
+    item: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """An optimizer step, told one step late so that reading its loss never stops the device."""
+
+    kind: ClassVar[str] = "step_done"
+    step: int
+    loss: float | None  # None when it was not finite: JSON has no NaN
+    video_loss: float | None
+    audio_loss: float | None
+    learning_rate: float
+    grad_norm: float | None
+    seconds: float  # wall time of the whole step, waiting for data included
+    bucket: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutMeasured:
+    """Loss on clips never trained on, at fixed sigmas and fixed noise; step 0 is the base model."""
+
+    kind: ClassVar[str] = "held_out_measured"
+    step: int
+    loss: float
+    video_loss: float | None
+    audio_loss: float | None
+    base_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySampled:
+    """Bytes in use. GPU values are None where there is no GPU."""
+
+    kind: ClassVar[str] = "memory_sampled"
+    ram_used_bytes: int  # of this process
+    ram_total_bytes: int
+    vram_used_bytes: int | None = None
+    vram_total_bytes: int | None = None
+    gpu_percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleReady:
+    """A validation clip was written; `path` is relative to the run folder."""
+
+    kind: ClassVar[str] = "sample_ready"
+    step: int
+    path: str
+    prompt: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved:
+    """A complete checkpoint is on disk; `path` is relative to the run folder."""
+
+    kind: ClassVar[str] = "checkpoint_saved"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraExported:
+    """A LoRA file is on disk and was read back; `path` is relative to the run folder."""
+
+    kind: ClassVar[str] = "lora_exported"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something a user should know: a stable code, one sentence, and what to do about it."""
+
+    kind: ClassVar[str] = "notice"
+    code: str
+    text: str
+    fix: str = ""
+    level: Level = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """Last line of a session that ended as it was asked to; `stopped` when before its last step."""
+
+    kind: ClassVar[str] = "run_finished"
+    step: int
+    stopped: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """Last line of a session that could not go on. `detail` is the traceback, for a report."""
+
+    kind: ClassVar[str] = "run_failed"
+    text: str
+    fix: str = ""
+    detail: str = ""
+
+
+Event = (
+    RunStarted
+    | PhaseStarted
+    | Progress
+    | StepDone
+    | HeldOutMeasured
+    | MemorySampled
+    | SampleReady
+    | CheckpointSaved
+    | LoraExported
+    | Notice
+    | RunFinished
+    | RunFailed
+)
+
+_BY_KIND: dict[str, type[Any]] = {
+    cls.kind: cls
+    for cls in (
+        RunStarted,
+        PhaseStarted,
+        Progress,
+        StepDone,
+        HeldOutMeasured,
+        MemorySampled,
+        SampleReady,
+        CheckpointSaved,
+        LoraExported,
+        Notice,
+        RunFinished,
+        RunFailed,
+    )
+}
+
+
+def to_json(event: Event, *, seconds_since_epoch: float) -> dict[str, object]:
+    """The journal's form of an event: `kind`, `at` (seconds since the epoch) and its fields."""
+    return {"kind": event.kind, "at": round(seconds_since_epoch, 3), **dataclasses.asdict(event)}
+
+
+def from_json(value: dict[str, object]) -> Event | None:
+    """The event that a journal line holds; None for a kind, or a shape, that this version does not know."""
+    cls = _BY_KIND.get(str(value.get("kind")))
+    if cls is None:
+        return None
+    known = {field.name for field in dataclasses.fields(cls)}
+    try:
+        event: Event = cls(**{key: item for key, item in value.items() if key in known})
+    except TypeError:  # a field that this version requires is missing
+        return None
+    return event
