@@ -127,5 +127,7 @@ def ask(folder: RunFolder, request: Request) -> dict[str, object]:
             connection.sendall(json.dumps({"do": request}).encode() + b"\n")
             answer: dict[str, object] = json.loads(connection.makefile().readline())
     except (OSError, ValueError) as error:
-        raise RunError(f"The run {folder.name!r} does not answer.", fix="`ltx2tui runs` lists the runs and which of them are alive.") from error
+        raise RunError(
+            f"The run {folder.name!r} does not answer.", fix="`ltx2tui runs` lists the runs and which of them are alive."
+        ) from error
     return answer

@@ -49,8 +49,12 @@ def write_json(path: Path, value: object) -> None:
 def storage_error(path: Path, error: OSError) -> StorageError:
     """What a failed write means to a user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{path.parent} is full: {path.name} was not written.", fix="Free some space there, then run again; it goes on where it was.")
-    return StorageError(f"{path} cannot be written: {error.strerror or error}.", fix="Choose another place with --root, or change its permissions.")
+        return StorageError(
+            f"{path.parent} is full: {path.name} was not written.", fix="Free some space there, then run again; it goes on where it was."
+        )
+    return StorageError(
+        f"{path} cannot be written: {error.strerror or error}.", fix="Choose another place with --root, or change its permissions."
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Where the files of a run lie, and whether it is alive.
 
-    runs/<name>/  config.json  datasets.json  journal.jsonl  output.log  run.lock  control.sock
-                  checkpoints/step-000500/{adapter,optimizer}.safetensors + state.json
-                  samples/step-000500/*.mp4    lora/<name>.safetensors
+runs/<name>/  config.json  datasets.json  journal.jsonl  output.log  run.lock  control.sock
+              checkpoints/step-000500/{adapter,optimizer}.safetensors + state.json
+              samples/step-000500/*.mp4    lora/<name>.safetensors
 """
 
 from __future__ import annotations

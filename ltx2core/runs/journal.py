@@ -56,7 +56,9 @@ class Journal:
                 return
             if self.lost:
                 lost, self.lost = self.lost, 0
-                notice = Notice(code="journal_gap", level="warning", text=f"{lost} journal lines could not be written.", fix="Free disk space.")
+                notice = Notice(
+                    code="journal_gap", level="warning", text=f"{lost} journal lines could not be written.", fix="Free disk space."
+                )
                 os.write(self._descriptor, json.dumps(to_json(notice, seconds_since_epoch=time.time())).encode() + b"\n")
 
     def close(self) -> None:
