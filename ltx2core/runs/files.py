@@ -6,13 +6,13 @@ import contextlib
 import errno
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
