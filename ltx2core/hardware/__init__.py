@@ -1,0 +1,1 @@
+"""What this machine is (probe), and what a run uses of it each second (telemetry)."""

@@ -1,0 +1,90 @@
+"""How much memory and how many cores this process may use: the smaller of the machine's and the container's (cgroup v1 and v2)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"
+
+
+def memory_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that the tightest cgroup above this process allows; None without a limit."""
+    limits = [
+        value
+        for folder in _folders(proc, root, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        if (value := _bytes(folder / name))
+    ]
+    return min(limits, default=None)
+
+
+def memory_used(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes used by this process's own cgroup, without file pages that can be dropped at once; None when it does not say."""
+    for folder in _folders(proc, root, "memory"):
+        for name in ("memory.current", "memory.usage_in_bytes"):
+            if (used := _bytes(folder / name)) is not None:
+                return max(0, used - _inactive_file(folder / "memory.stat"))
+    return None
+
+
+def cpu_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that the tightest cgroup allows (2.5 is two and a half); None without a limit."""
+    limits = [cores for folder in _folders(proc, root, "cpu") if (cores := _cores(folder)) is not None]
+    return min(limits, default=None)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on at once, at least 1: affinity and the container's quota considered."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_limit()
+    return max(1, min(allowed, int(quota) if quota is not None and quota >= 1 else allowed))
+
+
+def _folders(proc: Path, root: Path, controller: str) -> list[Path]:
+    """The cgroup folders of this process, its own first and then each above it."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / controller if controllers else root
+        own = base / path.lstrip("/")
+        if not own.is_dir():  # a container sees its own group as the root, and the host's path is not there
+            own = base
+        while True:
+            folders.append(own)
+            if own == base or base not in own.parents:
+                break
+            own = own.parent
+    return folders
+
+
+def _bytes(path: Path) -> int | None:
+    try:
+        value = int(path.read_text())
+    except (OSError, ValueError):  # absent, or "max"
+        return None
+    return value if value < UNLIMITED else None
+
+
+def _inactive_file(path: Path) -> int:
+    try:
+        pairs = dict(line.split() for line in path.read_text().splitlines())
+        return int(pairs.get("inactive_file", pairs.get("total_inactive_file", 0)))
+    except (OSError, ValueError):
+        return 0
+
+
+def _cores(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    quota_us, period_us = _bytes(folder / "cpu.cfs_quota_us"), _bytes(folder / "cpu.cfs_period_us")
+    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
