@@ -1,0 +1,93 @@
+"""The flow-matching objective: what the transformer sees, what it should answer, and how wrong it was.
+
+x(sigma) = (1 - sigma) x0 + sigma noise; the answer is the velocity noise - x0 (arXiv 2403.03206, section 3; the official
+trainer's `flexible` strategy). Video and audio have their own noise, their own sigma and their own loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from ltx2core.training.sigma import SigmaSampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noised:
+    """One modality of a batch as the transformer is to see it, and what it should answer.
+
+    clean, noise, noisy: [B, L, C]. sigma: [B]. timesteps: [B, L], sigma of each token. learned: bool [B, L].
+    """
+
+    clean: Tensor
+    noise: Tensor
+    noisy: Tensor
+    sigma: Tensor
+    timesteps: Tensor
+    learned: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Scalars on the device. `audio` is None when the batch has no audio."""
+
+    total: Tensor
+    video: Tensor
+    audio: Tensor | None
+
+
+def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None) -> Noised:
+    """A modality at noise level `sigma`; padding (not learned) gets noise too, as its neighbours do, but no loss.
+
+    clean, noise: [B, L, C]; sigma: [B]; learned: bool [B, L], None for all.
+    """
+    if clean.shape != noise.shape or sigma.shape != clean.shape[:1]:
+        raise ValueError(f"expected two [B, L, C] and one [B], got {[[*t.shape] for t in (clean, noise, sigma)]}")
+    level = sigma.view(-1, 1, 1)
+    mask = torch.ones(clean.shape[:2], dtype=torch.bool, device=clean.device) if learned is None else learned
+    return Noised(
+        clean=clean,
+        noise=noise,
+        noisy=(1 - level) * clean + level * noise,
+        sigma=sigma,
+        timesteps=sigma.view(-1, 1).expand(clean.shape[:2]),
+        learned=mask,
+    )
+
+
+def draw_noise(clean: Tensor, *, sampler: SigmaSampler, generator: Generator, learned: Tensor | None = None) -> Noised:
+    """A modality with drawn sigma and noise. The draws are made on the CPU, so a run is the same on every device."""
+    sigma = sampler.sample(clean.shape[0], tokens=clean.shape[1], generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    return add_noise(
+        clean.float(),
+        sigma=sigma.to(clean.device, non_blocking=True),
+        noise=noise.to(clean.device, non_blocking=True),
+        learned=learned,
+    )
+
+
+def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor) -> Tensor:
+    """Mean squared velocity error of each sample, 0 where nothing is learned: float32 [B], left on the device.
+
+    predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding.
+    Raises ValueError when shapes disagree. Equal to the official masked error divided by the mask's mean.
+    """
+    if not predicted.shape == clean.shape == noise.shape or learned.shape != clean.shape[:2]:
+        raise ValueError(f"expected three [B, L, C] and one [B, L], got {[[*t.shape] for t in (predicted, clean, noise, learned)]}")
+    error = (predicted.float() - (noise.float() - clean.float())).square().mean(dim=2)  # [B, L]
+    return (error * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
+
+
+def combine(video_velocity: Tensor, audio_velocity: Tensor | None, *, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone."""
+    video_loss = velocity_loss(video_velocity, video.clean, video.noise, video.learned).mean()
+    if audio is None or audio_velocity is None:
+        return Losses(total=video_loss, video=video_loss, audio=None)
+    audio_loss = velocity_loss(audio_velocity, audio.clean, audio.noise, audio.learned).mean()
+    return Losses(total=video_loss + audio_weight * audio_loss, video=video_loss, audio=audio_loss)

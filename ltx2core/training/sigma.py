@@ -1,0 +1,71 @@
+"""How much noise a training sample gets: the official sampler and a fixed shift. Nothing here knows about models or files.
+
+The official sampler shifts a logit-normal towards noise by the number of tokens of that modality, stretches it so that its
+tails reach 0 and 1, and mixes in 10 % uniform draws. Video and audio each draw their own sigma, each with its own token count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+_SLOPE = (2.05 - 0.95) / (4096 - 1024)  # mu is 0.95 at 1024 tokens and 2.05 at 4096
+_OFFSET = 0.95 - _SLOPE * 1024
+
+
+class SigmaSampler(Protocol):
+    """Draws one noise level for each sample of a batch."""
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        """Noise levels in 0..1: float32 [count], on the generator's device."""
+        ...
+
+
+def shift_for(tokens: int) -> float:
+    """mu of the official sampler: linear in the token count, without a limit. 0.95 at 1024 tokens, 2.05 at 4096, 6.45 at 16384."""
+    return _OFFSET + _SLOPE * tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftedLogitNormal:
+    """The official `ShiftedLogitNormalTimestepSampler`.
+
+    most_tokens caps the token count that mu is computed from: None is the official, unlimited law, under which long clips train
+    at almost pure noise (16384 tokens: a shift of 630x).
+    """
+
+    std: float = 1.0
+    eps: float = 1e-3
+    uniform_probability: float = 0.1
+    most_tokens: int | None = None
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        normal = torch.randn(count, generator=generator)
+        uniform = torch.rand(count, generator=generator)
+        choice = torch.rand(count, generator=generator)
+        return self.from_draws(normal=normal, uniform=uniform, choice=choice, tokens=tokens)
+
+    def from_draws(self, *, normal: Tensor, uniform: Tensor, choice: Tensor, tokens: int) -> Tensor:
+        """The noise levels that three sets of draws give, each [count]: standard normal, and twice uniform in 0..1."""
+        mu = shift_for(tokens if self.most_tokens is None else min(tokens, self.most_tokens))
+        lowest, highest = torch.sigmoid(torch.tensor([mu - 2.5758 * self.std, mu + 3.0902 * self.std]))  # 0.5 % and 99.9 %, in float32
+        stretched = (torch.sigmoid(normal * self.std + mu) - lowest) / (highest - lowest)
+        reflected = torch.where(stretched >= self.eps, stretched, 2 * self.eps - stretched).clamp(0, 1)
+        return torch.where(choice > self.uniform_probability, reflected, (1 - self.eps) * uniform + self.eps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticShift:
+    """A logit-normal with one shift for every length: sigma = shift s / (1 + (shift - 1) s), s = sigmoid(scale n)."""
+
+    shift: float
+    scale: float = 1.0
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        base = torch.sigmoid(torch.randn(count, generator=generator) * self.scale)
+        return self.shift * base / (1 + (self.shift - 1) * base)

@@ -1,0 +1,59 @@
+"""The sigma sampler against what the official one draws (tests/data/sigma-sampler.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ltx2core.training.sigma import ShiftedLogitNormal, StaticShift, shift_for
+
+REFERENCE = Path(__file__).parent.parent / "data" / "sigma-sampler.safetensors"
+CASES = [(tokens, 1.0, 1e-3, 0.1) for tokens in (1, 125, 576, 1024, 3570, 4096, 6120, 16384)] + [
+    (3570, 1.0, 1e-3, 0.0),
+    (3570, 0.5, 0.01, 0.3),
+]
+
+
+@pytest.mark.parametrize("case", range(10))
+def test_the_official_draws_give_the_official_sigmas(case: int) -> None:
+    tokens, std, eps, probability = CASES[case]
+    reference = load_file(REFERENCE)
+    draws = {name: reference[f"f.{case}.{name}"] for name in ("normal", "uniform", "choice")}
+    sampler = ShiftedLogitNormal(std=std, eps=eps, uniform_probability=probability)
+    torch.testing.assert_close(sampler.from_draws(**draws, tokens=tokens), reference[f"f.{case}.sigma"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("case", range(10))
+def test_the_draws_are_made_in_the_official_order(case: int) -> None:
+    tokens, std, eps, probability = CASES[case]
+    generator = torch.Generator().manual_seed(1100 + case)
+    drawn = ShiftedLogitNormal(std=std, eps=eps, uniform_probability=probability).sample(64, tokens=tokens, generator=generator)
+    torch.testing.assert_close(drawn, load_file(REFERENCE)[f"f.{case}.sigma"], atol=1e-6, rtol=0)
+
+
+def test_mu_follows_the_official_table_without_a_limit() -> None:
+    reference = load_file(REFERENCE)
+    for tokens, mu in zip(reference["f.mu.tokens"].tolist(), reference["f.mu.value"].tolist(), strict=True):
+        assert shift_for(tokens) == pytest.approx(mu, abs=1e-9)
+    assert shift_for(16384) == pytest.approx(6.45, abs=1e-3)
+
+
+def test_a_capped_token_count_keeps_long_clips_from_training_at_pure_noise() -> None:
+    def average(sampler: ShiftedLogitNormal) -> float:
+        return float(sampler.sample(4096, tokens=16384, generator=torch.Generator().manual_seed(0)).mean())
+
+    capped = ShiftedLogitNormal(most_tokens=4096)
+    same = ShiftedLogitNormal().sample(64, tokens=4096, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(capped.sample(64, tokens=16384, generator=torch.Generator().manual_seed(1)), same)
+    assert average(capped) != pytest.approx(average(ShiftedLogitNormal()), abs=1e-3)
+
+
+def test_a_static_shift_does_not_look_at_the_length() -> None:
+    sampler = StaticShift(shift=3.0)
+    short = sampler.sample(32, tokens=10, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(short, sampler.sample(32, tokens=10_000, generator=torch.Generator().manual_seed(3)))
+    normal = torch.randn(32, generator=torch.Generator().manual_seed(3)).sigmoid()
+    torch.testing.assert_close(short, 3 * normal / (1 + 2 * normal))
