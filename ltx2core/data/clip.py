@@ -1,0 +1,143 @@
+"""What is known about a clip, before and after it gets its bucket. Values only: scan.py finds them, buckets.py sorts them.
+
+`PROBLEM_CODES` is the one list of everything that can be said against a clip. Codes are stable: scripts read them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Level = Literal["error", "warning", "info"]
+
+PROBLEM_CODES: dict[str, str] = {
+    # the file (scan.py); an error leaves the clip out, everything else goes on
+    "unreadable": "error: the file or folder cannot be opened (permission, broken link, not a file)",
+    "empty_file": "error: 0 bytes",
+    "not_a_video": "error: no container that can be read: text, an image, random bytes",
+    "truncated": "error: the file ends before its header says it does, or its index was never written",
+    "no_video": "error: sound only, or nothing but a cover picture",
+    "unknown_codec": "error: no decoder for this video codec",
+    "damaged": "error: the container is whole, its pictures cannot be decoded",
+    "too_many_pixels": "error: frames beyond 8192 x 8192",
+    "unsupported_type": "error: a video file type that is not read (.avi, .wmv, ...)",
+    "not_fully_read": "warning: too long to read through; frames and length are the header's claim",
+    "variable_frame_rate": "warning: frames do not come at one rate; they are resampled by their times",
+    "interlaced": "warning: two half pictures in a frame",
+    "hdr": "warning: PQ or HLG colours, which the model does not know",
+    "rotated": "info: turned upright by its display matrix, as a player does",
+    "no_audio": "info: no sound track; the clip trains video only",
+    "unknown_audio_codec": "warning: no decoder for its sound; the clip trains video only",
+    "audio_short": "info: the sound ends before the picture; the rest is silence",
+    "audio_late": "info: the sound starts after the first frame; silence comes before it",
+    # its caption (captions.py)
+    "missing_caption": "error: no .txt of the same name",
+    "empty_caption": "error: the caption file has no text",
+    "caption_unreadable": "error: the caption file cannot be opened, or holds no text but bytes",
+    "caption_not_utf8": "warning: read as UTF-16 or Windows-1252 instead",
+    "caption_long": "warning: likely more than the 1024 tokens that the text encoder takes",
+    # its bucket (buckets.py)
+    "too_short": "error: fewer frames than the smallest bucket takes",
+    "too_long": "error: more frames than video.max_frames allows",
+    "fewer_frames": "info: shorter than video.num_frames; it trains in a shorter bucket",
+    "trimmed": "info: longer than its bucket; only the first frames are used",
+    "resampled": "info: brought to the dataset's frame rate by timestamps",
+    "low_frame_rate": "warning: frames are repeated to reach the dataset's frame rate",
+    "odd_size": "info: not multiples of 32; scaled and cropped to the bucket",
+    "upscaled": "info: smaller than its bucket; enlarging adds no detail",
+    "extreme_aspect": "warning: longer than 4:1; the ends are cropped away",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One line about a clip: what is wrong with it, and what would work."""
+
+    code: str
+    level: Level
+    text: str
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.code not in PROBLEM_CODES:
+            raise ValueError(f"{self.code} is not in PROBLEM_CODES")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioTrack:
+    """The first sound track that can be decoded."""
+
+    sample_rate: int
+    channels: int
+    seconds: float  # of sound, wherever it starts
+    codec: str
+    start: float = 0.0  # seconds after the first video frame; below 0 when the sound starts earlier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A video file as found. Of a file that could not be read, every number is 0 and `problems` says why."""
+
+    path: Path
+    width: int = 0  # as shown: turned upright, pixels made square
+    height: int = 0
+    rotation: int = 0  # degrees counter-clockwise that the stored frames are turned by: 0, 90, 180, 270
+    frames: int = 0  # counted, not claimed
+    fps: float = 0.0  # frames over seconds
+    seconds: float = 0.0  # from the first frame to the end of the last
+    codec: str = ""
+    audio: AudioTrack | None = None
+    caption: str | None = None  # the text file as it is, lines and all; None without one
+    problems: tuple[Problem, ...] = ()
+    variable_frame_rate: bool = False
+
+    @property
+    def usable(self) -> bool:
+        return all(problem.level != "error" for problem in self.problems)
+
+    def having(self, *problems: Problem) -> Clip:
+        """The same clip with these problems added."""
+        return replace(self, problems=self.problems + problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Bucket:
+    """What every clip of a batch is brought to: width and height in pixels, multiples of 32; 8k+1 frames."""
+
+    width: int
+    height: int
+    frames: int
+
+    def __post_init__(self) -> None:
+        if self.width < 32 or self.height < 32 or self.width % 32 or self.height % 32:
+            raise ValueError(f"a bucket's sides are multiples of 32, not {self.width}x{self.height}")
+        if self.frames < 1 or self.frames % 8 != 1:
+            raise ValueError(f"a bucket holds 8k + 1 frames, not {self.frames}")
+
+    @property
+    def label(self) -> str:
+        return f"{self.width}x{self.height}@{self.frames}"
+
+    @classmethod
+    def from_label(cls, label: str) -> Bucket:
+        """The bucket of a label such as 768x512@49. Raises ValueError for anything else."""
+        match = re.fullmatch(r"(\d+)x(\d+)@(\d+)", label, re.ASCII)
+        if match is None:
+            raise ValueError(f"{label!r} is not a bucket such as 768x512@49")
+        width, height, frames = (int(part) for part in match.groups())
+        return cls(width=width, height=height, frames=frames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A clip as it is trained on."""
+
+    clip: Clip
+    bucket: Bucket
+    fps: float  # of the frames that reach the model
+    captions: tuple[str, ...]  # variants, never empty; one is drawn each time
+    repeats: int = 0  # extra passes in an epoch
