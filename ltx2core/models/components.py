@@ -1,0 +1,113 @@
+"""Builds diffusers' modules from a combined checkpoint: on the meta device first, then tensor by tensor, so that nothing is held twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+
+from ltx2core.errors import CheckpointError
+from ltx2core.models import header
+from ltx2core.models.forward import correct_cross_timesteps, remove_audio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.names import Component
+
+
+def load_transformer(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
+) -> LTX2VideoTransformer3DModel:
+    """The transformer, frozen and in eval mode. Scale-shift tables stay in float32, as the file holds them.
+
+    audio: False leaves the audio modules of the blocks out, unread: 30 % fewer weights, for training on video alone.
+    """
+    arguments = header.transformer_arguments(checkpoint.config)
+    model = _load(checkpoint, "transformer", LTX2VideoTransformer3DModel, arguments, dtype, device, prepare=None if audio else remove_audio)
+    correct_cross_timesteps(model)
+    return model
+
+
+def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:
+    """The text connectors, which turn a text encoder's stacked states into what the transformer attends to."""
+    width, stacked = checkpoint.shape("text_embedding_projection.aggregate_embed.weight")
+    arguments = header.connector_arguments(checkpoint.config, num_states=stacked // width)
+    return _load(checkpoint, "connectors", LTX2TextConnectors, arguments, dtype, device)
+
+
+def load_video_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Video:
+    """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py."""
+    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments(checkpoint.config), dtype, device)
+
+
+def load_audio_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Audio:
+    """The audio VAE: mel frames to latents, 25 a second."""
+    return _load(checkpoint, "audio_vae", AutoencoderKLLTX2Audio, header.audio_vae_arguments(checkpoint.config), dtype, device)
+
+
+def load_vocoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2Vocoder:
+    """The vocoder: mel frames to a stereo waveform at `config.output_sampling_rate`."""
+    return _load(checkpoint, "vocoder", LTX2Vocoder, header.vocoder_arguments(checkpoint.config), dtype, device)
+
+
+def _load(
+    checkpoint: Checkpoint,
+    component: Component,
+    cls: type[Any],
+    arguments: dict[str, Any],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    prepare: Callable[[Any], None] | None = None,
+) -> Any:
+    with torch.device("meta"):
+        model = cls(**arguments)
+        known = set(model.state_dict())
+        if prepare is not None:
+            prepare(model)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known):
+        if name not in expected or expected[name] != tensor.shape:
+            found = "is not part of it" if name not in expected else f"is {list(tensor.shape)}, not {list(expected[name])}"
+            raise CheckpointError(
+                f"{checkpoint.path} does not fit its own header: in the {component.replace('_', ' ')}, {name} {found}.",
+                fix="Download the file again, or use another checkpoint.",
+            )
+        del expected[name]
+        _assign(model, name, tensor.to(device=device, dtype=_kept_dtype(name, tensor, dtype)))
+    if expected:
+        first = ", ".join(list(expected)[:5])
+        raise CheckpointError(
+            f"{checkpoint.path} lacks {len(expected)} tensors of the {component.replace('_', ' ')}: {first}.", fix="Download it again."
+        )
+    _fill_unsaved_buffers(model, cls, arguments, device)
+    return model.eval().requires_grad_(False)
+
+
+def _kept_dtype(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    keeps_float32 = tensor.dtype == torch.float32 and ("scale_shift_table" in name or name.startswith("latents_"))
+    return torch.float32 if keeps_float32 else dtype
+
+
+def _assign(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if leaf in module._parameters:
+        module._parameters[leaf] = torch.nn.Parameter(tensor, requires_grad=False)
+    else:
+        module._buffers[leaf] = tensor
+
+
+def _fill_unsaved_buffers(model: torch.nn.Module, cls: type[Any], arguments: dict[str, Any], device: torch.device | str) -> None:
+    """Buffers that are computed, not saved (rope frequencies, resampling filters), were built on the meta device: compute them."""
+    unfilled = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if not unfilled:
+        return
+    computed = dict(cls(**arguments).named_buffers())
+    for name in unfilled:
+        _assign(model, name, computed[name].to(device))

@@ -1,0 +1,108 @@
+"""Draws a clip and its sound from noise: the official schedule, Euler steps, classifier-free guidance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ltx2core.models.forward import predict_velocity
+from ltx2core.models.latents import unpack_audio, unpack_video
+from ltx2core.models.text import TextEmbedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import LTX2VideoTransformer3DModel
+
+_SHIFT = math.exp(2.05)  # of 4096 tokens, at any size: what the official pipelines use
+_LAST_SIGMA = 0.1
+_AUDIO_BINS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SampledLatents:
+    """Normalised latents: video [1, C, f, h, w], audio [1, Z, T, 16] or None."""
+
+    video: Tensor
+    audio: Tensor | None
+
+
+def inference_sigmas(steps: int) -> list[float]:
+    """steps + 1 noise levels from 1 to 0: evenly spaced, shifted to exp(mu) / (exp(mu) + 1/s - 1), stretched so that the last
+    one before 0 is 0.1. Source: the scheduler of Lightricks' pipelines (mu = 2.05 at every size)."""
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got {steps}")
+    even = [1 - index / steps for index in range(steps)]
+    shifted = [_SHIFT / (_SHIFT + 1 / sigma - 1) for sigma in even]
+    stretch = (1 - shifted[-1]) / (1 - _LAST_SIGMA) if steps > 1 else 1.0
+    return [*(1 - (1 - sigma) / stretch for sigma in shifted), 0.0]
+
+
+@torch.no_grad()
+def sample_latents(
+    transformer: LTX2VideoTransformer3DModel,
+    *,
+    text: TextEmbedding,
+    negative_text: TextEmbedding | None,
+    grid: tuple[int, int, int],
+    audio_steps: int | None,
+    fps: float,
+    steps: int,
+    guidance: float,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> SampledLatents:
+    """A clip drawn from noise of `seed`; the same seed gives the same noise on every device.
+
+    text, negative_text: single embeddings [T, D]; without a negative one, or with guidance 1, each step costs one forward instead
+    of two. grid: latent frames, rows, columns. audio_steps: audio latents, or None for video alone. on_step(done, total) may raise to stop.
+    """
+    parameter = next(transformer.parameters())
+    device, dtype = parameter.device, transformer.proj_in.weight.dtype
+    guided = negative_text is not None and guidance != 1
+    texts = TextEmbedding.stack([text, negative_text] if guided and negative_text is not None else [text]).to(device, dtype)
+    batch = texts.video.shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    tokens = math.prod(grid)
+    video = torch.randn(1, tokens, transformer.config.in_channels, generator=generator).to(device)
+    channels = transformer.config.audio_in_channels
+    audio = None if audio_steps is None else torch.randn(1, audio_steps, channels, generator=generator).to(device)
+    rates = torch.full((batch,), fps, device=device)
+    sigmas = inference_sigmas(steps)
+    for index, (sigma, following) in enumerate(pairwise(sigmas)):
+        level = torch.full((batch,), sigma, device=device)
+        video_velocity, audio_velocity = predict_velocity(
+            transformer,
+            video=video.expand(batch, -1, -1).to(dtype),
+            video_timesteps=level[:, None].expand(-1, tokens),
+            video_sigma=level,
+            audio=None if audio is None else audio.expand(batch, -1, -1).to(dtype),
+            audio_timesteps=None if audio is None else level[:, None].expand(-1, audio.shape[1]),
+            audio_sigma=level,
+            text=texts,
+            grid=grid,
+            fps=rates,
+        )
+        video = video + (following - sigma) * _guide(video_velocity, guidance)
+        if audio is not None and audio_velocity is not None:
+            audio = audio + (following - sigma) * _guide(audio_velocity, guidance)
+        if on_step is not None:
+            on_step(index + 1, steps)
+    return SampledLatents(
+        video=unpack_video(video, grid=grid),
+        audio=None if audio is None else unpack_audio(audio, channels=channels // _AUDIO_BINS),
+    )
+
+
+def _guide(velocity: Tensor, guidance: float) -> Tensor:
+    """[1, L, C] of [conditional, unconditional]: conditional + (guidance - 1) (conditional - unconditional), in float32."""
+    velocity = velocity.float()
+    if velocity.shape[0] == 1:
+        return velocity
+    given, without = velocity.chunk(2)
+    return given + (guidance - 1) * (given - without)
