@@ -1,0 +1,74 @@
+"""What a cache entry was made of, as a name: equal inputs give an equal name, so an entry is reused exactly when it may be.
+
+Changing a clip, its bucket, the encoder's weights or the code of a pass gives other names, and invalidates nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import StorageError
+from ltx2core.runs.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def fingerprint(parts: Mapping[str, str | int | float | bool]) -> str:
+    """The name that these inputs give: 32 hex digits."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+class Digests:
+    """SHA-256 of files' bytes, remembered by path, size and times so that a dataset is read once and not at every start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[str | int]] = _read(path)
+        self._changed = False
+
+    def of(self, file: Path) -> str:
+        """The digest of a file's bytes. Raises OSError when it cannot be read."""
+        status = file.stat()
+        stamp: list[str | int] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        key = os.fspath(file.absolute())
+        known = self._known.get(key)
+        if known is not None and known[1:] == stamp:
+            return str(known[0])
+        digest = _digest(file)
+        self._known[key] = [digest, *stamp]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write what was learned. Two processes may do so: the last wins, which costs the other one reading, never correctness."""
+        if self._changed:
+            write_json(self._path, self._known)
+            self._changed = False
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, list[str | int]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except PermissionError as error:
+        raise StorageError(f"{path} cannot be read.", fix="Choose another place with --root, or change its permissions.") from error
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(value, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in value.values())
+    return value if good else {}

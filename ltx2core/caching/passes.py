@@ -1,0 +1,225 @@
+"""Makes what training reads: video latents, audio latents, and text after the connectors. One encoder is in memory at a time.
+
+Only what is not in the store yet is encoded; when nothing is missing no encoder is loaded. A clip that cannot be decoded is left
+out with a Notice, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from ltx2core.caching.fingerprint import Digests, fingerprint
+from ltx2core.errors import DatasetError, Stopped
+from ltx2core.models.text import text_encoder_fingerprint
+from ltx2core.runs.events import Notice, PhaseStarted, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from ltx2core.caching.store import Kind, Store
+    from ltx2core.data.clip import Sample
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.events import Event, Phase
+
+_T = TypeVar("_T")
+
+VIDEO_PASS = 1  # raise one when the code below it, or in data/ and models/latents.py or text.py, gives other values
+AUDIO_PASS = 1
+TEXT_PASS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedClip:
+    """A sample and the names of its entries in the store. audio is None when it trains video only."""
+
+    sample: Sample
+    video: str
+    audio: str | None
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
+    """All that was cached: the clips in the given order, and each text's entry (captions, prompts, the empty caption)."""
+
+    clips: tuple[CachedClip, ...]
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePass:
+    """What every pass needs: where things are, where they run, whom to tell."""
+
+    store: Store
+    checkpoint: Checkpoint
+    text_encoder: Path
+    device: torch.device
+    dtype: torch.dtype
+    emit: Callable[[Event], None]
+    should_stop: Callable[[], bool] = field(default=lambda: False)
+
+    def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
+        """Cache all that the samples and prompts need. audio: whether sound is trained on.
+
+        Raises DatasetError when no clip is left, StorageError when the cache cannot be written, Stopped when asked to.
+        """
+        digests = Digests(self.store.root / "digests.json")
+        clips = self._name(samples, digests, audio=audio)
+        digests.save()
+        broken = self._video(clips)
+        free_memory(self.device)
+        broken |= self._audio(clips) if audio else set()
+        free_memory(self.device)
+        clips = [clip for clip in clips if clip.video not in broken and clip.audio not in broken]
+        if not clips:
+            raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
+        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        self._text(texts)
+        free_memory(self.device)
+        return Cached(
+            clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in clips), texts=texts
+        )
+
+    def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
+        video_encoder = self.checkpoint.fingerprint("video_vae")
+        audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
+        clips = []
+        for sample in samples:
+            try:
+                source = digests.of(sample.clip.path)
+            except OSError as error:
+                self._leave_out(sample, f"it cannot be read: {error.strerror}.")
+                continue
+            parts: dict[str, str | int | float | bool] = {"source": source, "bucket": sample.bucket.label, "fps": sample.fps}
+            clips.append(
+                CachedClip(
+                    sample=sample,
+                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}"}),
+                    audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
+                    if audio and sample.clip.audio is not None
+                    else None,
+                    captions=(),
+                )
+            )
+        return clips
+
+    def _name_texts(self, texts: set[str]) -> dict[str, str]:
+        encoder = f"{text_encoder_fingerprint(self.text_encoder)} {self.checkpoint.fingerprint('connectors')}"
+        return {text: fingerprint({"text": text, "encoder": encoder, "pass": f"text {TEXT_PASS}"}) for text in sorted(texts)}
+
+    def _video(self, clips: Sequence[CachedClip]) -> set[str]:
+        """Encode the frames that are missing; the entries that could not be made come back."""
+        missing = self._missing("video", {clip.video: clip for clip in clips}, phase="cache_video", unit="clips")
+        if not missing:
+            return set()
+        import torch
+
+        from ltx2core.data.decode import decode_frames
+        from ltx2core.models.components import load_video_vae
+        from ltx2core.models.latents import encode_video
+
+        vae = load_video_vae(self.checkpoint, dtype=self.dtype, device=self.device)
+
+        def encode(clip: CachedClip) -> dict[str, torch.Tensor]:
+            sample = clip.sample
+            frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
+            pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+            return {"latents": encode_video(vae, pixels)[0].to(torch.bfloat16)}
+
+        return self._encode_clips("video", missing, encode, phase="cache_video")
+
+    def _audio(self, clips: Sequence[CachedClip]) -> set[str]:
+        """Encode the sound that is missing; the entries that could not be made come back."""
+        silent = [clip.sample.clip.path.name for clip in clips if clip.audio is None]
+        if silent:
+            shown = ", ".join(silent[:10]) + (f" and {len(silent) - 10} more" if len(silent) > 10 else "")
+            self.emit(Notice(code="clips_without_audio", text=f"{len(silent)} clips have no sound and train video only: {shown}."))
+        missing = self._missing("audio", {clip.audio: clip for clip in clips if clip.audio}, phase="cache_audio", unit="clips")
+        if not missing:
+            return set()
+        import torch
+
+        from ltx2core.data.sound import read_sound
+        from ltx2core.models.components import load_audio_vae
+        from ltx2core.models.latents import AUDIO_LATENTS_PER_SECOND, SAMPLE_RATE, audio_steps_for, encode_sound
+
+        audio_vae = load_audio_vae(self.checkpoint, dtype=torch.float32, device=self.device)  # 0.1 GiB; bf16 costs it quality
+
+        def encode(clip: CachedClip) -> dict[str, torch.Tensor]:
+            sample = clip.sample
+            seconds = sample.bucket.frames / sample.fps
+            sound = read_sound(sample.clip.path, seconds=seconds, sample_rate=SAMPLE_RATE)
+            if sound is None:
+                raise DatasetError(f"{sample.clip.path.name}: its sound is gone since the scan.")
+            steps = audio_steps_for(seconds)
+            latents = encode_sound(audio_vae, torch.from_numpy(sound.samples)[None].to(self.device), steps=steps)[0]
+            learned = min(steps, -(-sound.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE))  # the rest is padding after its end
+            return {"latents": latents.to(torch.bfloat16), "learned": torch.arange(latents.shape[1]) < learned}
+
+        return self._encode_clips("audio", missing, encode, phase="cache_audio")
+
+    def _text(self, texts: Mapping[str, str]) -> None:
+        missing = self._missing("text", {name: text for text, name in texts.items()}, phase="cache_text", unit="captions")
+        if not missing:
+            return
+        import torch
+
+        from ltx2core.models.components import load_connectors
+        from ltx2core.models.text import embed_captions, load_text_encoder
+
+        encoder = load_text_encoder(self.text_encoder, dtype=self.dtype, device=self.device)
+        connectors = load_connectors(self.checkpoint, dtype=self.dtype, device=self.device)
+        for done, (name, text) in enumerate(missing.items(), start=1):
+            self._check_stop()
+            (embedding,) = embed_captions([text], encoder, connectors)
+            tensors = {"video": embedding.video.to(torch.bfloat16), "audio": embedding.audio.to(torch.bfloat16)}
+            self.store.save("text", name, tensors, source=text)
+            self.emit(Progress(phase="cache_text", done=done, total=len(missing), item=text[:80]))
+
+    def _encode_clips(
+        self, kind: Kind, missing: Mapping[str, CachedClip], encode: Callable[[CachedClip], dict[str, torch.Tensor]], *, phase: Phase
+    ) -> set[str]:
+        broken = set()
+        for done, (name, clip) in enumerate(missing.items(), start=1):
+            self._check_stop()
+            try:
+                self.store.save(kind, name, encode(clip), source=str(clip.sample.clip.path))
+            except DatasetError as error:
+                broken.add(name)
+                self._leave_out(clip.sample, error.text)
+            self.emit(Progress(phase=phase, done=done, total=len(missing), item=clip.sample.clip.path.name))
+        return broken
+
+    def _missing(self, kind: Kind, wanted: Mapping[str, _T], *, phase: Phase, unit: str) -> dict[str, _T]:
+        """What is not in the store, in order; announces the phase."""
+        states = {name: self.store.state(kind, name) for name in wanted}
+        damaged = [name for name, state in states.items() if state == "damaged"]
+        if damaged:
+            text = f"{len(damaged)} damaged {kind} cache entries are made again."
+            self.emit(Notice(code="cache_damaged", level="warning", text=text, fix="If this repeats, check the disk that holds the cache."))
+        missing = {name: item for name, item in wanted.items() if states[name] != "whole"}
+        self.emit(PhaseStarted(phase=phase, total=len(missing), unit=unit))
+        return missing
+
+    def _leave_out(self, sample: Sample, reason: str) -> None:
+        text = f"{sample.clip.path.name} is left out: {reason}"
+        self.emit(Notice(code="clip_left_out", level="warning", text=text, fix="Replace the file, then start again."))
+
+    def _check_stop(self) -> None:
+        if self.should_stop():
+            raise Stopped("Stopped while caching; what was encoded is kept.")
+
+
+def free_memory(device: torch.device) -> None:
+    """Give the memory of dropped modules back to the device."""
+    import gc
+
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()

@@ -1,0 +1,127 @@
+"""The LoRA on the transformer: where it sits, its float32 parameters under stable names, their first values.
+
+Targets follow the mode, never a bare suffix: `to_k` alone would also match the audio attentions of a video-only run, and train
+them on nothing (ostris/ai-toolkit #1020).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ltx2core.errors import ConfigError
+from ltx2core.training.batches import generator_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import Tensor
+
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+VIDEO_ATTENTIONS = ("attn1", "attn2")
+AUDIO_ATTENTIONS = ("audio_attn1", "audio_attn2", "audio_to_video_attn", "video_to_audio_attn")
+_NAME = "default"  # PEFT's name of the one adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSettings:
+    """What decides an adapter's shape. alpha / rank scales its delta. targets: None for the mode's own."""
+
+    rank: int = 32
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+
+
+def target_modules(transformer: nn.Module, *, audio: bool, wanted: Sequence[str] | None = None) -> list[str]:
+    """Names of the linear layers that get a LoRA: by default all of a block's attention projections, video's alone without audio.
+
+    wanted: names or their endings, like `attn1.to_q`; those that touch audio are left out when `audio` is False. Raises
+    ConfigError when an entry matches nothing.
+    """
+    attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS if audio else ())
+    endings = list(wanted) if wanted else [f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS]
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    lost = [ending for ending in endings if not any(_ends_with(name, ending) for name in linear)]
+    if lost:
+        raise ConfigError(
+            [f"peft_lora_target_modules: no linear layer of the transformer is called {', '.join(lost)}."],
+            fix=f"Leave the key out to train {', '.join(attentions)}, or name layers such as attn1.to_q or ff.net.2.",
+        )
+    chosen = [name for name in linear if any(_ends_with(name, ending) for ending in endings) and (audio or not _is_audio(name))]
+    if not chosen:
+        raise ConfigError(
+            ["peft_lora_target_modules names audio layers only, and this run trains without audio."],
+            fix="Name video layers such as attn1.to_q, or turn audio on in the dataset list.",
+        )
+    return chosen
+
+
+def add_adapter(transformer: nn.Module, settings: AdapterSettings, *, audio: bool, seed: int) -> dict[str, nn.Parameter]:
+    """The new adapter's parameters by name (`transformer_blocks.0.attn1.to_q.lora_A.weight`), float32; nothing else learns.
+
+    Its first values depend on `seed` alone: A is drawn (Kaiming uniform, as PEFT does), B is 0, so the model is still the base.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = target_modules(transformer, audio=audio, wanted=settings.targets)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type, unused-ignore]
+        lora_dropout=settings.dropout,
+        target_modules="|".join(re.escape(name) for name in names),
+        init_lora_weights=False,
+    )
+    transformer.requires_grad_(False)
+    inject_adapter_in_model(config, transformer, adapter_name=_NAME)
+    parameters = _adapter_parameters(transformer)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.data = _first_value(name, parameter, seed).to(parameter.device)
+            parameter.requires_grad_(True)
+    return parameters
+
+
+def load_adapter(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Copy saved values in, bit for bit. Raises KeyError or ValueError when they are another adapter's."""
+    if set(parameters) != set(tensors):
+        raise KeyError(f"{len(set(parameters) ^ set(tensors))} names differ")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != tensors[name].shape:
+                raise ValueError(f"{name} is {[*tensors[name].shape]}, not {[*parameter.shape]}")
+            parameter.copy_(tensors[name])
+
+
+def module_names(parameter_names: Iterable[str]) -> list[str]:
+    """The layers that adapter parameters sit on, each once, in order."""
+    return list(dict.fromkeys(re.sub(r"\.lora_[AB]\.weight$", "", name) for name in parameter_names))
+
+
+def _adapter_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+    found = {
+        name.replace(f".{_NAME}.weight", ".weight"): parameter
+        for name, parameter in transformer.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+    return dict(sorted(found.items()))
+
+
+def _first_value(name: str, parameter: nn.Parameter, seed: int) -> Tensor:
+    value = torch.zeros(parameter.shape, dtype=torch.float32)
+    if ".lora_A." in name:
+        nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator_for(seed, "adapter", name))
+    return value
+
+
+def _ends_with(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
+
+
+def _is_audio(name: str) -> bool:
+    return any("audio" in part for part in name.split("."))

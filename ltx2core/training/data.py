@@ -1,0 +1,93 @@
+"""Batches as tensors: reads cached clips and texts, and puts a batch together. What to read is training/batches.py's to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.errors import StorageError
+from ltx2core.models.latents import latent_grid, pack_audio, pack_video
+from ltx2core.models.text import TextEmbedding
+from ltx2core.training.batches import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Generator, Tensor
+
+    from ltx2core.caching.passes import Cached, CachedClip
+    from ltx2core.caching.store import Kind, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; fps [B]; texts [B, T, D]."""
+
+    video: Tensor
+    audio: Tensor | None
+    audio_learned: Tensor | None
+    text: TextEmbedding
+    grid: tuple[int, int, int]
+    fps: Tensor
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads batches from the store. Files come from the system's page cache after the first epoch."""
+
+    store: Store
+    cached: Cached
+    device: torch.device
+
+    def entries(self, clips: Sequence[CachedClip]) -> list[Entry]:
+        """What training/batches.py orders: clips may share a batch when size, length, rate and having sound are equal."""
+        return [Entry(group=_group(clip), times=clip.sample.repeats + 1) for clip in clips]
+
+    def batch(self, clips: Sequence[CachedClip], *, draw: Generator | None = None, caption_dropout: float = 0.0) -> Batch:
+        """The clips as one batch. draw: chooses among a clip's captions and drops some; None takes the first, and drops none."""
+        bucket = clips[0].sample.bucket
+        video = torch.stack([self._load("video", clip.video)["latents"] for clip in clips])
+        texts = [self.text_entry(self._caption(clip, draw, caption_dropout)) for clip in clips]
+        audio, learned = None, None
+        if all(clip.audio is not None for clip in clips):
+            loaded = [self._load("audio", clip.audio) for clip in clips if clip.audio is not None]
+            audio = pack_audio(torch.stack([item["latents"] for item in loaded]).to(self.device).float())
+            learned = torch.stack([item["learned"] for item in loaded]).to(self.device)
+        return Batch(
+            video=pack_video(video.to(self.device).float()),
+            audio=audio,
+            audio_learned=learned,
+            text=TextEmbedding.stack(texts),
+            grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames),
+            fps=torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32, device=self.device),
+            bucket=bucket.label,
+        )
+
+    def text(self, text: str) -> TextEmbedding:
+        """The embedding of a caption or prompt that was cached: [T, D]."""
+        return self.text_entry(self.cached.texts[text])
+
+    def text_entry(self, name: str) -> TextEmbedding:
+        tensors = self._load("text", name)
+        return TextEmbedding(tensors["video"].to(self.device), tensors["audio"].to(self.device))
+
+    def _caption(self, clip: CachedClip, draw: Generator | None, dropout: float) -> str:
+        if draw is None:
+            return clip.captions[0]
+        chance, choice = torch.rand(2, generator=draw).tolist()
+        return self.cached.texts[""] if chance < dropout else clip.captions[int(choice * len(clip.captions))]
+
+    def _load(self, kind: Kind, name: str) -> dict[str, Tensor]:
+        tensors = self.store.load(kind, name)
+        if tensors is None:
+            raise StorageError(
+                f"{self.store.path(kind, name)} cannot be read any more.", fix="Run again with --resume: what is missing is made again."
+            )
+        return tensors
+
+
+def _group(clip: CachedClip) -> str:
+    return f"{clip.sample.bucket.label} {clip.sample.fps:g}" + ("" if clip.audio is None else " with audio")
