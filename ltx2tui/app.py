@@ -1,0 +1,126 @@
+"""The Textual app: which screen comes first, and starting a training run. Imports neither torch nor numpy; screens load late."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+
+from ltx2core.errors import Ltx2Error
+from ltx2tui.terminal import HangupDriver, Terminal
+from ltx2tui.theme import DARK, LIGHT
+from ltx2tui.training import Launch, LocalFeed, Training, engine_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltx2tui.training import Feed, OpenSession
+
+
+class Ltx2App(App[str]):
+    """The app on one terminal. Its result says how it was left: "left", "headless" (training goes on), DETACHED, or "ended"."""
+
+    TITLE = "LTX-2 LoRA trainer"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+t", "look", "Light or dark", tooltip="Switch between the dark and the light look", show=False, id="app.look"),
+        Binding("ctrl+c", "leave", "Leave", show=False, id="app.leave"),
+    ]
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        watch: Feed | None = None,
+        launch: Launch | None = None,
+        open_session: OpenSession = engine_session,
+        terminal: Terminal | None = None,
+    ) -> None:
+        super().__init__(driver_class=HangupDriver if terminal is not None and "TEXTUAL_DRIVER" not in os.environ else None)
+        self.root = root
+        self.terminal = terminal
+        self.training: Training | None = None
+        self._watch_first = watch
+        self._launch_first = launch
+        self._open_session = open_session
+        self._exit_when_trained = False
+        self.animation_level = "none"
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def on_mount(self) -> None:
+        if self.terminal is not None:
+            signal.signal(signal.SIGTERM, self._asked_to_end)
+        if self._watch_first is not None:
+            self.watch_run(self._watch_first)
+        elif self._launch_first is not None:
+            launch = self._launch_first
+            self.call_after_refresh(lambda: self.begin(launch))
+        else:
+            from ltx2tui.screens.welcome import WelcomeScreen
+
+            self.push_screen(WelcomeScreen())
+
+    def watch_run(self, feed: Feed) -> None:
+        """Show the Run screen of a run, over whatever is there."""
+        from ltx2tui.screens.run import RunScreen
+
+        self.push_screen(RunScreen(feed))
+
+    def begin(self, launch: Launch) -> None:
+        """Start a run in a thread of this process and show it. What cannot even start is said in a dialog."""
+        training = Training(launch, self._open_session)
+        try:
+            training.folder.create()
+        except Ltx2Error as error:
+            self.trouble("The run cannot start", error)
+            return
+        if self.terminal is not None:
+            self.terminal.log_to(training.folder.output_log)
+        self.training = training
+        feed = LocalFeed(training)
+        training.start()
+        self.watch_run(feed)
+
+    def trouble(self, title: str, error: Ltx2Error) -> None:
+        """Say a failure and what would work."""
+        from ltx2tui.screens.dialogs import Trouble
+
+        self.push_screen(Trouble(title, error.text, error.fix))
+
+    def exit_when_trained(self) -> None:
+        """End the app as soon as its training thread has ended."""
+        if not self._exit_when_trained:
+            self._exit_when_trained = True
+            self.set_interval(0.1, self._exit_if_trained)
+
+    def _exit_if_trained(self) -> None:
+        if self.training is None or not self.training.alive:
+            self.exit("ended")
+
+    def _asked_to_end(self, *_: object) -> None:
+        """SIGTERM: stop at a step boundary, with a checkpoint, then end."""
+        if self.training is not None:
+            self.training.control.stop()
+        self._loop_call(self.exit_when_trained)
+
+    def _loop_call(self, call: object) -> None:
+        if self._loop is not None and callable(call):
+            self._loop.call_soon_threadsafe(call)
+
+    def action_look(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def action_leave(self) -> None:
+        """ctrl+c: what q does on a run, and leaving everywhere else."""
+        leave = getattr(self.screen, "action_leave", None)
+        if leave is not None:
+            leave()
+        elif not self.screen.is_modal:
+            self.exit("left")

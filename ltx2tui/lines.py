@@ -1,0 +1,134 @@
+"""The sentences of the Run screen: what a state and a view of it say, in the width there is. Pure; no widget, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
+
+from ltx2tui import words
+
+if TYPE_CHECKING:
+    from ltx2tui.state import RunState
+
+Mood = Literal["live", "bad", "done", "still"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a viewer knows of a run beside its journal."""
+
+    alive: bool
+    paused: bool
+    stopping: bool
+    here: bool
+
+
+def mood(state: RunState, view: View) -> Mood:
+    """How the run is, as a class for colours; the words say the same."""
+    if state.ended == "failed" or state.is_alarming or (state.ended is None and not view.alive and state.last_at > 0):
+        return "bad"
+    if state.ended == "finished":
+        return "done"
+    return "still" if state.ended == "stopped" or view.paused or view.stopping else "live"
+
+
+def status(state: RunState, view: View) -> str:
+    """The state of a run in a few words."""
+    if state.ended is None and not view.alive and state.last_at > 0:
+        return "Interrupted"
+    if state.ended is None and view.stopping:
+        return "Stopping after this step"
+    if state.ended is None and view.paused:
+        return "Paused"
+    return state.title
+
+
+def place(state: RunState, view: View) -> str:
+    """Where the run is and for how long, for the right end of the first line."""
+    where = "in this process" if view.here else f"process {state.pid}" if view.alive and state.pid else "not running"
+    seconds = state.session_seconds if state.ended else state.last_at - state.session_started_at
+    return f"{where} · {words.clock(seconds)}" if state.session_started_at else where
+
+
+def phase_line(state: RunState, view: View, *, width: int) -> Text:
+    """State, progress, pace and time left, in one line; what does not fit is left out from the right."""
+    mark = {"live": "●", "bad": "✕", "done": "✓", "still": "‖"}[mood(state, view)]
+    text = Text(f"{mark} {status(state, view)}", style="bold", no_wrap=True)
+    done, total = state.progress
+    unit = "" if state.phase == "train" or state.ended else state.unit
+    parts = []
+    if state.phase == "train" or state.ended:
+        parts.append(f"step {done:,} of {total:,}" if total else f"step {done:,}" if done else "")
+    elif total:
+        parts.append(f"{done:,} of {total:,} {unit}".rstrip())
+    if state.phase == "train" and state.ended is None and state.seconds_per_step is not None:
+        parts.append(words.pace(state.seconds_per_step))
+    if state.seconds_left is not None and not view.paused and view.alive:
+        parts.append(f"{words.duration(state.seconds_left)} left")
+    if state.item:
+        parts.append(state.item)
+    elif state.phase not in ("train", None) and state.step and state.ended is None:
+        parts.append(f"at step {state.step:,} of {state.total_steps:,}")
+    if state.ended is None and not view.alive and state.last_at > 0:
+        parts.append("its process is gone; train with --resume goes on")
+    return _joined(text, [part for part in parts if part], width)
+
+
+def numbers_line(state: RunState, *, width: int) -> Text:
+    """The newest numbers of training."""
+    if state.failure is not None:
+        return Text(" ".join(f"{state.failure.text} {state.failure.fix}".split()), no_wrap=True, overflow="ellipsis")
+    parts = []
+    if len(state.losses):
+        parts.append(f"loss {words.loss(state.smoothed.mean if state.smoothed.weight else None)}")
+    if state.is_alarming:
+        parts.append(f"not a number for {words.count(state.not_finite, 'step')}")
+    if state.held_out:
+        last = state.held_out[-1]
+        base = f" ({last.loss / state.base_loss - 1:+.0%})" if state.base_loss and last.step else " (base)" if not last.step else ""
+        parts.append(f"held out {words.loss(last.loss)}{base}")
+    if state.learning_rate is not None:
+        parts.append(f"lr {_exponent(state.learning_rate)}")
+    if state.grad_norm is not None:
+        parts.append(f"grad {state.grad_norm:.3g}")
+    if state.bucket:
+        parts.append(state.bucket)
+    if state.checkpoints:
+        parts.append(f"saved at {state.checkpoints[-1].step:,}")
+    return _joined(Text("  ", no_wrap=True), parts, width, first="")
+
+
+def legend(state: RunState, *, log_scale: bool) -> str:
+    """What the chart's marks mean, as far as they are drawn."""
+    parts = ["─ smoothed", ": each step"] if len(state.losses) else []
+    if any(point.step for point in state.held_out):
+        parts.append("◆ held out")
+    if state.base_loss is not None:
+        parts.append("╌ base")
+    if log_scale:
+        parts.append("log")
+    return " · ".join(parts)
+
+
+def leaving(state: RunState) -> str:
+    """What the question at leaving says."""
+    saved = f"last checkpoint at step {state.checkpoints[-1].step:,}" if state.checkpoints else "no checkpoint yet"
+    return f"It trains in this process: step {state.step:,} of {state.total_steps:,}, {saved}."
+
+
+def _joined(text: Text, parts: list[str], width: int, first: str = "   ") -> Text:
+    separator = first
+    for part in parts:
+        if text.cell_len + len(separator) + len(part) > width:
+            break
+        text.append(separator + part, style="not bold")
+        separator = "   "
+    return text
+
+
+def _exponent(value: float) -> str:
+    """1e-4 for 0.0001: learning rates are spoken so."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -1,0 +1,308 @@
+"""The Run screen: one run, live or past, of this process or another. Reads a feed, asks it for things; no training state lives here."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.containers import Grid, Vertical
+from textual.message import Message
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+from textual.worker import Worker, WorkerState, get_current_worker
+
+from ltx2core.errors import Ltx2Error
+from ltx2tui import lines
+from ltx2tui.screens.dialogs import Choice, Help, Question
+from ltx2tui.state import RunState, reduce
+from ltx2tui.widgets.chart import LossChart
+from ltx2tui.widgets.head import Bar, Head
+from ltx2tui.widgets.log import RunLog
+from ltx2tui.widgets.memory import MemoryGraph
+from ltx2tui.widgets.thumbnail import Thumbnail
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from ltx2core.runs.control import Request
+    from ltx2tui.training import Feed
+
+Leave = Literal["stop", "headless"]
+PANELS = ("loss", "video", "log", "memory")
+READ_SECONDS = 0.35  # three redraws a second at most: more costs training time (GIL) and bytes, and shows nothing more
+NARROW = 100  # columns under which panels drop their extras
+
+
+class RunScreen(Screen[None]):
+    """Watches one run and passes wishes on to it."""
+
+    AUTO_FOCUS = ""  # letters are for the run; tab reaches the log
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "leave", "Leave", tooltip="Stop the run, or leave it training", id="run.leave"),
+        Binding("s", "ask('save')", "Save", tooltip="Write a checkpoint after this step", id="run.save"),
+        Binding("g", "ask('sample')", "Sample", tooltip="Make a validation video after this step", id="run.sample"),
+        Binding("p", "pause", "Pause", tooltip="Finish this step, then wait; again to go on", id="run.pause"),
+        Binding("v", "play", "Play", tooltip="Play the validation video, or stop it", id="run.play"),
+        Binding("question_mark", "help", "Help", tooltip="This list", id="run.help"),
+        Binding("x", "stop", "Stop", tooltip="Stop at the next step, with a checkpoint", show=False, id="run.stop"),
+        Binding("left,left_square_bracket", "scrub(-1)", "Earlier sample", tooltip="Show the sample before", show=False, id="run.earlier"),
+        Binding("right,right_square_bracket", "scrub(1)", "Later sample", tooltip="Show the next sample", show=False, id="run.later"),
+        Binding("y", "log_scale", "Log scale", tooltip="Loss on a logarithmic axis, or a plain one", show=False, id="run.log_scale"),
+        *(
+            Binding(
+                str(number),
+                f"zoom('{name}')",
+                f"Only {name}",
+                tooltip=f"{name.capitalize()} over the whole screen",
+                show=False,
+                id=f"run.{name}",
+            )
+            for number, name in enumerate(PANELS, 1)
+        ),
+        Binding("0,escape", "zoom('')", "All panels", tooltip="Back from one panel to all", show=False, id="run.all"),
+    ]
+
+    state: reactive[RunState] = reactive(RunState, init=False)
+    alive: reactive[bool] = reactive(True, init=False)
+    paused: reactive[bool] = reactive(False, init=False)
+
+    @dataclass
+    class Arrived(Message):
+        """What the journal adds up to now."""
+
+        state: RunState
+        alive: bool
+        conclusion: tuple[str, ...]
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, RunScreen.Arrived)
+
+    @dataclass
+    class Answered(Message):
+        """What a run said to a wish; `trouble` when it did not answer."""
+
+        request: Request
+        answer: dict[str, object]
+        trouble: str = ""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self.feed = feed
+        self.stopping = False
+        self.conclusion: tuple[str, ...] = ()
+        self._gone = threading.Event()
+        self._shown_sample: int | None = None  # index of the one scrubbed to; None follows the newest
+
+    def compose(self) -> ComposeResult:
+        yield Head(self.feed.folder.name)
+        with Vertical(id="status"):
+            yield Static(id="phase")
+            yield Bar(id="bar")
+            yield Static(id="numbers")
+        with Grid(id="panels"):
+            with Vertical(id="loss", classes="panel") as loss:
+                loss.border_title = "1 Loss"
+                yield LossChart(id="chart")
+            with Vertical(id="video", classes="panel") as video:
+                video.border_title = "2 Validation"
+                yield Thumbnail(nothing="The first validation video appears here.", id="picture")
+                yield Static(id="prompt", markup=False)
+            with Vertical(id="log", classes="panel") as log:
+                log.border_title = "3 Log"
+                yield RunLog(id="lines")
+            with Vertical(id="memory", classes="panel") as memory:
+                memory.border_title = "4 Memory"
+                yield MemoryGraph("RAM ", nothing="not measured yet", id="ram")
+                yield MemoryGraph("VRAM", nothing="no GPU in this run", id="vram")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self._show()
+        self.follow()
+
+    def on_unmount(self) -> None:
+        self._gone.set()
+
+    def on_resize(self) -> None:
+        self.set_class(self.app.size.width < NARROW, "-narrow")
+        self._show()
+
+    # -- workers
+
+    @work(thread=True, exclusive=True, group="journal", exit_on_error=False)
+    def follow(self) -> None:
+        worker = get_current_worker()
+        state, alive, first = RunState(), True, True
+        conclusion: tuple[str, ...] = ()
+        while not worker.is_cancelled:
+            before = state, alive, conclusion
+            alive = self.feed.alive()
+            state = reduce(state, self.feed.read())
+            conclusion = self.feed.conclusion()
+            if first or (state, alive, conclusion) != before:
+                self.post_message(self.Arrived(state, alive, conclusion))
+                first = False
+            if self._gone.wait(READ_SECONDS):
+                return
+
+    @work(thread=True, group="asking", exit_on_error=False)
+    def request(self, request: Request) -> None:
+        try:
+            self.post_message(self.Answered(request, self.feed.ask(request)))
+        except Ltx2Error as error:
+            self.post_message(self.Answered(request, {}, trouble=str(error)))
+
+    # -- messages
+
+    @on(Arrived)
+    def _take(self, message: Arrived) -> None:
+        self.conclusion = message.conclusion
+        with self.app.batch_update():
+            self.alive = message.alive
+            self.state = message.state
+
+    @on(Answered)
+    def _answered(self, message: Answered) -> None:
+        if message.trouble:
+            self.notify(message.trouble, title="No answer", severity="warning", markup=False)
+            return
+        self.paused = bool(message.answer.get("paused"))
+        self.stopping = bool(message.answer.get("stopping"))
+        said = {
+            "save": "A checkpoint is written after this step.",
+            "sample": "A validation video is made after this step.",
+            "stop": "Stopping after this step, with a checkpoint.",
+        }.get(message.request)
+        if said:
+            self.notify(said, timeout=4)
+        self._show()
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        if event.state == WorkerState.ERROR and event.worker.group == "journal":
+            self.notify(f"The journal cannot be read: {event.worker.error}", severity="error", timeout=60, markup=False)
+
+    # -- watchers: state to widgets
+
+    def watch_state(self) -> None:
+        self._show()
+
+    def watch_alive(self) -> None:
+        self._show()
+
+    def watch_paused(self) -> None:
+        self.refresh_bindings()
+        self._show()
+
+    def _show(self) -> None:
+        """Tell every widget its part of the state; each draws only what changed."""
+        if not self.is_mounted:
+            return
+        state = self.state
+        view = lines.View(alive=self.alive, paused=self.paused, stopping=self.stopping, here=self.feed.here)
+        mood = lines.mood(state, view)
+        width = max(20, self.size.width - 2)
+        for name in ("live", "bad", "done", "still"):
+            self.set_class(name == mood, f"-{name}")
+        self.query_one(Head).say(right=lines.place(state, view))
+        self.query_one("#phase", Static).update(lines.phase_line(state, view, width=width))
+        self.query_one(Bar).show(*state.progress)
+        self.query_one("#numbers", Static).update(lines.numbers_line(state, width=width))
+        self.query_one(LossChart).show(
+            state.losses, state.smooth_losses, held_out=state.held_out, base=state.base_loss, total_steps=state.total_steps
+        )
+        memory = state.memory
+        self.query_one("#ram", MemoryGraph).show(state.ram, total=memory.ram_total_bytes if memory else 0, peak=state.ram_peak)
+        busy = f"GPU {memory.gpu_percent}%" if memory and memory.gpu_percent is not None else ""
+        self.query_one("#vram", MemoryGraph).show(
+            state.vram, total=(memory and memory.vram_total_bytes) or 0, peak=state.vram_peak, note=busy
+        )
+        self.query_one("#vram").display = bool(len(state.vram)) or not memory
+        self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
+        self._show_sample()
+        self.query_one("#loss").border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale)
+        self.refresh_bindings()
+
+    def _show_sample(self) -> None:
+        samples = self.state.samples
+        video = self.query_one("#video")
+        if not samples:
+            self.query_one(Thumbnail).show(None)
+            self.query_one("#prompt", Static).update("")
+            video.border_title, video.border_subtitle = "2 Validation", ""
+            return
+        index = len(samples) - 1 if self._shown_sample is None else min(self._shown_sample, len(samples) - 1)
+        sample = samples[index]
+        self.query_one(Thumbnail).show(self.feed.folder.path / sample.path)
+        self.query_one("#prompt", Static).update(sample.prompt)
+        video.border_title = f"2 Validation · step {sample.step:,}"
+        video.border_subtitle = f"‹ {index + 1} of {len(samples)} ›" if len(samples) > 1 else ""
+
+    # -- actions
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        running = self.alive and self.state.ended is None
+        if action in ("ask", "pause", "stop") and not running:
+            return None
+        if action in ("play", "scrub") and not self.state.samples:
+            return None
+        return True
+
+    def action_ask(self, request: Request) -> None:
+        self.request(request)
+
+    def action_pause(self) -> None:
+        self.request("resume" if self.paused else "pause")
+
+    def action_play(self) -> None:
+        self.query_one(Thumbnail).toggle()
+
+    def action_scrub(self, by: int) -> None:
+        last = len(self.state.samples) - 1
+        now = last if self._shown_sample is None else self._shown_sample
+        wanted = max(0, min(last, now + by))
+        self._shown_sample = None if wanted == last else wanted
+        self._show_sample()
+
+    def action_log_scale(self) -> None:
+        chart = self.query_one(LossChart)
+        chart.log_scale = not chart.log_scale
+        self._show()
+
+    def action_zoom(self, panel: str) -> None:
+        for name in PANELS:
+            self.query_one(f"#{name}").display = panel in ("", name)
+        self.set_class(bool(panel), "-zoomed")
+
+    def action_help(self) -> None:
+        self.app.push_screen(Help(self, "Run"))
+
+    @work
+    async def action_stop(self) -> None:
+        choices = [Choice("s", "Stop", "Finishes this step and writes a checkpoint; --resume goes on from it.", True)]
+        if await self.app.push_screen_wait(Question("Stop this run?", "The run ends for everyone who watches it.", choices)):
+            self.request("stop")
+
+    @work
+    async def action_leave(self) -> None:
+        """Leave at once where nothing is lost; ask where this process trains."""
+        if not self.feed.here or not self.alive:
+            self.app.exit("left")
+            return
+        leave = await self.app.push_screen_wait(Question("Leave the run?", lines.leaving(self.state), LEAVING))
+        if leave == "stop":
+            self.request("stop")
+            self.app.exit_when_trained()  # type: ignore[attr-defined]
+        elif leave == "headless":
+            self.app.exit("headless")
+
+
+LEAVING: tuple[Choice[Leave], ...] = (
+    Choice("s", "Stop the run", "Finishes this step, writes a checkpoint, then leaves.", "stop"),
+    Choice(
+        "k", "Keep training without the app", "Plain progress lines in this terminal; `ltx2tui attach` brings this screen back.", "headless"
+    ),
+)

@@ -1,0 +1,129 @@
+"""Scripted runs: journals as a trainer would write them, and a feed that replays one. No torch, no clock, no threads."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltx2core.runs import events
+from ltx2core.runs.folder import RunFolder
+from ltx2core.runs.journal import Entry
+
+if TYPE_CHECKING:
+    from ltx2core.runs.control import Request
+
+START = 1_767_268_800.0  # 2026-01-01 12:00:00 UTC
+GIB = 1 << 30
+
+
+class ScriptedFeed:
+    """Gives the entries of a script at once, then nothing; notes what it is asked."""
+
+    def __init__(self, entries: list[Entry], *, folder: Path = Path("/tmp/runs/red-kite"), alive: bool = True, here: bool = True) -> None:
+        self.folder = RunFolder(folder)
+        self.here = here
+        self.asked: list[str] = []
+        self.paused = False
+        self._entries = entries
+        self._alive = alive
+
+    def read(self) -> list[Entry]:
+        entries, self._entries = self._entries, []
+        return entries
+
+    def alive(self) -> bool:
+        return self._alive
+
+    def ask(self, request: Request) -> dict[str, object]:
+        self.asked.append(request)
+        self.paused = {"pause": True, "resume": False}.get(request, self.paused)
+        return {"ok": True, "paused": self.paused, "stopping": request == "stop"}
+
+    def conclusion(self) -> tuple[str, ...]:
+        return ()
+
+
+class Script:
+    """Builds a journal line by line; every call moves the clock."""
+
+    def __init__(self, *, gpu: bool = False) -> None:
+        self.entries: list[Entry] = []
+        self.now = START
+        self._random = random.Random(7)
+        self._gpu = gpu
+
+    def add(self, *happened: events.Event, seconds: float = 0.0) -> Script:
+        for event in happened:
+            self.now += seconds
+            self.entries.append(Entry(self.now, event))
+        return self
+
+    def started(self, total_steps: int = 2000, resumed_at_step: int = 0) -> Script:
+        return self.add(events.RunStarted(name="red-kite", total_steps=total_steps, resumed_at_step=resumed_at_step, pid=4242)).memory()
+
+    def memory(self, used: float = 3.1) -> Script:
+        vram = int((used * 4.2 + self._random.uniform(-0.4, 0.4)) * GIB) if self._gpu else None
+        ram = int((used + self._random.uniform(-0.2, 0.2)) * GIB)
+        total = 24 * GIB if self._gpu else None
+        percent = 97 if self._gpu else None
+        return self.add(
+            events.MemorySampled(ram_used_bytes=ram, ram_total_bytes=32 * GIB, vram_used_bytes=vram, vram_total_bytes=total, gpu_percent=percent)
+        )
+
+    def cached(self, phase: events.Phase, total: int, unit: str, *, done: int | None = None) -> Script:
+        self.add(events.PhaseStarted(phase=phase, total=total, unit=unit))
+        for index in range(1, (total if done is None else done) + 1):
+            self.add(events.Progress(phase=phase, done=index, total=total, item=f"clip-{index:03d}.mp4"), seconds=1.4).memory(2.0)
+        return self
+
+    def train(self, total: int = 2000) -> Script:
+        return self.add(events.PhaseStarted(phase="train", total=total, unit="steps"))
+
+    def steps(self, first: int, last: int, *, gap: range = range(0)) -> Script:
+        for step in range(first, last + 1):
+            loss = 0.12 + 0.22 * math.exp(-step / 260) + self._random.gauss(0, 0.035)
+            self.add(
+                events.StepDone(
+                    step=step,
+                    loss=None if step in gap else max(0.02, loss),
+                    video_loss=None,
+                    audio_loss=None,
+                    learning_rate=1e-4,
+                    grad_norm=0.31,
+                    seconds=0.42,
+                    bucket="512x288@57",
+                ),
+                seconds=0.42,
+            )
+            if step % 3 == 0:
+                self.memory()
+        return self
+
+    def held_out(self, step: int, loss: float) -> Script:
+        return self.add(events.HeldOutMeasured(step=step, loss=loss, video_loss=loss, audio_loss=None, base_loss=0.31))
+
+    def sample(self, step: int, path: str = "samples/step/0.mp4") -> Script:
+        return self.add(
+            events.SampleReady(step=step, path=path, prompt="A red kite circles over a green valley, wind in the grass.", seconds=11.2)
+        )
+
+    def saved(self, step: int) -> Script:
+        return self.add(events.CheckpointSaved(step=step, path=f"checkpoints/step-{step:06d}"))
+
+    def said(self, level: events.Level, text: str, fix: str = "") -> Script:
+        return self.add(events.Notice(code="scripted", level=level, text=text, fix=fix))
+
+
+def training_script(*, gpu: bool = True, steps: int = 412) -> Script:
+    """A run in the middle of its training, with everything in it once."""
+    script = Script(gpu=gpu).started().said("info", "Attention: torch SDPA, matmul in bfloat16, not compiled.")
+    script.said("warning", "video.num_frames = 61: LTX-2 takes 8n + 1 frames; 57 are used.", "Write 57 or 65.")
+    script.cached("cache_video", 12, "clips").cached("cache_text", 12, "captions").held_out(0, 0.31).sample(0).train()
+    for start in range(1, steps + 1, 100):
+        last = min(start + 99, steps)
+        script.steps(start, last)
+        if last % 100 == 0:
+            script.saved(last).held_out(last, 0.31 - 0.028 * last / 100).sample(last)
+    return script
