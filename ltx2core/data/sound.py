@@ -13,6 +13,7 @@ from ltx2core.data.media import audio_stream, reading, video_stream
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container.input import InputContainer
     from numpy.typing import NDArray
@@ -73,6 +74,7 @@ def _at_source_rate(container: InputContainer, stream: AudioStream, *, start: fl
     to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
     planes = np.zeros((stream.channels, count), dtype=np.float32)
     cursor: int | None = None
+    ended_early = 0  # only of the last frame: a shorter one inside is rounding
     for frame in container.decode(stream):
         time = frame.time
         place = round((time - start) * stream.rate) if time is not None else (cursor or 0)
@@ -80,9 +82,21 @@ def _at_source_rate(container: InputContainer, stream: AudioStream, *, start: fl
             cursor = place
         for part in to_float.resample(frame):
             cursor = _lay(planes, part.to_ndarray().astype(np.float32, copy=False), cursor)
+        ended_early = _padding(frame)
         if cursor >= count:
             break
-    return stream.layout.name, planes, min(max(cursor or 0, 0), count)
+    end = min(max((cursor or 0) - ended_early, 0), count)
+    planes[:, end:] = 0
+    return stream.layout.name, planes, end
+
+
+def _padding(frame: AudioFrame) -> int:
+    """Samples at the end of a frame that its packet's duration leaves out: codecs fill up their last frame."""
+    if not frame.duration or frame.time_base is None:
+        return 0
+    tick = float(frame.time_base * frame.sample_rate)  # samples to a unit of the container's clock
+    missing = frame.samples - frame.duration * tick
+    return round(missing) if missing >= max(tick, 1) else 0
 
 
 def _lay(planes: NDArray[np.float32], part: NDArray[np.float32], at: int) -> int:

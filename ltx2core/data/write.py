@@ -75,7 +75,9 @@ def exact_rate(fps: float | Fraction) -> Fraction:
 def _encode(path: Path, frames: NDArray[np.uint8], *, rate: Fraction, sound: NDArray[np.float32] | None, sample_rate: int) -> None:
     height, width = frames.shape[1:3]
     pad = ((0, height % 2), (0, width % 2), (0, 0))
-    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    # The header's own clock is 1 ms unless told otherwise, and would cut or lengthen the sound by part of one.
+    options = {"movflags": "+faststart", "movie_timescale": str(sample_rate)}
+    with av.open(f"file:{path}", "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=rate, options={"crf": str(_CRF), "preset": "medium"})
         video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         video.color_primaries = video.color_trc = video.colorspace = _BT709
