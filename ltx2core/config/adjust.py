@@ -1,0 +1,148 @@
+"""Values that LTX-2 cannot take as they are written: the nearest that works is used, and a Notice says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from ltx2core.config.keys import Later, facts_of
+from ltx2core.config.sizes import FRAME_STEP, lower_frames, nearest_side, other_side
+from ltx2core.config.validation import read_size
+from ltx2core.config.wording import shown
+from ltx2core.runs.events import Notice
+
+if TYPE_CHECKING:
+    from ltx2core.config.datasets import AudioSettings, VideoDataset, VideoSettings
+    from ltx2core.config.train import TrainConfig
+
+FRAME_RULE = "LTX-2 takes 8k + 1 frames"
+SIZE_RULE = "LTX-2 takes multiples of 32 pixels"
+SAMPLE_RATE = 16000
+CHANNELS = 2
+SHORTEST_MIXED = 9  # frames: the shortest clip with motion, where lengths may differ
+
+
+def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[Notice]]:
+    """The config with values that work, and what was changed or is unwise."""
+    changes: dict[str, object] = {}
+    notices: list[Notice] = []
+    _sample_size(config, changes, notices, file)
+    frames = lower_frames(config.validation_num_video_frames)
+    if frames != config.validation_num_video_frames:
+        changes["validation_num_video_frames"] = frames
+        text = f"{file} validation_num_video_frames = {config.validation_num_video_frames}: {FRAME_RULE}; samples have {frames}."
+        notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(frames)))
+    if not 2 <= config.validation_guidance <= 6 and not config.validation_disable:
+        text = f"{file} validation_guidance = {config.validation_guidance:g}: outside 2 to 6 samples tend to turn into noise or black."
+        notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix="Use 5.0."))
+    if config.mixed_precision in ("fp16", "fp8"):
+        changes["mixed_precision"] = "bf16"
+        text = f"{file} mixed_precision = {config.mixed_precision}: LTX-2 overflows in fp16, and fp8 is not built yet; bf16 is used."
+        notices.append(Notice(code="precision_changed", text=text, fix="Use bf16, or no for full float32."))
+    if config.flow_schedule_shift == 0:
+        changes["flow_schedule_shift"] = None
+    return config.model_copy(update=changes), notices
+
+
+def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: float) -> tuple[VideoDataset, list[Notice]]:
+    """The same for an entry of the dataset list; what is left empty there is filled in."""
+    notices: list[Notice] = []
+    video, told = _video(dataset.video, f"{file} {path}.video", frame_rate)
+    notices += told
+    edge = nearest_side(dataset.shorter_edge)
+    if dataset.resolution_type == "pixel" and edge != dataset.resolution:
+        text = f"{file} {path}.resolution = {dataset.resolution:g}: {SIZE_RULE}; the shorter edge becomes {edge}."
+        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {edge} or {other_side(dataset.resolution)}."))
+    elif dataset.resolution_type != "pixel":
+        text = (
+            f"{file} {path}.resolution = {dataset.resolution:g} ({dataset.resolution_type}): buckets are chosen by the shorter edge, "
+            f"which becomes {edge} pixels; wide clips come out larger than that area."
+        )
+        notices.append(Notice(code="size_snapped", text=text, fix=f'Use "resolution": {edge} with "resolution_type": "pixel".'))
+    audio, told = _audio(dataset.audio, f"{file} {path}.audio")
+    changes = {"video": video, "resolution": float(edge), "resolution_type": "pixel", "audio": audio}
+    return dataset.model_copy(update=changes), notices + told
+
+
+def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[str, str] | None = None) -> list[Notice]:
+    """One Notice for each feature that the settings ask for and that is not built yet; nested models included."""
+    asked: dict[Later, list[str]] = {}
+    for name, field in type(model).model_fields.items():
+        value, facts = getattr(model, name), facts_of(field)
+        path = f"{prefix}.{name}" if prefix else (written or {}).get(name, name)
+        if facts.later is not None and value not in facts.built and _switched_on(model, facts.later):
+            asked.setdefault(facts.later, []).append(f"{path} = {shown(value)}")
+    notices = [
+        Notice(code="not_built_yet", level="warning", text=f"{file} {', '.join(keys)}: {later.name} is not built yet; {later.instead}.")
+        for later, keys in asked.items()
+    ]
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            notices += not_built(value, file=file, prefix=f"{prefix}.{name}" if prefix else name)
+    return notices
+
+
+def _switched_on(model: BaseModel, later: Later) -> bool:
+    if not later.switch:
+        return True
+    built = facts_of(type(model).model_fields[later.switch]).built
+    return getattr(model, later.switch) not in built
+
+
+def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
+    written = config.validation_resolution
+    first, *others = written.split(",")
+    height, width = read_size(first) or (0, 0)  # checked when it was read
+    snapped = (nearest_side(height), nearest_side(width))
+    changes["validation_resolution"] = f"{snapped[0]}x{snapped[1]}"
+    where = f"{file} validation_resolution = {written}"
+    if others:
+        text = f"{where}: samples of several sizes are not built yet; only {snapped[0]}x{snapped[1]} is made."
+        notices.append(Notice(code="not_built_yet", level="warning", text=text))
+    if snapped != (height, width):
+        wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
+        text = f"{where}: {SIZE_RULE}; samples are {snapped[0]} high and {snapped[1]} wide."
+        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {nearest_side(wrong)} or {other_side(wrong)} instead of {wrong}."))
+    if height > width:
+        text = f"{where} is read as height x width: samples are upright, {snapped[0]} high and {snapped[1]} wide."
+        notices.append(Notice(code="size_upright", text=text, fix=f"For a wide picture write {width}x{height}."))
+
+
+def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSettings, list[Notice]]:
+    frames = lower_frames(video.num_frames)
+    shortest = frames if video.bucket_strategy == "aspect_ratio" else min(SHORTEST_MIXED, frames)
+    minimum = shortest if video.min_frames is None else lower_frames(video.min_frames)
+    notices: list[Notice] = []
+    if frames != video.num_frames:
+        text = f"{where}.num_frames = {video.num_frames}: {FRAME_RULE}; clips are trained with {frames}."
+        if video.min_frames is not None and minimum != video.min_frames:
+            text += f" min_frames = {video.min_frames} becomes {minimum} as well."
+        notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(frames)))
+    elif video.min_frames is not None and minimum != video.min_frames:
+        text = f"{where}.min_frames = {video.min_frames}: {FRAME_RULE}; clips of {minimum} frames and more are used."
+        notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(minimum)))
+    changes = {"num_frames": frames, "min_frames": minimum, "frame_rate": video.frame_rate or frame_rate}
+    return video.model_copy(update=changes), notices
+
+
+def _audio(audio: AudioSettings | None, where: str) -> tuple[AudioSettings | None, list[Notice]]:
+    if audio is None:
+        return None, []
+    if not audio.auto_split:
+        text = f"{where}.auto_split = false: the clips' own sound is not used; only pictures are trained."
+        return None, [Notice(code="audio_off", text=text, fix="Set auto_split to true to train sound as well.")]
+    notices: list[Notice] = []
+    if audio.channels != CHANNELS:
+        how = "mono is doubled to stereo" if audio.channels == 1 else "sound is mixed down to stereo"
+        text = f"{where}.channels = {audio.channels}: LTX-2 hears stereo; {how}."
+        notices.append(Notice(code="audio_stereo", text=text, fix="Use 2."))
+    if audio.sample_rate != SAMPLE_RATE:
+        text = f"{where}.sample_rate = {audio.sample_rate}: LTX-2 hears {SAMPLE_RATE} samples a second; sound is converted."
+        notices.append(Notice(code="audio_resampled", text=text, fix=f"Use {SAMPLE_RATE}."))
+    return audio.model_copy(update={"channels": CHANNELS, "sample_rate": SAMPLE_RATE}), notices
+
+
+def _frame_choice(frames: int) -> str:
+    return f"Use {frames}, or {frames + FRAME_STEP} where clips are long enough."

@@ -1,0 +1,77 @@
+"""Keys that trade time for memory."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import JsonValue
+
+from ltx2core.config.keys import Keys, Later, key, later
+
+WEIGHTS_STAY = "all weights stay on the training device; if they do not fit, train smaller or shorter clips"
+GROUP_OFFLOAD = Later(name="group offload", instead=WEIGHTS_STAY, switch="enable_group_offload")
+BLOCK_SWAP = Later(name="block swap", instead=WEIGHTS_STAY, switch="musubi_blocks_to_swap")
+RAMTORCH = Later(name="RamTorch", instead=WEIGHTS_STAY)
+STARTUP_OFFLOAD = Later(name="offload at start-up as a switch", instead="each caching pass loads only the model that it needs")
+VAE_CHUNKS = Later(name="encoding in chunks of convolutions or of time", instead="vae_enable_tiling lowers the memory of the VAE")
+CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
+MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
+CACHE_MODES = Later(name="other ways of caching", instead="latents and captions are cached to disk before training, one clip at a time")
+
+
+class MemoryKeys(Keys):
+    """How memory is saved."""
+
+    group: ClassVar[str] = "Memory"
+
+    gradient_checkpointing: bool = key(
+        True, "Gradient checkpointing", "Compute each block twice instead of keeping what it computed: a third slower, far less memory."
+    )
+    vae_enable_tiling: bool = key(
+        False, "VAE tiling", "Encode and decode pictures in overlapping tiles: less memory for large sizes, a little slower."
+    )
+    enable_group_offload: bool = later(False, GROUP_OFFLOAD, "Group offload", "Keep blocks in RAM and bring them to the GPU when needed.")
+    group_offload_type: Literal["block_level", "leaf_level"] = later(
+        "block_level", GROUP_OFFLOAD, "Offload unit", "Whether blocks or single layers travel."
+    )
+    group_offload_blocks_per_group: int = later(1, GROUP_OFFLOAD, "Blocks a group", "How many blocks travel together.", ge=1)
+    group_offload_use_stream: bool = later(False, GROUP_OFFLOAD, "Overlap copies", "Copy the next group while this one computes.")
+    group_offload_to_disk_path: str | None = later(None, GROUP_OFFLOAD, "Offload to disk", "A folder to keep blocks in.", built=("",))
+    group_offload_text_encoder: bool = later(False, GROUP_OFFLOAD, "Offload text encoder", "Offload the text encoder too.")
+    group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
+    musubi_blocks_to_swap: int = later(0, BLOCK_SWAP, "Blocks to swap", "How many blocks are kept in RAM; 4 to 8 is usual.", ge=0, le=48)
+    musubi_block_swap_device: str = later("cpu", BLOCK_SWAP, "Swap to", "Where swapped blocks are kept.")
+    ramtorch: bool = later(False, RAMTORCH, "RamTorch", "Keep each layer's weights in RAM and copy them when used.")
+    ramtorch_target_modules: JsonValue = later(None, RAMTORCH, "RamTorch layers", "Which layers are kept in RAM.")
+    ramtorch_transformer_percent: int = later(100, RAMTORCH, "RamTorch share", "How much of the transformer is kept in RAM.")
+    ramtorch_text_encoder: bool = later(False, RAMTORCH, "RamTorch text encoder", "Keep the text encoder in RAM.")
+    ramtorch_text_encoder_percent: int = later(100, RAMTORCH, "RamTorch text share", "How much of the text encoder is kept in RAM.")
+    ramtorch_vae: bool = later(False, RAMTORCH, "RamTorch VAE", "Keep the VAE in RAM.")
+    ramtorch_disable_sync_hooks: bool = later(False, RAMTORCH, "RamTorch without waits", "Do not wait after each copy.")
+    ramtorch_disable_extensions: bool = later(True, RAMTORCH, "RamTorch plain", "Do not copy ahead of time.", built=(False,))
+    offload_during_startup: bool = later(
+        False, STARTUP_OFFLOAD, "Offload at start-up", "Never have the VAE and the text encoder on the GPU together."
+    )
+    enable_model_cpu_offload: bool = later(False, MODEL_PLACEMENT, "Model offload", "Move whole models to RAM while they rest.")
+    offload_during_save: bool = later(False, MODEL_PLACEMENT, "Offload while saving", "Move weights to RAM while a checkpoint is written.")
+    delete_model_after_load: bool = later(False, MODEL_PLACEMENT, "Delete after loading", "Delete downloaded files once they are loaded.")
+    keep_vae_loaded: bool = later(False, MODEL_PLACEMENT, "Keep the VAE", "Do not free the VAE between phases.")
+    accelerator_cache_clear_interval: int | None = later(None, MODEL_PLACEMENT, "Empty the cache", "Steps between emptying GPU caches.")
+    vae_enable_patch_conv: bool = later(False, VAE_CHUNKS, "Patch convolution", "Compute the VAE's convolutions in patches.")
+    vae_enable_temporal_roll: bool = later(False, VAE_CHUNKS, "Temporal roll", "Run the VAE a few frames at a time: stronger, slower.")
+    vae_enable_slicing: bool = later(False, VAE_CHUNKS, "VAE slicing", "Encode one clip of a batch at a time, which always happens here.")
+    gradient_checkpointing_interval: int | None = later(
+        None, CHECKPOINTING_MODES, "Blocks a segment", "How many blocks are recomputed together.", built=(0, 1)
+    )
+    gradient_checkpointing_segment_stride: int | None = later(None, CHECKPOINTING_MODES, "Segment stride", "Recompute only some segments.")
+    gradient_checkpointing_backend: str = later("torch", CHECKPOINTING_MODES, "Checkpointing kind", "What is kept, and where.")
+    gradient_checkpointing_offload_attention: bool = later(
+        False, CHECKPOINTING_MODES, "Offload attention", "Keep attention results in RAM instead of recomputing them."
+    )
+    vae_batch_size: int = later(1, CACHE_MODES, "VAE batch", "Clips encoded together.", built=(4,))
+    text_encoder_batch_size: int = later(1, CACHE_MODES, "Caption batch", "Captions encoded together.")
+    vae_cache_ondemand: bool = later(False, CACHE_MODES, "Encode on demand", "Encode a clip when it is first needed.")
+    vae_cache_disable: bool = later(False, CACHE_MODES, "No latent cache", "Encode clips anew each time.")
+    text_cache_ondemand: bool = later(False, CACHE_MODES, "Captions on demand", "Encode a caption when it is first needed.")
+    text_cache_disable: bool = later(False, CACHE_MODES, "No caption cache", "Encode captions anew each time.")
+    compress_disk_cache: bool = later(False, CACHE_MODES, "Compress the cache", "Compress cache files.")

@@ -1,0 +1,76 @@
+"""Keys that say which model is trained, from which files, in which precision."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import JsonValue
+
+from ltx2core.config.keys import Keys, Later, key, later
+
+FULL_TRAINING = Later(name="training all weights", instead="a LoRA is trained")
+QUANTISATION = Later(name="quantisation", instead="weights keep the precision of their file")
+OTHER_PARTS = Later(name="taking parts of the model from elsewhere", instead="every part comes from the checkpoint itself")
+HUB_VERSION = Later(name="choosing a hub revision", instead="the files on this disk are used as they are")
+DTYPES = Later(name="choosing the number format of single parts", instead="mixed_precision decides for all of them")
+COMPILING = Later(name="compiling the model", instead="it runs uncompiled")
+ATTENTION = Later(name="choosing the attention kernel", instead="PyTorch's own attention is used")
+TOKENIZER_LENGTH = Later(name="another caption length", instead="the text encoder's own length is used")
+
+
+class ModelKeys(Keys):
+    """Which model is trained."""
+
+    group: ClassVar[str] = "Model"
+
+    model_family: Literal["ltxvideo2"] = key("ltxvideo2", "Model family", "The kind of model. This program trains LTX-2 only.")
+    model_flavour: Literal["2.0", "dev", "dev-fp4", "dev-fp8", "2.3-dev", "2.3-distilled", "2.5-dev", "2.5-distilled"] = key(
+        "2.0", "Flavour", "The version of LTX-2. The checkpoint file says itself what it is; this only names it for you."
+    )
+    model_type: Literal["lora", "full"] = later("lora", FULL_TRAINING, "What is trained", "A LoRA: a small file that changes the model.")
+    pretrained_model_name_or_path: str = key(
+        "Lightricks/LTX-2",
+        "Model",
+        "The model to train on: a combined .safetensors file, a folder that holds one, a hub name that is already downloaded, or nano "
+        "for the small model that comes with the program.",
+        min_length=1,
+    )
+    ltx2_checkpoint_filename: str | None = key(
+        None,
+        "Checkpoint file",
+        "The file to take when the model is a folder with another combined file than ltx-2-19b-dev.safetensors.",
+        aliases=("ltx2_combined_filename",),
+    )
+    pretrained_gemma_model_name_or_path: str | None = key(
+        None, "Text encoder", "The folder of the Gemma text encoder. Empty: the one beside the model."
+    )
+    pretrained_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Video VAE", "Another video autoencoder.")
+    pretrained_audio_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Audio VAE", "Another audio autoencoder.")
+    revision: str | None = later(None, HUB_VERSION, "Revision", "The version of a hub repository.")
+    variant: str | None = later(None, HUB_VERSION, "Variant", "The variant of a hub repository's files, such as fp16.")
+    mixed_precision: Literal["bf16", "no", "fp16", "fp8"] = key(
+        "bf16",
+        "Precision",
+        "The number format the model computes in: bf16, or no for full float32 (twice the memory). The LoRA itself is always float32.",
+    )
+    base_model_precision: str = later("no_change", QUANTISATION, "Base precision", "Hold the frozen weights in fewer bits, such as int8.")
+    text_encoder_1_precision: str = later("no_change", QUANTISATION, "Text encoder precision", "Hold the text encoder in fewer bits.")
+    text_encoder_2_precision: str = later("no_change", QUANTISATION, "Second text encoder", "LTX-2 has one text encoder; read, never used.")
+    text_encoder_3_precision: str = later("no_change", QUANTISATION, "Third text encoder", "LTX-2 has one text encoder; read, never used.")
+    text_encoder_4_precision: str = later("no_change", QUANTISATION, "Fourth text encoder", "LTX-2 has one text encoder; read, never used.")
+    quantize_via: str = later("accelerator", QUANTISATION, "Quantise on", "Where weights are quantised: cpu or accelerator.")
+    quantization_config: JsonValue = later(None, QUANTISATION, "Quantisation details", "Settings of the quantisation library, as JSON.")
+    quantize_activations: bool = later(False, QUANTISATION, "Quantise activations", "Quantise what flows between layers too.")
+    sdnq_group_size: int = later(0, QUANTISATION, "SDNQ group size", "How many weights share a scale.")
+    sdnq_use_hadamard: bool = later(False, QUANTISATION, "SDNQ Hadamard", "Rotate weights before they are quantised.")
+    sdnq_hadamard_group_size: int = later(0, QUANTISATION, "SDNQ Hadamard size", "The width of that rotation.")
+    sdnq_use_quantized_matmul: bool = later(False, QUANTISATION, "SDNQ matrix product", "Multiply in the quantised format.")
+    sdnq_compile_mode: str = later("", QUANTISATION, "SDNQ compile mode", "How SDNQ compiles its kernels.")
+    base_model_default_dtype: str = later("bf16", DTYPES, "Frozen weights' format", "The number format of the frozen weights.")
+    vae_dtype: str = later("bf16", DTYPES, "VAE format", "The number format of the autoencoders.", built=("default",))
+    gradient_precision: str = later("unmodified", DTYPES, "Gradient format", "The number format in which gradients are added up.")
+    tokenizer_max_length: int = later(1024, TOKENIZER_LENGTH, "Caption length", "The longest caption, in tokens.")
+    attention_mechanism: str = later("diffusers", ATTENTION, "Attention kernel", "The program that computes attention.", built=("sdpa",))
+    dynamo_backend: str = later("no", COMPILING, "Compiler", "The backend of torch.compile.", built=("",))
+    validation_torch_compile: bool = later(False, COMPILING, "Compile for samples", "Compile the model before sampling.")
+    fuse_qkv_projections: bool = later(False, COMPILING, "Fused projections", "Compute query, key and value in one product.")

@@ -1,0 +1,118 @@
+"""Keys of the sample videos made while training, and of the held-out loss."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from pydantic import JsonValue, field_validator
+from pydantic_core import PydanticCustomError
+
+from ltx2core.config.keys import Keys, Later, key, later
+
+SEVERAL_SAMPLES = Later(name="several samples, sizes or prompt lists", instead="one video of validation_prompt is made each time")
+OTHER_SCHEDULES = Later(name="sampling at the start or by epochs", instead="validation_step_interval decides")
+FROM_DATASETS = Later(name="samples that start from dataset clips", instead="samples are made from the prompt alone")
+MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
+OTHER_GUIDANCE = Later(name="other kinds of guidance", instead="plain guidance with validation_guidance is used")
+UPSCALING = Later(name="upscaled samples", instead="samples are made in one stage at validation_resolution")
+EVALUATIONS = Later(name="other measurements of samples", instead="the held-out loss is measured")
+ELSEWHERE = Later(name="sampling elsewhere", instead="this process makes the samples on the training device")
+
+_SIZE = re.compile(r"\s*(\d{1,5})\s*(?:[xX×*]\s*(\d{1,5})\s*)?")
+
+
+def read_size(text: str) -> tuple[int, int] | None:
+    """(height, width) of `512x768`, or of `512` for a square; None for anything else."""
+    match = _SIZE.fullmatch(text)
+    if match is None or int(match[1]) == 0 or (match[2] is not None and int(match[2]) == 0):
+        return None
+    return int(match[1]), int(match[2] or match[1])
+
+
+class ValidationKeys(Keys):
+    """What is made and measured while training."""
+
+    group: ClassVar[str] = "Samples and held-out loss"
+
+    validation_disable: bool = key(False, "No samples", "Make no sample videos while training.")
+    validation_prompt: str | None = key(
+        None, "Prompt", "What the sample video shows. Empty: the caption of the first clip.", aliases=("validation_prompts",)
+    )
+    validation_negative_prompt: str = key(
+        "blurry, low quality, distorted, watermark", "Negative prompt", "What the sample video should not look or sound like."
+    )
+    validation_step_interval: int = key(
+        100, "Sample every", "Steps between sample videos. 0: none while training.", aliases=("validation_steps",), ge=0, le=10_000_000
+    )
+    validation_num_inference_steps: int = key(
+        30, "Sampling steps", "Denoising steps of a sample: more is finer and takes longer. 20 to 40 is usual.", ge=1, le=1000
+    )
+    validation_guidance: float = key(
+        5.0, "Guidance", "How strictly a sample follows its prompt. Below 2 or above 6 it tends to turn into noise or black.", ge=0, le=100
+    )
+    validation_resolution: str = key(
+        "512x768", "Sample size", "Height x width of the sample video in pixels, each a multiple of 32; a single number is a square."
+    )
+    validation_num_video_frames: int = key(
+        49, "Sample frames", "Length of the sample video. LTX-2 makes 8k + 1 frames: 33, 41, 49, 57, 65, ...", ge=1, le=100_000
+    )
+    validation_seed: int = key(
+        42, "Sample seed", "The noise samples start from, the same each time so that they compare.", ge=0, le=2**63 - 1
+    )
+    eval_steps_interval: int = key(
+        100,
+        "Held-out loss every",
+        "Steps between measurements of the loss on clips never trained on: the curve that tells learning from memorising. 0: never.",
+        ge=0,
+        le=10_000_000,
+    )
+    eval_split: float = key(0.1, "Held-out share", "Share of the clips kept out of training to measure that loss on.", ge=0, le=0.5)
+    validation_prompt_library: bool = later(False, SEVERAL_SAMPLES, "Prompt library", "Sample a built-in list of prompts.")
+    user_prompt_library: str | None = later(None, SEVERAL_SAMPLES, "Own prompt library", "A JSON file of prompts to sample.")
+    num_validation_images: int = later(1, SEVERAL_SAMPLES, "Samples each time", "How many videos are made of a prompt.")
+    validation_epoch_interval: int | None = later(None, OTHER_SCHEDULES, "Sample every epoch", "Epochs between samples.", built=(0,))
+    validation_on_startup: bool = later(False, OTHER_SCHEDULES, "Sample at start", "Make a sample before the first step.")
+    disable_benchmark: bool = later(False, OTHER_SCHEDULES, "No base samples", "Make no samples of the untrained model.", built=(True,))
+    validation_using_datasets: bool = later(False, FROM_DATASETS, "Sample from clips", "Start samples from pictures of a dataset.")
+    eval_dataset_id: str | None = later(None, FROM_DATASETS, "Dataset for samples", "The dataset those pictures come from.")
+    num_eval_images: int = later(4, FROM_DATASETS, "Pictures for samples", "How many pictures are taken from it.")
+    validation_audio_only: bool = later(False, FROM_DATASETS, "Sound only", "Make samples of sound without picture.")
+    validation_ltx2_video_conditioning: JsonValue = later(None, FROM_DATASETS, "Reference clips", "Clips that samples are made from.")
+    validation_seed_source: str = later("cpu", ELSEWHERE, "Seed source", "The device that draws the samples' noise.")
+    validation_guidance_rescale: float = later(0.0, OTHER_GUIDANCE, "Guidance rescale", "Softens the contrast that guidance adds.")
+    validation_disable_unconditional: bool = later(
+        False, OTHER_GUIDANCE, "No empty prompt", "Make no sample of the empty prompt.", built=(True,)
+    )
+    ltx2_validation_audio_guidance: float | None = later(None, OTHER_GUIDANCE, "Guidance of sound", "A guidance of its own for sound.")
+    ltx2_validation_pipeline_mode: str = later("trained-stage", UPSCALING, "Sampling stages", "One stage, or a second that upscales.")
+    ltx2_validation_spatial_upsampler_model: str | None = later(None, UPSCALING, "Upsampler", "The model that upscales.")
+    ltx2_validation_spatial_upsampler_filename: str | None = later(None, UPSCALING, "Upsampler file", "Its file name.")
+    evaluation_type: str = later("none", EVALUATIONS, "Evaluation", "A score of the samples, such as clip.", built=("",))
+    eval_timesteps: int = later(28, EVALUATIONS, "Levels of the held-out loss", "How many noise levels the held-out loss is measured at.")
+    validation_preview: bool = later(False, EVALUATIONS, "Preview", "Show a sample while it is made.")
+    validation_multigpu: str = later("batch-parallel", ELSEWHERE, "Samples on several GPUs", "How samples are spread over GPUs.")
+    validation_method: str = later("simpletuner-local", ELSEWHERE, "Sampling by", "What makes the samples.")
+    validation_adapter_path: str | None = later(None, MORE_ADAPTERS, "Further LoRA", "A LoRA added to samples.")
+    validation_adapter_name: str | None = later(None, MORE_ADAPTERS, "Its name", "The name of that LoRA.")
+    validation_adapter_strength: float = later(1.0, MORE_ADAPTERS, "Its strength", "How much of it is applied.")
+    validation_adapter_mode: str = later("adapter_only", MORE_ADAPTERS, "Its use", "Whether samples without it are made too.")
+    validation_adapter_config: JsonValue = later(None, MORE_ADAPTERS, "Further LoRAs", "Several LoRAs, as JSON.")
+    validation_lycoris_strength: float = later(1.0, MORE_ADAPTERS, "LyCORIS strength", "How much of a LyCORIS adapter is applied.")
+
+    @field_validator("validation_resolution", mode="before")
+    @classmethod
+    def _height_x_width(cls, value: object) -> object:
+        """Text of one or more sizes. A bare number is a square."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and any(read_size(part) is None for part in value.split(",")):
+            raise PydanticCustomError("not_a_size", "a size is height x width in pixels")
+        return value
+
+    @property
+    def validation_size(self) -> tuple[int, int]:
+        """(height, width) of a sample in pixels."""
+        size = read_size(self.validation_resolution.split(",")[0])
+        assert size is not None  # checked when it was read
+        return size
