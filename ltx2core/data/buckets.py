@@ -8,7 +8,6 @@ was set, is left out, with the reason.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -137,12 +136,6 @@ def bucket_size(width: int, height: int, *, resolution: float, resolution_type: 
         return (long, short) if aspect >= 1 else (short, long)
     area = resolution * 1e6 if resolution_type == "area" else resolution**2
     return snap_size(math.sqrt(area * aspect)), snap_size(math.sqrt(area / aspect))
-
-
-def count_buckets(samples: Iterable[Sample]) -> dict[str, int]:
-    """How many clips each bucket holds, by label, largest bucket first."""
-    counts = Counter(sample.bucket for sample in samples)
-    return {bucket.label: counts[bucket] for bucket in sorted(counts, reverse=True)}
 
 
 def _no_caption(clip: Clip, rule: CaptionRule) -> Problem:

@@ -91,7 +91,7 @@ def _decode(data: bytes) -> tuple[str | None, str]:
     if b"\0" in data:
         return None, ""
     try:
-        return data.decode("utf-8-sig"), "UTF-8"
+        return data.removeprefix(b"\xef\xbb\xbf").decode(), "UTF-8"
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace"), "Windows-1252"
 

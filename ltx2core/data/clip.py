@@ -23,7 +23,7 @@ PROBLEM_CODES: dict[str, str] = {
     "no_video": "error: sound only, or nothing but a cover picture",
     "unknown_codec": "error: no decoder for this video codec",
     "damaged": "error: the container is whole, its pictures cannot be decoded",
-    "too_many_pixels": "error: frames beyond 8192 x 8192",
+    "too_many_pixels": "error: frames of more pixels than 8192 x 8192",
     "unsupported_type": "error: a video file type that is not read (.avi, .wmv, ...)",
     "not_fully_read": "warning: too long to read through; frames and length are the header's claim",
     "variable_frame_rate": "warning: frames do not come at one rate; they are resampled by their times",

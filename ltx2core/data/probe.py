@@ -39,6 +39,7 @@ class Limits:
 
     seconds: float = 20.0
     packets: int = 1_000_000
+    pixels: int = MAX_PIXELS
 
 
 @dataclass(slots=True)
@@ -98,8 +99,8 @@ def _probe_media(path: Path, structure: Structure, limits: Limits) -> Clip:
             stream = video_stream(container)
             if stream is None:
                 return Clip(path=path, problems=(_no_video(name, container),))
-            if stream.width * stream.height > MAX_PIXELS:
-                text = f"{name} has frames of {stream.width}x{stream.height}; at most 8192x8192 are read."
+            if stream.width * stream.height > limits.pixels:
+                text = f"{name} has frames of {stream.width}x{stream.height}; at most {limits.pixels:,} pixels are read."
                 return Clip(path=path, problems=(_error("too_many_pixels", text, "Scale it down."),))
             audio = audio_stream(container)
             counted = _count(container, stream, audio, limits)

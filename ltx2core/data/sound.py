@@ -31,12 +31,6 @@ class Sound:
     sample_rate: int
 
 
-def decode_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> NDArray[np.float32] | None:
-    """The samples of `read_sound`, float32 [2, round(seconds * sample_rate)]; None without a sound track."""
-    sound = read_sound(path, seconds=seconds, sample_rate=sample_rate)
-    return None if sound is None else sound.samples
-
-
 def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> Sound | None:
     """The first `seconds` of sound from the first video frame on; None without a sound track.
 
