@@ -96,7 +96,7 @@ def place(clip: Clip, rule: BucketRule) -> Sample | Clip:
     frames = bucket_frames(available, rule)
     width, height = bucket_size(clip.width, clip.height, resolution=rule.resolution, resolution_type=rule.resolution_type)
     bucket = Bucket(width=width, height=height, frames=frames)
-    noted = clip.having(*_size_notes(clip, bucket), *_time_notes(clip, bucket, available, rule))
+    noted = clip.having(*_size_notes(clip, bucket, rule.resolution_type), *_time_notes(clip, bucket, available, rule))
     return Sample(clip=noted, bucket=bucket, fps=rule.frame_rate, captions=captions, repeats=rule.repeats)
 
 
@@ -160,7 +160,7 @@ def _outside(clip: Clip, available: int, rule: BucketRule) -> Problem | None:
     return None
 
 
-def _size_notes(clip: Clip, bucket: Bucket) -> list[Problem]:
+def _size_notes(clip: Clip, bucket: Bucket, resolution_type: ResolutionType) -> list[Problem]:
     notes: list[Problem] = []
     name, shown, target = clip.path.name, f"{clip.width}x{clip.height}", f"{bucket.width}x{bucket.height}"
     scale = max(bucket.width / clip.width, bucket.height / clip.height)
@@ -173,7 +173,8 @@ def _size_notes(clip: Clip, bucket: Bucket) -> list[Problem]:
         notes.append(Problem(code="odd_size", level="info", text=text))
     if scale > 1.001:
         text = f"{name} is {shown}, smaller than its bucket {target}: it is enlarged {scale:.2f} times, which adds no detail."
-        fix = f"Set resolution to {max(min(clip.width, clip.height) // SIDE_STEP, 1) * SIDE_STEP} or use a larger clip."
+        lower = f"Set resolution to {max(min(clip.width, clip.height) // SIDE_STEP, 1) * SIDE_STEP}"
+        fix = f"{lower if resolution_type == 'pixel' else 'Lower resolution'}, or use a larger clip."
         notes.append(Problem(code="upscaled", level="info", text=text, fix=fix))
     return notes
 
