@@ -34,9 +34,10 @@ TEXT_PASS = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedClip:
-    """A sample and the names of its entries in the store. audio is None when it trains video only."""
+    """A sample and the names of its entries in the store. audio is None when it trains video only; source is the file's digest."""
 
     sample: Sample
+    source: str
     video: str
     audio: str | None
     captions: tuple[str, ...]
@@ -98,6 +99,7 @@ class CachePass:
             clips.append(
                 CachedClip(
                     sample=sample,
+                    source=source,
                     video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}"}),
                     audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
                     if audio and sample.clip.audio is not None

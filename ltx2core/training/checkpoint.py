@@ -90,11 +90,11 @@ def latest_complete(parent: Path) -> tuple[Saved | None, list[Path]]:
 
 
 def keep_newest(parent: Path, total: int) -> None:
-    """Remove the oldest checkpoints beyond `total` and what killed processes left half-built."""
+    """Remove the oldest checkpoints beyond `total` (0: keep all) and what killed processes left half-built."""
     for leftover in parent.glob(".step-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     folders = sorted(_folders(parent), key=_step_of)
-    for folder in folders[: max(0, len(folders) - max(1, total))]:
+    for folder in folders[: max(0, len(folders) - total) if total else 0]:
         hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # a rename first: never half a checkpoint under its real name
         with contextlib.suppress(OSError):
             folder.rename(hidden)

@@ -1,0 +1,159 @@
+"""What happens between steps: checkpoints, the held-out loss, samples. Each has its own interval, and can be asked for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import Stopped
+from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, PhaseStarted, Progress, SampleReady
+from ltx2core.runs.journal import read_journal
+from ltx2core.training.checkpoint import keep_newest, save_checkpoint
+from ltx2core.validation.held_out import measure_held_out
+from ltx2core.validation.media import SampleSettings, write_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import nn
+
+    from ltx2core.caching.passes import CachedClip
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.control import Control
+    from ltx2core.runs.events import Event
+    from ltx2core.runs.folder import RunFolder
+    from ltx2core.training.checkpoint import Identity
+    from ltx2core.training.data import Reader
+    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.step import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Steps between each; 0 for never. keep: how many checkpoints stay on disk, 0 for all."""
+
+    total_steps: int
+    save_every: int
+    keep: int
+    sample_every: int
+    measure_every: int
+
+
+@dataclass(kw_only=True)
+class Milestones:
+    """The loop's `Between`: knows what is due, does it once, and tells it."""
+
+    model: Model
+    checkpoint: Checkpoint
+    reader: Reader
+    held_out: Sequence[CachedClip]
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: AdapterOptimizer
+    identity: Identity
+    folder: RunFolder
+    control: Control
+    emit: Callable[[Event], None]
+    prompt: str
+    negative_prompt: str
+    schedule: Schedule
+    sample_settings: SampleSettings
+    audio_weight: float
+    _saved_at: int = -1
+    _sampled_at: int = -1
+    _base_loss: float | None = field(default=None)
+
+    def before_training(self, start: int) -> None:
+        """Measure and sample the base model at step 0, which later steps are compared with."""
+        self._saved_at = start
+        if start == 0:
+            if self.schedule.measure_every:
+                self.measure(0)
+            if self.schedule.sample_every:
+                self.sample(0)
+        else:
+            self._base_loss = _base_loss(self.folder)
+        self._train_phase()
+
+    def due(self, step: int) -> bool:
+        schedule = self.schedule
+        return any(every and step % every == 0 for every in (schedule.save_every, schedule.measure_every, schedule.sample_every))
+
+    def after_step(self, step: int) -> None:
+        schedule = self.schedule
+        if schedule.save_every and step % schedule.save_every == 0:
+            self.save(step)
+        if schedule.measure_every and step % schedule.measure_every == 0:
+            self.measure(step)
+        if schedule.sample_every and step % schedule.sample_every == 0:
+            self.sample(step)
+        if step < schedule.total_steps:
+            self._train_phase()
+
+    def after_training(self, step: int) -> None:
+        """Save the last step; unless the run was stopped, measure and sample it too."""
+        if step != self._saved_at:
+            self.save(step)
+        if self.control.stop_requested or step < self.schedule.total_steps:
+            return
+        if self.schedule.measure_every and step % self.schedule.measure_every:
+            self.measure(step)
+        if self.schedule.sample_every and step != self._sampled_at:
+            self.sample(step)
+
+    def save(self, step: int) -> None:
+        folder = save_checkpoint(
+            self.folder.checkpoints, step=step, identity=self.identity, adapter=self.parameters, optimizer=self.optimizer.state()
+        )
+        keep_newest(self.folder.checkpoints, self.schedule.keep)
+        self._saved_at = step
+        self.emit(CheckpointSaved(step=step, path=folder.relative_to(self.folder.path).as_posix()))
+
+    def measure(self, step: int) -> None:
+        """Measure the held-out loss, if there are clips for it."""
+        if not self.held_out:
+            return
+        self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
+        result = measure_held_out(
+            self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
+        )
+        if result is None:
+            return
+        if step == 0:
+            self._base_loss = result.loss
+        self.emit(HeldOutMeasured(step=step, loss=result.loss, video_loss=result.video, audio_loss=result.audio, base_loss=self._base_loss))
+
+    def sample(self, step: int) -> None:
+        """Write a sample of the model as it is now. A stop breaks it off."""
+        steps, begin = self.sample_settings.steps, time.perf_counter()
+        self.emit(PhaseStarted(phase="sample", total=steps, unit="steps"))
+
+        def on_step(done: int, total: int) -> None:
+            if self.control.stop_requested:
+                raise Stopped("Stopped while sampling.")
+            self.emit(Progress(phase="sample", done=done, total=total))
+
+        try:
+            path = write_sample(
+                self.model,
+                self.checkpoint,
+                self.folder.step_folder(self.folder.samples, step),
+                text=self.reader.text(self.prompt),
+                negative=self.reader.text(self.negative_prompt),
+                settings=self.sample_settings,
+                on_step=on_step,
+            )
+        except Stopped:
+            return
+        self._sampled_at = step
+        relative = path.relative_to(self.folder.path).as_posix()
+        self.emit(SampleReady(step=step, path=relative, prompt=self.prompt, seconds=time.perf_counter() - begin))
+
+    def _train_phase(self) -> None:
+        self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))
+
+
+def _base_loss(folder: RunFolder) -> float | None:
+    """The base model's held-out loss, from the session of this run that measured it."""
+    measured = [entry.event for entry in read_journal(folder.journal) if isinstance(entry.event, HeldOutMeasured)]
+    return next((event.loss for event in reversed(measured) if event.step == 0), None)

@@ -1,0 +1,203 @@
+"""The training loop: batches in, updates and events out. What happens between steps (checkpoints, samples) is given to it.
+
+Everything random in a step follows from the seed and the step's number, so a run that was stopped, or killed, and resumed goes on
+exactly. Nothing in a step waits for the device: a step's loss is read one step late.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from ltx2core.errors import RunError
+from ltx2core.runs.events import Notice, StepDone
+from ltx2core.training.batches import derive_seed, generator_for
+from ltx2core.training.step import training_losses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from ltx2core.caching.passes import CachedClip
+    from ltx2core.runs.control import Control
+    from ltx2core.runs.events import Event
+    from ltx2core.training.batches import DataOrder
+    from ltx2core.training.data import Reader
+    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.schedule import LearningRate
+    from ltx2core.training.sigma import SigmaSampler
+    from ltx2core.training.step import Model
+
+MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """The numbers of the loop."""
+
+    total_steps: int
+    seed: int
+    learning_rate: LearningRate
+    sampler: SigmaSampler
+    accumulation: int = 1
+    max_grad_norm: float = 1.0
+    audio_weight: float = 1.0
+    caption_dropout: float = 0.0
+
+
+class Between(Protocol):
+    """What is done between steps. Each is called with how many steps are finished."""
+
+    def due(self, step: int) -> bool:
+        """Whether `after_step` has something to do, so that the last loss is told before it."""
+        ...
+
+    def after_step(self, step: int) -> None: ...
+
+    def save(self, step: int) -> None: ...
+
+    def sample(self, step: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """A step's numbers, still on the device: total, video, audio (nan without), gradient norm."""
+
+    step: int
+    values: Tensor
+    has_audio: bool
+    learning_rate: float
+    seconds: float
+    bucket: str
+
+
+class Loop:
+    """Trains from a step to the last one. `run` may be called once."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        optimizer: AdapterOptimizer,
+        reader: Reader,
+        clips: Sequence[CachedClip],
+        order: DataOrder,
+        settings: LoopSettings,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._model, self._optimizer, self._reader = model, optimizer, reader
+        self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
+        self._pending: _Measured | None = None
+        self._bad_steps = 0
+
+    def run(self, *, start: int, control: Control, between: Between) -> tuple[int, bool]:
+        """Train from `start` finished steps on: how many are finished now, and whether the run was asked to stop before its end.
+
+        Raises RunError when the loss was not finite for too long; what `between` raises passes through.
+        """
+        step = start
+        self._model.transformer.train()
+        while step < self._settings.total_steps:
+            if self._wait_and_obey(step, control, between):
+                return step, True
+            measured = self._step(step)
+            step += 1
+            self._tell(measured)
+            if between.due(step):
+                self._tell(None)
+                between.after_step(step)
+        self._tell(None)
+        return step, False
+
+    def _wait_and_obey(self, step: int, control: Control, between: Between) -> bool:
+        """Do what was asked for between steps; whether to stop."""
+        if control.take_save():
+            self._tell(None)
+            between.save(step)
+        if control.take_sample():
+            self._tell(None)
+            between.sample(step)
+        if control.paused and not control.stop_requested:
+            self._tell(None)
+            self._emit(Notice(code="paused", text=f"Paused after step {step}."))
+            control.wait_while_paused()
+            if not control.stop_requested:
+                self._emit(Notice(code="resumed", text=f"Goes on with step {step + 1}."))
+        if control.stop_requested:
+            self._tell(None)
+            return True
+        return False
+
+    def _step(self, step: int) -> _Measured:
+        """Do one optimizer step; `step` are finished before it."""
+        settings, begin = self._settings, time.perf_counter()
+        parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        bucket = ""
+        for part in range(settings.accumulation):
+            numbers = self._order.batch(step * settings.accumulation + part)
+            generator = generator_for(settings.seed, "step", step, part)
+            batch = self._reader.batch(
+                [self._clips[number] for number in numbers], draw=generator, caption_dropout=settings.caption_dropout
+            )
+            torch.manual_seed(derive_seed(settings.seed, "dropout", step, part))  # LoRA dropout draws from the global generator
+            with self._model.autocast():
+                losses = training_losses(
+                    self._model, batch, sampler=settings.sampler, generator=generator, audio_weight=settings.audio_weight
+                )
+            (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
+            parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))
+            bucket = batch.bucket
+        norm = self._optimizer.clip(settings.max_grad_norm)
+        total = torch.stack([part[0] for part in parts]).mean()
+        video = torch.stack([part[1] for part in parts]).mean()
+        audio = [part[2] for part in parts if part[2] is not None]
+        learning_rate = settings.learning_rate(step)
+        self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
+        return _Measured(
+            step=step + 1,
+            values=torch.stack([total, video, torch.stack(audio).mean() if audio else torch.zeros_like(total), norm]),
+            has_audio=bool(audio),
+            learning_rate=learning_rate,
+            seconds=time.perf_counter() - begin,
+            bucket=bucket,
+        )
+
+    def _tell(self, measured: _Measured | None) -> None:
+        """Tell the step before, whose numbers are ready by now, and keep this one."""
+        pending, self._pending = self._pending, measured
+        if pending is None:
+            return
+        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
+        self._emit(
+            StepDone(
+                step=pending.step,
+                loss=total,
+                video_loss=video,
+                audio_loss=audio if pending.has_audio else None,
+                learning_rate=pending.learning_rate,
+                grad_norm=norm,
+                seconds=pending.seconds,
+                bucket=pending.bucket,
+            )
+        )
+        self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0
+        if self._bad_steps == 0:
+            return
+        what = "loss" if total is None else "gradient"
+        self._emit(
+            Notice(
+                code="non_finite",
+                level="warning",
+                text=f"Step {pending.step}: the {what} was not a finite number; the LoRA was left as it was.",
+                fix="If it repeats, lower learning_rate and look at the clips of this bucket.",
+            )
+        )
+        if self._bad_steps >= MOST_BAD_STEPS:
+            raise RunError(
+                f"The {what} was not a finite number in {self._bad_steps} steps in a row, up to step {pending.step}.",
+                fix="Lower learning_rate, then resume: the LoRA in the last checkpoint is sound.",
+            )

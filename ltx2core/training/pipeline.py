@@ -1,0 +1,239 @@
+"""The path of a run: scan, cache, train, sample, export. session.py owns the thread and what surrounds it; this loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.caching.fingerprint import fingerprint
+from ltx2core.caching.passes import CachePass
+from ltx2core.caching.store import Store
+from ltx2core.errors import RunError
+from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
+from ltx2core.models.components import load_transformer
+from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
+from ltx2core.training.adapter import add_adapter, load_adapter, module_names
+from ltx2core.training.batches import DataOrder
+from ltx2core.training.between import Milestones
+from ltx2core.training.checkpoint import Identity, latest_complete
+from ltx2core.training.data import Reader
+from ltx2core.training.dataset import find_samples
+from ltx2core.training.export import export_lora, training_metadata
+from ltx2core.training.loop import Loop
+from ltx2core.training.optimizer import AdapterOptimizer
+from ltx2core.training.settings import (
+    adam_settings,
+    adapter_settings,
+    find_text_encoder,
+    loop_settings,
+    pick_device,
+    sample_settings,
+    schedule_of,
+    trigger_of,
+)
+from ltx2core.training.step import Model
+from ltx2core.validation.held_out import split_held_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from ltx2core.caching.passes import Cached, CachedClip
+    from ltx2core.config.load import LoadedConfig
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.control import Control
+    from ltx2core.runs.events import Event
+    from ltx2core.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """How a run ended: steps done, and whether it was stopped before its last one."""
+
+    step: int
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A run's settings and surroundings. `run` does all of it."""
+
+    loaded: LoadedConfig
+    root: Path
+    folder: RunFolder
+    control: Control
+    emit: Callable[[Event], None]
+    resume: bool
+
+    def run(self) -> Finished:
+        """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
+        config = self.loaded.config
+        device, dtype = pick_device(config)
+        checkpoint = open_checkpoint(
+            find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=self.loaded.base)
+        )
+        samples = find_samples(
+            self.loaded.datasets,
+            base=self.loaded.base,
+            frame_rate=config.frame_rate,
+            emit=self.emit,
+            should_stop=lambda: self.control.stop_requested,
+        )
+        audio = any(sample.clip.audio is not None for sample in samples)
+        if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in self.loaded.datasets.videos):
+            self.emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
+        prompt = config.validation_prompt or samples[0].captions[0]
+        cached = CachePass(
+            store=Store(self.root / "cache"),
+            checkpoint=checkpoint,
+            text_encoder=find_text_encoder(config, checkpoint, base=self.loaded.base),
+            device=device,
+            dtype=dtype,
+            emit=self.emit,
+            should_stop=lambda: self.control.stop_requested,
+        ).run(samples, audio=audio, prompts=(prompt, config.validation_negative_prompt))
+        return self._train(cached, checkpoint, prompt=prompt, audio=audio, device=device, dtype=dtype)
+
+    def _train(
+        self, cached: Cached, checkpoint: Checkpoint, *, prompt: str, audio: bool, device: torch.device, dtype: torch.dtype
+    ) -> Finished:
+        config = self.loaded.config
+        reader = Reader(Store(self.root / "cache"), cached, device)
+        clips, held_out = self._split(cached)
+        order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
+        total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
+        model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
+        settings = adapter_settings(config)
+        parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)
+        if config.gradient_checkpointing:
+            model.transformer.enable_gradient_checkpointing()
+        optimizer = AdapterOptimizer(parameters, adam_settings(config))
+        layers = module_names(parameters)
+        identity = Identity(
+            base=checkpoint.fingerprint("transformer"),
+            rank=settings.rank,
+            alpha=settings.alpha,
+            targets=fingerprint({"layers": " ".join(layers)}),
+            seed=config.seed,
+        )
+        start = self._load_checkpoint(parameters, optimizer, identity)
+        self._describe(model, parameters, layers, audio=audio)
+        between = Milestones(
+            model=model,
+            checkpoint=checkpoint,
+            reader=reader,
+            held_out=held_out,
+            parameters=parameters,
+            optimizer=optimizer,
+            identity=identity,
+            folder=self.folder,
+            control=self.control,
+            emit=self.emit,
+            prompt=prompt,
+            negative_prompt=config.validation_negative_prompt,
+            schedule=schedule_of(config, total_steps),
+            sample_settings=sample_settings(config, audio=audio),
+            audio_weight=config.audio_loss_weight,
+        )
+        between.before_training(start)
+        loop = Loop(
+            model=model,
+            optimizer=optimizer,
+            reader=reader,
+            clips=clips,
+            order=order,
+            settings=loop_settings(config, total_steps),
+            emit=self.emit,
+        )
+        step, stopped = loop.run(start=start, control=self.control, between=between)
+        between.after_training(step)
+        if step > 0:
+            self._export(parameters, checkpoint, layers, clips, step=step, rank=settings.rank, alpha=settings.alpha)
+        return Finished(step=step, stopped=stopped)
+
+    def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
+        config = self.loaded.config
+        share = config.eval_split if config.eval_steps_interval else 0.0
+        clips, held_out = split_held_out(cached.clips, share=share)
+        if held_out:
+            names = ", ".join(clip.sample.clip.path.name for clip in held_out)
+            self.emit(Notice(code="held_out", text=f"Kept out of training, to measure the held-out loss on: {names}."))
+        elif share:
+            self.emit(
+                Notice(code="no_held_out", text=f"{len(clips)} clips are too few to hold one out, so the held-out loss is not measured.")
+            )
+        return clips, held_out
+
+    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, identity: Identity) -> int:
+        """How many steps are done; the adapter and optimizer are as they were then."""
+        if not self.resume:
+            return 0
+        saved, damaged = latest_complete(self.folder.checkpoints)
+        for path in damaged:
+            self.emit(
+                Notice(code="checkpoint_damaged", level="warning", text=f"{path.name} is damaged and passed over.", fix="Check the disk.")
+            )
+        if saved is None:
+            self.emit(Notice(code="nothing_to_resume", text="This run has no checkpoint yet: it starts with step 1."))
+            return 0
+        changed = [name for name in Identity.__slots__ if getattr(saved.identity, name) != getattr(identity, name)]
+        if changed:
+            words = {
+                "base": "another model",
+                "rank": "another rank",
+                "alpha": "another alpha",
+                "targets": "other layers",
+                "seed": "another seed",
+            }
+            raise RunError(
+                f"{saved.folder.name} of run {self.folder.name!r} was trained with {', '.join(words[name] for name in changed)}.",
+                fix="Put the old values back to resume, or train under another name with --run.",
+            )
+        adapter, state = saved.tensors()
+        try:
+            load_adapter(parameters, adapter)
+            optimizer.load_state(state)
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
+        return saved.step
+
+    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, audio: bool) -> None:
+        count = sum(parameter.numel() for parameter in parameters.values())
+        checkpointing = "recomputed" if self.loaded.config.gradient_checkpointing else "kept"
+        name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
+        dtype = str(model.dtype).removeprefix("torch.")
+        software = f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {checkpointing}, not compiled"
+        text = f"Trains on {name} in {dtype}: {software}."
+        self.emit(Notice(code="engine", text=text))
+        trained = "video and audio" if audio else "video only"
+        self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
+
+    def _export(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        checkpoint: Checkpoint,
+        layers: list[str],
+        clips: list[CachedClip],
+        *,
+        step: int,
+        rank: int,
+        alpha: float,
+    ) -> None:
+        self.emit(PhaseStarted(phase="export", total=1, unit="files"))
+        config = self.loaded.config
+        metadata = training_metadata(
+            base_model=checkpoint.path.name,
+            base_version=checkpoint.version,
+            targets=sorted({".".join(layer.split(".")[2:]) if layer.startswith("transformer_blocks.") else layer for layer in layers}),
+            buckets=sorted({clip.sample.bucket.label for clip in clips}),
+            fps=config.frame_rate,
+            trigger=trigger_of(self.loaded),
+            steps=step,
+            seed=config.seed,
+        )
+        export_lora(self.folder.lora, parameters, rank=rank, alpha=alpha, metadata=metadata)
+        self.emit(LoraExported(step=step, path=self.folder.lora.relative_to(self.folder.path).as_posix()))

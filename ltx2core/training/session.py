@@ -1,0 +1,159 @@
+"""The one way to run: takes a loaded config, trains in the calling thread or in one of its own, and never lets an error escape unsaid.
+
+A session holds the run's lock, serves its control socket and writes its journal. Importing this loads no torch; running does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Literal
+
+from ltx2core.errors import Ltx2Error, RunError, Stopped
+from ltx2core.hardware.telemetry import Telemetry
+from ltx2core.runs.control import Control, ControlServer
+from ltx2core.runs.events import Notice, RunFailed, RunFinished, RunStarted
+from ltx2core.runs.folder import RunFolder, RunLock
+from ltx2core.runs.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ltx2core.config.load import LoadedConfig
+
+Outcome = Literal["finished", "stopped", "failed"]
+
+
+class TrainingSession:
+    """A run's session: from scanning to the exported LoRA. `run` blocks; `start` and `join` do it in a thread named "train"."""
+
+    def __init__(self, loaded: LoadedConfig, *, root: Path, name: str, resume: bool, control: Control | None = None) -> None:
+        self.folder = RunFolder(root / "runs" / name)
+        self.control = control or Control()
+        self.outcome: Outcome | None = None
+        self.failure: RunFailed | None = None
+        self._loaded, self._root, self._resume = loaded, root, resume
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run in a plain thread, not a daemon: a terminal that goes away does not take it along."""
+        self._thread = threading.Thread(target=self._run_in_thread, name="train")
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def run(self) -> Outcome:
+        """Train to the end; how it ended, which the journal says too.
+
+        Raises Ltx2Error only for what keeps the journal from being opened: a run folder that is locked, taken or cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            lock = RunLock(self.folder)
+            stack.callback(lock.release)
+            self._check_name_is_free()
+            journal = Journal(self.folder.journal)
+            stack.callback(journal.close)
+            stack.enter_context(_serving(self.folder, self.control, journal))
+            stack.enter_context(Telemetry(journal.emit))
+            self.outcome = self._run(journal)
+        return self.outcome
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except Ltx2Error as error:
+            self.failure = RunFailed(text=error.text, fix=error.fix, detail=traceback.format_exc())
+            self.outcome = "failed"
+
+    def _check_name_is_free(self) -> None:
+        from ltx2core.training.checkpoint import latest_complete
+
+        if self._resume or self._loaded.config.resume_from_checkpoint == "latest":
+            self._resume = True
+            return
+        saved, _ = latest_complete(self.folder.checkpoints)
+        if saved is not None:
+            raise RunError(
+                f"The run {self.folder.name!r} exists already and has trained {saved.step} steps.",
+                fix="Go on with it by --resume, or choose another name with --run.",
+            )
+
+    def _run(self, journal: Journal) -> Outcome:
+        begin = time.monotonic()
+        try:
+            step, stopped = self._train(journal)
+        except Stopped as error:
+            journal.emit(Notice(code="stopped", text=error.text))
+            journal.emit(RunFinished(step=0, stopped=True, seconds=time.monotonic() - begin))
+            return "stopped"
+        except Ltx2Error as error:
+            return self._fail(journal, RunFailed(text=error.text, fix=error.fix, detail=traceback.format_exc()))
+        except Exception as error:  # noqa: BLE001 - the last frame of the trainer: what is not said here is never said
+            return self._fail(journal, _unexpected(error))
+        journal.emit(RunFinished(step=step, stopped=stopped, seconds=time.monotonic() - begin))
+        return "stopped" if stopped else "finished"
+
+    def _train(self, journal: Journal) -> tuple[int, bool]:
+        from ltx2core.config.load import save_config
+        from ltx2core.training.checkpoint import latest_complete
+
+        saved, _ = latest_complete(self.folder.checkpoints)
+        journal.emit(
+            RunStarted(
+                name=self.folder.name,
+                total_steps=self._loaded.config.max_train_steps,
+                resumed_at_step=saved.step if saved is not None else 0,
+                pid=os.getpid(),
+            )
+        )
+        for notice in self._loaded.notices:
+            journal.emit(notice)
+        save_config(self.folder, self._loaded)
+        from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
+
+        finished = Pipeline(
+            loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=journal.emit, resume=self._resume
+        ).run()
+        return finished.step, finished.stopped
+
+    def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:
+        self.failure = failure
+        journal.emit(failure)
+        return "failed"
+
+
+@contextlib.contextmanager
+def _serving(folder: RunFolder, control: Control, journal: Journal) -> Iterator[None]:
+    """The control socket, where the folder can hold one; a run without it trains all the same."""
+    try:
+        server = ControlServer(folder, control)
+    except OSError as error:
+        text = f"This run has no control socket ({error.strerror or error}), so `attach` can watch it but not steer it."
+        journal.emit(Notice(code="no_control_socket", level="warning", text=text))
+        yield
+        return
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _unexpected(error: Exception) -> RunFailed:
+    """The words for an error that nobody foresaw, and for the one that everybody meets."""
+    detail = "".join(traceback.format_exception(error))
+    if type(error).__name__ == "OutOfMemoryError":
+        return RunFailed(
+            text="The GPU has run out of memory.",
+            fix="Lower the resolution or video.num_frames, set train_batch_size to 1, or turn gradient_checkpointing on.",
+            detail=detail,
+        )
+    text = f"{type(error).__name__}: {error}"
+    return RunFailed(
+        text=text, fix="Resume from the last checkpoint; if it repeats, report it with the run's journal.jsonl.", detail=detail
+    )

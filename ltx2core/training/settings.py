@@ -1,0 +1,118 @@
+"""What the parts of a run need of the config, each in its own terms. The only place that knows both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.errors import CheckpointError
+from ltx2core.training.adapter import AdapterSettings
+from ltx2core.training.between import Schedule
+from ltx2core.training.loop import LoopSettings
+from ltx2core.training.optimizer import AdamSettings
+from ltx2core.training.schedule import LearningRate
+from ltx2core.training.sigma import ShiftedLogitNormal, SigmaSampler, StaticShift
+from ltx2core.validation.media import SampleSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltx2core.config.load import LoadedConfig
+    from ltx2core.config.train import TrainConfig
+    from ltx2core.models.checkpoint import Checkpoint
+
+
+def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
+    """Where to compute, and in what: bf16 on a GPU unless `mixed_precision` is "no", float32 on the CPU, which is slower in bf16."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.float32 if config.mixed_precision == "no" else torch.bfloat16
+    return torch.device("cpu"), torch.float32
+
+
+def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path) -> Path:
+    """The folder of the text encoder: the one that is named, or the one beside the model. Raises CheckpointError when there is none."""
+    if config.pretrained_gemma_model_name_or_path:
+        named = base / config.pretrained_gemma_model_name_or_path  # an absolute path stays itself
+        if named.is_dir():
+            return named
+        raise CheckpointError(
+            f"pretrained_gemma_model_name_or_path = {config.pretrained_gemma_model_name_or_path!r} is no folder here.",
+            fix="Download the text encoder (gemma-3-12b-it) and give its folder.",
+        )
+    beside = checkpoint.path.parent / "text_encoder"
+    if beside.is_dir():
+        return beside
+    raise CheckpointError(
+        f"There is no text encoder beside {checkpoint.path.name}.",
+        fix="Set pretrained_gemma_model_name_or_path to the folder of gemma-3-12b-it.",
+    )
+
+
+def adapter_settings(config: TrainConfig) -> AdapterSettings:
+    targets = config.peft_lora_target_modules
+    return AdapterSettings(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha or float(config.lora_rank),
+        dropout=config.lora_dropout,
+        targets=tuple(targets) if targets else None,
+    )
+
+
+def adam_settings(config: TrainConfig) -> AdamSettings:
+    return AdamSettings(
+        beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+    )
+
+
+def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
+    shift = config.flow_schedule_shift
+    sampler: SigmaSampler = StaticShift(shift=shift) if shift else ShiftedLogitNormal()
+    return LoopSettings(
+        total_steps=total_steps,
+        seed=config.seed,
+        learning_rate=LearningRate(
+            shape=config.lr_scheduler,
+            peak=config.learning_rate,
+            total_steps=total_steps,
+            warmup_steps=config.lr_warmup_steps,
+            end=config.lr_end,
+            cycles=config.lr_num_cycles,
+            power=config.lr_power,
+        ),
+        sampler=sampler,
+        accumulation=config.gradient_accumulation_steps,
+        max_grad_norm=config.max_grad_norm,
+        audio_weight=config.audio_loss_weight,
+        caption_dropout=config.caption_dropout_probability,
+    )
+
+
+def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
+    return Schedule(
+        total_steps=total_steps,
+        save_every=config.checkpoint_step_interval,
+        keep=config.checkpoints_total_limit,
+        sample_every=0 if config.validation_disable else config.validation_step_interval,
+        measure_every=config.eval_steps_interval,
+    )
+
+
+def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
+    height, width = config.validation_size
+    return SampleSettings(
+        width=width,
+        height=height,
+        frames=config.validation_num_video_frames,
+        fps=config.frame_rate,
+        steps=config.validation_num_inference_steps,
+        guidance=config.validation_guidance,
+        seed=config.validation_seed,
+        audio=audio,
+    )
+
+
+def trigger_of(loaded: LoadedConfig) -> str:
+    """The words that call the concept: what the datasets put into every caption; empty without any."""
+    prompts = [dataset.instance_prompt for dataset in loaded.datasets.videos if dataset.instance_prompt]
+    return next((prompt if isinstance(prompt, str) else prompt[0] for prompt in prompts), "")

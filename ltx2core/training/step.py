@@ -1,0 +1,85 @@
+"""One forward on a batch, from clean latents to losses. The loop, with gradients, and the held-out loss, without, both call it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.models.forward import predict_velocity
+from ltx2core.training.objective import add_noise, combine, draw_noise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffusers import LTX2VideoTransformer3DModel
+    from torch import Generator
+
+    from ltx2core.training.data import Batch
+    from ltx2core.training.objective import Losses, Noised
+    from ltx2core.training.sigma import SigmaSampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The transformer, and the precision it computes in. The adapter's own weights are float32 whatever that is."""
+
+    transformer: LTX2VideoTransformer3DModel
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Lets bf16 layers meet the float32 adapter: products in bf16, parameters and gradients in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No gradients and no dropout inside; training mode again afterwards."""
+        self.transformer.eval()
+        try:
+            with torch.no_grad(), self.autocast():
+                yield
+        finally:
+            self.transformer.train()
+
+
+def training_losses(model: Model, batch: Batch, *, sampler: SigmaSampler, generator: Generator, audio_weight: float) -> Losses:
+    """The losses of a batch at noise that `generator` draws: video and audio each their own sigma and noise, video first."""
+    video = draw_noise(batch.video, sampler=sampler, generator=generator)
+    audio = None
+    if batch.audio is not None:
+        audio = draw_noise(batch.audio, sampler=sampler, generator=generator, learned=batch.audio_learned)
+    return _losses(model, batch, video, audio, audio_weight)
+
+
+def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator, audio_weight: float) -> Losses:
+    """The losses of a batch at one noise level, the same for video and audio."""
+    level = torch.full((batch.video.shape[0],), sigma, device=model.device)
+
+    def noised(clean: torch.Tensor, learned: torch.Tensor | None) -> Noised:
+        noise = torch.randn(clean.shape, generator=generator).to(model.device)
+        return add_noise(clean, sigma=level, noise=noise, learned=learned)
+
+    video = noised(batch.video, None)
+    audio = None if batch.audio is None else noised(batch.audio, batch.audio_learned)
+    return _losses(model, batch, video, audio, audio_weight)
+
+
+def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
+    video_velocity, audio_velocity = predict_velocity(
+        model.transformer,
+        video=video.noisy.to(model.dtype),
+        video_timesteps=video.timesteps,
+        video_sigma=video.sigma,
+        audio=None if audio is None else audio.noisy.to(model.dtype),
+        audio_timesteps=None if audio is None else audio.timesteps,
+        audio_sigma=None if audio is None else audio.sigma,
+        text=batch.text.to(model.device, model.dtype),
+        grid=batch.grid,
+        fps=batch.fps,
+    )
+    return combine(video_velocity, audio_velocity, video=video, audio=audio, audio_weight=audio_weight)

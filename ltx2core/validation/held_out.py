@@ -1,0 +1,74 @@
+"""The loss on clips that are never trained on, at fixed noise levels with fixed noise: a curve that tells learning from memorising.
+
+Forward only. Every measurement of every run sees the same noise for a clip, so two numbers differ by the LoRA alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.training.batches import generator_for
+from ltx2core.training.step import losses_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ltx2core.caching.passes import CachedClip
+    from ltx2core.training.data import Reader
+    from ltx2core.training.step import Model
+
+SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+MOST_CLIPS = 8  # 40 forwards, the time of about 13 steps
+FEWEST_CLIPS = 4  # a dataset smaller than this cannot spare one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutLoss:
+    """Means over clips and noise levels. audio is None when no clip has sound."""
+
+    loss: float
+    video: float
+    audio: float | None
+
+
+def split_held_out(clips: Sequence[CachedClip], *, share: float) -> tuple[list[CachedClip], list[CachedClip]]:
+    """The clips to train on and those to measure on, chosen by content: adding a clip, or renaming one, moves no other.
+
+    Copies of one file stay on one side. None are held out when share is 0 or there are too few clips.
+    """
+    sources = sorted({clip.source for clip in clips}, key=lambda source: hashlib.sha256(f"held out {source}".encode()).digest())
+    count = min(MOST_CLIPS, max(1, round(share * len(sources)))) if share > 0 and len(sources) >= FEWEST_CLIPS else 0
+    chosen = set(sources[:count])
+    return [clip for clip in clips if clip.source not in chosen], [clip for clip in clips if clip.source in chosen]
+
+
+def measure_held_out(
+    model: Model,
+    reader: Reader,
+    clips: Sequence[CachedClip],
+    *,
+    audio_weight: float,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> HeldOutLoss | None:
+    """The held-out loss of the model as it is now; None when it was interrupted."""
+    totals, videos, audios = [], [], []
+    with model.evaluating():
+        for clip in clips:
+            batch = reader.batch([clip])
+            for sigma in SIGMAS:
+                if should_stop():
+                    return None
+                generator = generator_for(0, "held out", clip.source, sigma)
+                losses = losses_at(model, batch, sigma=sigma, generator=generator, audio_weight=audio_weight)
+                totals.append(losses.total)
+                videos.append(losses.video)
+                audios += [] if losses.audio is None else [losses.audio]
+    return HeldOutLoss(loss=_mean(totals), video=_mean(videos), audio=_mean(audios) if audios else None)
+
+
+def _mean(values: Sequence[torch.Tensor]) -> float:
+    return float(torch.stack(list(values)).double().mean())
