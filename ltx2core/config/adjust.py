@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from ltx2core.config.keys import Later, facts_of
+from ltx2core.config.keys import Later, facts_of, switched_on
 from ltx2core.config.sizes import FRAME_STEP, lower_frames, nearest_side, other_side
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
@@ -71,7 +71,7 @@ def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[st
     for name, field in type(model).model_fields.items():
         value, facts = getattr(model, name), facts_of(field)
         path = f"{prefix}.{name}" if prefix else (written or {}).get(name, name)
-        if facts.later is not None and value not in facts.built and _switched_on(model, facts.later):
+        if facts.later is not None and value not in facts.built and switched_on(model, facts.later):
             asked.setdefault(facts.later, []).append(f"{path} = {shown(value)}")
     notices = [
         Notice(code="not_built_yet", level="warning", text=f"{file} {', '.join(keys)}: {later.name} is not built yet; {later.instead}.")
@@ -84,19 +84,13 @@ def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[st
     return notices
 
 
-def _switched_on(model: BaseModel, later: Later) -> bool:
-    if not later.switch:
-        return True
-    built = facts_of(type(model).model_fields[later.switch]).built
-    return getattr(model, later.switch) not in built
-
-
 def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
     written = config.validation_resolution
     first, *others = written.split(",")
     height, width = read_size(first) or (0, 0)  # checked when it was read
     snapped = (nearest_side(height), nearest_side(width))
-    changes["validation_resolution"] = f"{snapped[0]}x{snapped[1]}"
+    if (size := f"{snapped[0]}x{snapped[1]}") != written:
+        changes["validation_resolution"] = size
     where = f"{file} validation_resolution = {written}"
     if others:
         text = f"{where}: samples of several sizes are not built yet; only {snapped[0]}x{snapped[1]} is made."

@@ -83,7 +83,7 @@ def _checked(model: type[Model], entry: dict[str, object], file: str, where: str
     try:
         return model.model_validate(_without_null(entry))
     except ValidationError as error:
-        problems += [reword(details, file=file, model=model, prefix=where) for details in error.errors(include_url=False)]
+        problems += reword(error, file=file, model=model, prefix=where)
         return None
 
 

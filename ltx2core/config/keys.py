@@ -57,10 +57,19 @@ def facts_of(field: FieldInfo) -> KeyFacts:
     )
 
 
+def switched_on(model: BaseModel, feature: Later) -> bool:
+    """Whether the key that turns a feature on does so; True for features without such a key."""
+    if not feature.switch:
+        return True
+    built = facts_of(type(model).model_fields[feature.switch]).built
+    return getattr(model, feature.switch) not in built
+
+
 class Keys(BaseModel):
     """A group of settings. Frozen: what a run was started with does not change under it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # defer_build: the validators of a dozen groups would be built at import, and only TrainConfig's are used
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     group: ClassVar[str] = ""  # the heading over these keys in forms and tables
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +20,8 @@ from ltx2core.runs.events import Notice
 from ltx2core.runs.files import write_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ltx2core.runs.folder import RunFolder
 
 LIST_KEY = "data_backend_config"
@@ -132,9 +133,8 @@ def _checked(known: dict[str, object], file: str, written: dict[str, str], found
     try:
         return TrainConfig.model_validate(known)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        found.problems += [reword(details, file=file, model=TrainConfig, written=written) for details in wrong]
-        bad = {details["loc"][0] for details in wrong}
+        found.problems += reword(error, file=file, model=TrainConfig, written=written)
+        bad = {details["loc"][0] for details in error.errors(include_url=False)}
         return TrainConfig.model_validate({name: value for name, value in known.items() if name not in bad})
 
 

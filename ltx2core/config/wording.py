@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
+    from pydantic_core import ErrorDetails, ValidationError
 
 
 def shown(value: object) -> str:
     """A value as the file writes it, cut to a line."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -32,12 +34,34 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 def line(file: str, path: str, value: object, rule: str, works: str) -> str:
     """One problem as one line."""
-    return f"{file} {path} = {shown(value)}: {rule}; {works}." if works else f"{file} {path} = {shown(value)}: {rule}."
+    return f"{file} {path} = {shown(value)}: {rule}; {works}."
 
 
-def reword(error: ErrorDetails, *, file: str, model: type[BaseModel], prefix: str = "", written: dict[str, str] | None = None) -> str:
-    """A pydantic error as one line. `prefix` is the path of the model in the file, `written` the keys as the file spells them."""
-    location = list(error["loc"])
+def reword(
+    error: ValidationError, *, file: str, model: type[BaseModel], prefix: str = "", written: dict[str, str] | None = None
+) -> list[str]:
+    """A pydantic error as a line for each wrong key.
+
+    prefix: the path of the model in the file. written: the keys as the file spells them.
+    """
+    lines: dict[tuple[int | str, ...], str] = {}
+    for details in error.errors(include_url=False):
+        place = _without_members(details["loc"])
+        lines.setdefault(place, _one(details, list(place), file=file, model=model, prefix=prefix, written=written))
+    return list(lines.values())
+
+
+def _without_members(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A location up to where pydantic tells the members of a union apart: each would be told as a problem of its own."""
+    for index, part in enumerate(location):
+        if index and part in ("str", "bool", "int", "float", "list[str]"):
+            return location[:index]
+    return location
+
+
+def _one(
+    error: ErrorDetails, location: list[int | str], *, file: str, model: type[BaseModel], prefix: str, written: dict[str, str] | None
+) -> str:
     path = path_of(location, prefix=prefix, written=written)
     context: dict[str, Any] = error.get("ctx", {})
     kind = error["type"]
@@ -55,8 +79,6 @@ def path_of(location: list[int | str], *, prefix: str = "", written: dict[str, s
     for index, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part in ("str", "bool", "int", "float", "list[str]") and index:  # pydantic names the member of a union
-            continue
         else:
             name = (written or {}).get(part, part) if index == 0 else part
             path += f".{name}" if path else name
@@ -106,7 +128,7 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
     """The rule that was broken and what would work."""
     value = error["input"]
     default = None if field is None or field.is_required() else field.default
-    use_default = "" if default is None or isinstance(default, tuple) or hasattr(default, "model_fields") else f"use {shown(default)}"
+    use_default = "or leave the key out" if default is None or hasattr(default, "model_dump") else f"use {shown(default)}"
     bounds = {
         "greater_than_equal": ("ge", "it is at least {}", "use {}"),
         "less_than_equal": ("le", "it is at most {}", "use {}"),
@@ -115,21 +137,24 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
     }
     if kind in bounds:
         name, rule, works = bounds[kind]
-        return rule.format(context[name]), works.format(context[name]) if works else use_default
+        bound = shown(context[name])
+        return rule.format(bound), works.format(bound) if works else use_default
     if kind == "literal_error":
         options = [part.strip().strip("'") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
         match = nearest(value, options) if isinstance(value, str) else None
         rule = f"it is one of {', '.join(options)}" if len(options) > 1 else f"only {options[0]} is supported"
         return rule, f"use {match or (default if default in options else options[0])}"
+    if kind == "bool_not_expected":
+        return ("it is a whole number" if field is not None and "int" in str(field.annotation) else "it is a number"), use_default
     if kind in ("int_type", "int_parsing", "int_from_float", "int_parsing_size"):
         whole = f"use {round(value)}" if isinstance(value, float) and abs(value) < 1e15 else use_default
         return "it is a whole number", whole
-    if kind in ("float_type", "float_parsing", "finite_number", "bool_not_expected"):
+    if kind in ("float_type", "float_parsing", "finite_number"):
         return "it is a number", use_default
     if kind in ("bool_type", "bool_parsing"):
         return "it is true or false", use_default
     if kind in ("string_type", "path_type"):
-        return "it is text in quotes", use_default
+        return "it is text in quotes", f'use "{value}"' if isinstance(value, int | float) and not isinstance(value, bool) else use_default
     if kind == "string_too_short":
         return "it cannot be empty", use_default
     if kind in ("list_type", "too_short"):

@@ -1,0 +1,267 @@
+"""Loading, adjusting and saving settings: what works, and which notices it gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ltx2core.config.build import config_for_folder
+from ltx2core.config.load import LoadedConfig, load_config, load_config_dict, load_part, save_config
+from ltx2core.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from ltx2core.runs.events import Notice
+
+QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder, made the current one, with a folder of clips where the quickstart has it."""
+    (tmp_path / "datasets" / "videos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(config: dict[str, object] | None = None, **entry: object) -> LoadedConfig:
+    """A config of a few keys, and one dataset of a few keys."""
+    dataset: dict[str, object] = {"id": "clips", "instance_data_dir": "datasets/videos", **entry}
+    return load_config_dict(config or {}, base=Path.cwd(), datasets=[dataset])
+
+
+def notices(loaded: LoadedConfig, code: str) -> list[Notice]:
+    return [notice for notice in loaded.notices if notice.code == code]
+
+
+def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> None:
+    shutil.copytree(QUICKSTART, project / "config")
+    loaded = load_config(Path("config/config.json"))
+    assert loaded.config.validation_num_video_frames == 57
+    assert loaded.config.musubi_blocks_to_swap == 6
+    assert loaded.config.data_backend_config == project / "config" / "multidatabackend.json"
+    (dataset,) = loaded.datasets.videos
+    assert dataset.instance_data_dir == project / "datasets" / "videos"
+    assert (dataset.shorter_edge, dataset.repeats) == (512, 10)
+    assert (dataset.video.num_frames, dataset.video.min_frames, dataset.video.frame_rate) == (57, 57, 25.0)
+    assert dataset.audio is not None
+    assert dataset.audio.channels == 2
+
+
+def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(project: Path) -> None:
+    shutil.copytree(QUICKSTART, project / "config")
+    told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
+    for feature in ("group offload", "block swap", "offload at start-up", "CREPA", "choosing cache folders"):
+        assert sum(f": {feature}" in text for text in told) == 1, feature
+    assert len(told) == 6
+    group = next(text for text in told if "group offload" in text)
+    assert "enable_group_offload = true, group_offload_use_stream = true" in group
+    assert "group_offload_type" not in group  # it has its default value
+
+
+def test_a_dataset_list_that_lies_beside_the_config_is_found_and_said() -> None:
+    loaded = load_config(QUICKSTART / "config.json")
+    (notice,) = notices(loaded, "dataset_list_beside")
+    assert "multidatabackend.json" in notice.fix
+
+
+@pytest.mark.parametrize("name", ["tread.json", "group_offload.json"])
+def test_a_quickstart_file_with_a_few_keys_loads_as_a_part_and_inside_a_config(name: str) -> None:
+    assert len(notices(load_part(QUICKSTART / name), "not_built_yet")) == 1
+    values = json.loads((QUICKSTART / "config.json").read_text()) | json.loads((QUICKSTART / name).read_text())
+    assert load_config_dict(values, base=QUICKSTART).datasets.videos
+
+
+def test_a_dataset_list_loads_as_a_part() -> None:
+    assert load_part(QUICKSTART / "multidatabackend.json").datasets.videos[0].id == "my-video-dataset"
+
+
+def test_keys_may_carry_dashes_and_old_names() -> None:
+    config = load({"--lora_rank": 8, "--max-train-steps": "7", "validation_steps": 3, "checkpointing_steps": 4, "framerate": 24}).config
+    assert (config.lora_rank, config.max_train_steps, config.frame_rate) == (8, 7, 24)
+    assert (config.validation_step_interval, config.checkpoint_step_interval) == (3, 4)
+
+
+def test_null_is_the_same_as_leaving_a_key_out() -> None:
+    assert load({"lora_rank": None, "seed": None}, video=None, audio=None).config == load().config
+
+
+def test_text_that_says_false_is_false() -> None:
+    assert load(crop="False").notices == ()
+
+
+def test_defaults_give_no_notice() -> None:
+    assert load({"enable_group_offload": False, "group_offload_use_stream": True, "crepa_lambda": 0.1}).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "trained", "next_up"), [(61, 57, 65), (50, 49, 57), (49, 49, None), (8, 1, 9), (1, 1, None), (33, 33, None)]
+)
+def test_frames_become_8k_plus_1_with_the_rule(written: int, trained: int, next_up: int | None) -> None:
+    loaded = load(video={"num_frames": written})
+    assert loaded.datasets.videos[0].video.num_frames == trained
+    told = notices(loaded, "frames_snapped")
+    if next_up is None:
+        assert told == []
+    else:
+        assert told[0].text == f"datasets [0].video.num_frames = {written}: LTX-2 takes 8k + 1 frames; clips are trained with {trained}."
+        assert str(next_up) in told[0].fix
+
+
+def test_the_shortest_clip_follows_the_bucket_strategy() -> None:
+    assert load(video={"num_frames": 49}).datasets.videos[0].video.min_frames == 49
+    mixed = load(video={"num_frames": 49, "bucket_strategy": "resolution_frames"}).datasets.videos[0].video
+    assert mixed.min_frames == 9
+
+
+def test_720_becomes_704_and_736_is_offered() -> None:
+    loaded = load({"validation_resolution": "720x1280"})
+    assert loaded.config.validation_size == (704, 1280)
+    (notice,) = notices(loaded, "size_snapped")
+    assert "704" in notice.fix
+    assert "736" in notice.fix
+
+
+def test_an_upright_sample_size_is_said_because_others_write_width_first() -> None:
+    loaded = load({"validation_resolution": "1280x704"})
+    assert loaded.config.validation_size == (1280, 704)
+    assert "704x1280" in notices(loaded, "size_upright")[0].fix
+
+
+def test_of_several_sample_sizes_the_first_is_used() -> None:
+    loaded = load({"validation_resolution": "512,768x512"})
+    assert loaded.config.validation_size == (512, 512)
+    assert len(notices(loaded, "not_built_yet")) == 1
+
+
+@pytest.mark.parametrize(("guidance", "warned"), [(5.0, False), (2, False), (6, False), (7.5, True), (1, True)])
+def test_guidance_outside_2_to_6_warns(guidance: float, warned: bool) -> None:
+    assert bool(notices(load({"validation_guidance": guidance}), "guidance_unusual")) == warned
+
+
+def test_a_resolution_that_is_no_multiple_of_32_becomes_the_nearest() -> None:
+    loaded = load(resolution=500)
+    assert loaded.datasets.videos[0].shorter_edge == 512
+    assert notices(loaded, "size_snapped")[0].fix == "Use 512 or 480."
+
+
+def test_megapixels_become_a_shorter_edge() -> None:
+    loaded = load(resolution=0.26, resolution_type="area")
+    assert loaded.datasets.videos[0].shorter_edge == 512
+    assert loaded.datasets.videos[0].resolution_type == "pixel"
+
+
+def test_without_an_audio_block_only_pictures_are_trained() -> None:
+    assert load().datasets.videos[0].audio is None
+    assert load(audio={}).datasets.videos[0].audio is not None
+    off = load(audio={"auto_split": False})
+    assert off.datasets.videos[0].audio is None
+    assert notices(off, "audio_off")
+
+
+def test_mono_becomes_stereo_and_other_rates_are_converted() -> None:
+    loaded = load(audio={"channels": 1, "sample_rate": 48000})
+    audio = loaded.datasets.videos[0].audio
+    assert audio is not None
+    assert (audio.channels, audio.sample_rate) == (2, 16000)
+    assert notices(loaded, "audio_stereo")
+    assert notices(loaded, "audio_resampled")
+
+
+def test_epochs_take_the_place_of_the_default_number_of_steps() -> None:
+    config = load({"num_train_epochs": 3}).config
+    assert (config.max_train_steps, config.num_train_epochs) == (0, 3)
+    config = load({"num_train_epochs": 0, "max_train_steps": 200}).config
+    assert (config.max_train_steps, config.num_train_epochs) == (200, 0)
+
+
+def test_a_shift_of_0_is_the_official_rule() -> None:
+    assert load({"flow_schedule_shift": 0}).config.flow_schedule_shift is None
+    assert load({"flow_schedule_shift": 3.0}).config.flow_schedule_shift == 3.0
+
+
+def test_other_optimizers_are_told_and_adamw_is_not() -> None:
+    assert load({"optimizer": "adamw_bf16"}).notices == ()
+    assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
+
+
+def test_a_list_of_layers_may_be_written_as_text() -> None:
+    assert load({"peft_lora_target_modules": '["to_q", "to_k"]'}).config.peft_lora_target_modules == ["to_q", "to_k"]
+
+
+def test_entries_that_are_disabled_or_of_another_kind_are_left_out(project: Path) -> None:
+    folder = str(project / "datasets" / "videos")
+    entries = [
+        {"id": "a", "instance_data_dir": folder},
+        {"id": "b", "instance_data_dir": "gone", "disabled": True},
+        {"id": "c", "dataset_type": "image", "instance_data_dir": folder},
+        {"id": "d", "dataset_type": "eval", "disabled": True},
+    ]
+    loaded = load_config_dict({}, base=project, datasets=entries)
+    assert [dataset.id for dataset in loaded.datasets.videos] == ["a"]
+    assert len(loaded.notices) == 1
+
+
+def test_a_relative_model_file_becomes_absolute(project: Path) -> None:
+    (project / "model.safetensors").touch()
+    assert load({"pretrained_model_name_or_path": "model.safetensors"}).config.pretrained_model_name_or_path == str(
+        project / "model.safetensors"
+    )
+    assert load({"pretrained_model_name_or_path": "nano"}).config.pretrained_model_name_or_path == "nano"
+
+
+def test_a_key_written_twice_is_told(project: Path) -> None:
+    (project / "list.json").write_text('[{"instance_data_dir": "datasets/videos"}]')
+    (project / "config.json").write_text('{"seed": 1, "seed": 2, "data_backend_config": "list.json"}')
+    loaded = load_config(project / "config.json")
+    assert loaded.config.seed == 2
+    assert "seed is written twice" in notices(loaded, "key_twice")[0].text
+
+
+def test_a_file_with_a_byte_order_mark_and_windows_lines_loads(project: Path) -> None:
+    (project / "list.json").write_bytes(b'[{"instance_data_dir":\r\n"datasets/videos"}]')
+    (project / "config.json").write_bytes(b'\xef\xbb\xbf{"seed": 5,\r\n"data_backend_config": "list.json"}\r\n')
+    assert load_config(project / "config.json").config.seed == 5
+
+
+def test_what_is_saved_with_a_run_loads_again_from_anywhere_as_an_equal_config(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_config(QUICKSTART / "config.json")
+    folder = RunFolder(project / "runs" / "one")
+    save_config(folder, loaded)
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    again = load_config(folder.config)
+    assert again.datasets == loaded.datasets
+    assert again.config == loaded.config.model_copy(update={"data_backend_config": folder.datasets})
+    assert {notice.code for notice in again.notices} == {"not_built_yet"}
+    saved = folder.config.read_bytes(), folder.datasets.read_bytes()
+    save_config(folder, again)
+    assert (folder.config.read_bytes(), folder.datasets.read_bytes()) == saved
+
+
+def test_a_config_is_built_for_a_folder(project: Path) -> None:
+    loaded = config_for_folder(
+        project / "datasets" / "videos",
+        prompt="a red ball",
+        resolution=128,
+        num_frames=17,
+        steps=50,
+        rank=8,
+        more={"learning_rate": 0.002, "eval_split": 0.2},
+        more_of_dataset={"caption_strategy": "filename"},
+    )
+    assert loaded.notices == ()
+    assert loaded.config.validation_size == (128, 128)
+    assert (loaded.config.max_train_steps, loaded.config.lora_rank, loaded.config.validation_prompt) == (50, 8, "a red ball")
+    assert (loaded.config.learning_rate, loaded.config.eval_split) == (0.002, 0.2)
+    assert loaded.datasets.videos[0].caption_strategy == "filename"
+
+
+def test_loading_settings_imports_no_torch_and_no_screen() -> None:
+    code = "import sys, ltx2core.config.load, ltx2core.config.explain; print({'torch', 'textual', 'rich', 'av'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
