@@ -1,0 +1,284 @@
+"""Whole runs on nano: stopped and resumed, killed and resumed, asked for things while running, and failing cleanly."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_fixtures import MakeConfig, OpenRun, events_of, watch, write_clip
+
+from ltx2core.config.load import load_config, save_config
+from ltx2core.errors import RunError, StorageError
+from ltx2core.runs.control import Control, ask
+from ltx2core.runs.events import (
+    CheckpointSaved,
+    Event,
+    HeldOutMeasured,
+    LoraExported,
+    Notice,
+    PhaseStarted,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    SampleReady,
+    StepDone,
+)
+from ltx2core.runs.folder import RunFolder
+from ltx2core.training.session import TrainingSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _files(session: TrainingSession, step: int) -> dict[str, bytes]:
+    folder = session.folder.checkpoints / f"step-{step:06d}"
+    return {name: (folder / name).read_bytes() for name in ("adapter.safetensors", "optimizer.safetensors")} | {
+        "lora": session.folder.lora.read_bytes()
+    }
+
+
+def test_a_run_goes_from_clips_to_a_lora_file_with_samples_on_the_way(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    for seed in range(5):
+        write_clip(folder / f"clip{seed}.mp4", seed=seed)
+    (folder / "broken.mp4").write_text("not a video")
+    (folder / "broken.txt").write_text("a caption")
+    session = open_run(
+        make_config(
+            folder=folder,
+            max_train_steps=4,
+            validation_disable=False,
+            validation_step_interval=2,
+            eval_steps_interval=2,
+            checkpoint_step_interval=3,
+        )
+    )
+    assert session.run() == "finished"
+    events = events_of(session)
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, SampleReady)] == [0, 2, 4]
+    assert [event.step for event in events if isinstance(event, HeldOutMeasured)] == [0, 2, 4]
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [3, 4]
+    assert [event.path for event in events if isinstance(event, LoraExported)] == ["lora/run.safetensors"]
+    for event in events:
+        if isinstance(event, SampleReady | CheckpointSaved | LoraExported):
+            assert (session.folder.path / event.path).exists()
+    assert any(isinstance(event, Notice) and "broken.mp4" in event.text for event in events)
+    sample = session.folder.samples / "step-000000"
+    assert {path.name for path in sample.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png"}
+    assert load_config(session.folder.config).config.seed == 0
+    assert not session.folder.is_alive()
+    assert not session.folder.control_socket.exists()
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_bytes_as_one_that_was_not(make_config: MakeConfig, open_run: OpenRun) -> None:
+    loaded = make_config(
+        max_train_steps=6, lr_scheduler="cosine", gradient_accumulation_steps=2, lora_dropout=0.1, caption_dropout_probability=0.3
+    )
+    whole = open_run(loaded, "whole")
+    assert whole.run() == "finished"
+    control = Control()
+    first = open_run(loaded, "parts", control=control)
+
+    def stop_after_two(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            control.stop()
+
+    watch(first, do=stop_after_two)
+    assert first.outcome == "stopped"
+    (saved,) = [event for event in events_of(first) if isinstance(event, CheckpointSaved)]
+    assert 2 <= saved.step < 6
+    second = open_run(loaded, "parts", resume=True)
+    assert second.run() == "finished"
+    resumed = [event for event in events_of(second) if isinstance(event, RunStarted)][-1]
+    assert resumed.resumed_at_step == saved.step
+    assert _files(second, 6)["adapter.safetensors"] == _files(whole, 6)["adapter.safetensors"]
+    assert _files(second, 6)["optimizer.safetensors"] == _files(whole, 6)["optimizer.safetensors"]
+    losses = {
+        name: {e.step: e.loss for e in events_of(run) if isinstance(e, StepDone)} for name, run in (("whole", whole), ("parts", second))
+    }
+    assert losses["whole"] == losses["parts"]
+
+
+def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(
+    make_config: MakeConfig, open_run: OpenRun, root: Path
+) -> None:
+    loaded = make_config(max_train_steps=12, checkpoint_step_interval=3)
+    whole = open_run(loaded, "whole")
+    assert whole.run() == "finished"
+    folder = RunFolder(root / "runs" / "killed")
+    folder.create()
+    save_config(folder, loaded)
+    code = (
+        "import sys; from pathlib import Path; from ltx2core.config.load import load_config;"
+        "from ltx2core.training.session import TrainingSession;"
+        f"TrainingSession(load_config(Path({str(folder.config)!r})), root=Path({str(root)!r}), name='killed', resume=False).run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not any(folder.checkpoints.glob("step-*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.4))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.is_alive()
+    resumed = open_run(loaded, "killed", resume=True)
+    assert resumed.run() == "finished"
+    assert _files(resumed, 12)["adapter.safetensors"] == _files(whole, 12)["adapter.safetensors"]
+    assert _files(resumed, 12)["optimizer.safetensors"] == _files(whole, 12)["optimizer.safetensors"]
+
+
+def test_the_loss_falls_when_two_clips_are_learned_by_heart(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(max_train_steps=40, learning_rate=3e-3, lora_rank=16, train_batch_size=2))
+    assert session.run() == "finished"
+    losses = [event.video_loss or 0.0 for event in events_of(session) if isinstance(event, StepDone)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_a_video_only_run_has_no_audio_anywhere(make_config: MakeConfig, open_run: OpenRun) -> None:
+    from safetensors import safe_open
+
+    session = open_run(make_config(dataset={"audio": None}))
+    assert session.run() == "finished"
+    events = events_of(session)
+    assert all(event.audio_loss is None for event in events if isinstance(event, StepDone))
+    assert not any(isinstance(event, PhaseStarted) and event.phase == "cache_audio" for event in events)
+    with safe_open(session.folder.lora, framework="np") as file:
+        keys = list(file.keys())
+    assert keys
+    assert not [key for key in keys if "audio" in key]
+
+
+def test_clips_without_sound_train_video_only_and_are_named(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(max_train_steps=6))
+    assert session.run() == "finished"
+    events = events_of(session)
+    (notice,) = [event for event in events if isinstance(event, Notice) and event.code == "clips_without_audio"]
+    assert "clip2.mp4" in notice.text
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert {event.audio_loss is None for event in steps} == {True, False}
+
+
+def test_a_run_does_what_its_socket_asks_at_the_next_step(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(max_train_steps=400, validation_disable=False, validation_step_interval=0))
+    asked: list[str] = []
+
+    def ask_for_things(event: Event) -> None:
+        if isinstance(event, StepDone) and not asked:
+            asked.append("save")
+            assert ask(session.folder, "save")["ok"]
+            assert ask(session.folder, "sample")["ok"]
+            assert ask(session.folder, "pause")["paused"]
+        if isinstance(event, Notice) and event.code == "paused":
+            threading.Timer(0.05, lambda: ask(session.folder, "resume")).start()
+        if isinstance(event, Notice) and event.code == "resumed":
+            assert ask(session.folder, "stop")["stopping"]
+
+    watch(session, do=ask_for_things)
+    assert session.outcome == "stopped"
+    events = events_of(session)
+    kinds = [type(event).__name__ for event in events]
+    assert kinds.index("CheckpointSaved") < kinds.index("SampleReady") < [getattr(e, "code", "") for e in events].index("paused")
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].stopped
+
+
+def test_a_stop_while_caching_ends_the_run_and_keeps_what_was_encoded(make_config: MakeConfig, tmp_path: Path) -> None:
+    control = Control()
+    session = TrainingSession(make_config(), root=tmp_path / "cold", name="run", resume=False, control=control)
+
+    def stop_at_first_clip(event: Event) -> None:
+        if event.kind == "progress" and event.phase == "cache_video":  # type: ignore[union-attr]
+            control.stop()
+
+    watch(session, do=stop_at_first_clip)
+    assert session.outcome == "stopped"
+    assert len(list((tmp_path / "cold" / "cache" / "video").glob("*/*.safetensors"))) == 1
+
+
+def test_a_name_that_has_trained_is_not_trained_over(make_config: MakeConfig, open_run: OpenRun) -> None:
+    loaded = make_config(max_train_steps=1)
+    assert open_run(loaded).run() == "finished"
+    with pytest.raises(RunError, match="exists already and has trained 1 steps"):
+        open_run(loaded).run()
+
+
+def test_a_finished_run_can_be_extended(make_config: MakeConfig, open_run: OpenRun) -> None:
+    assert open_run(make_config(max_train_steps=2)).run() == "finished"
+    longer = open_run(make_config(max_train_steps=4), resume=True)
+    assert longer.run() == "finished"
+    assert [event.step for event in events_of(longer) if isinstance(event, StepDone)] == [1, 2, 3, 4]
+
+
+def test_resuming_with_another_rank_is_refused_by_name(make_config: MakeConfig, open_run: OpenRun) -> None:
+    assert open_run(make_config(max_train_steps=1)).run() == "finished"
+    other = open_run(make_config(max_train_steps=2, lora_rank=8), resume=True)
+    assert other.run() == "failed"
+    assert other.failure is not None
+    assert "another rank" in other.failure.text
+    assert isinstance(events_of(other)[-1], RunFailed)
+
+
+def test_two_sessions_of_one_run_do_not_train_at_once(make_config: MakeConfig, open_run: OpenRun) -> None:
+    loaded = make_config(max_train_steps=1)
+    second: list[str] = []
+
+    def try_again(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            with pytest.raises(RunError, match="is training in another process"):
+                open_run(loaded).run()
+            second.append("refused")
+
+    watch(open_run(loaded), do=try_again)
+    assert second == ["refused"]
+
+
+def test_an_unwritable_output_says_so(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        TrainingSession(make_config(), root=tmp_path / "file", name="run", resume=False).run()
+
+
+def test_a_missing_model_fails_the_run_with_what_would_work(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(pretrained_model_name_or_path="no/such/model"))
+    assert session.run() == "failed"
+    failed = events_of(session)[-1]
+    assert isinstance(failed, RunFailed)
+    assert "no/such/model" in failed.text
+    assert "nano" in failed.fix
+    assert "Traceback" in failed.detail
+
+
+def test_a_loss_that_is_never_finite_fails_the_run_and_leaves_the_lora_as_it_was(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(max_train_steps=50, audio_loss_weight=1000, learning_rate=1.0, max_grad_norm=0, adam_weight_decay=10))
+    original = __import__("ltx2core.training.loop", fromlist=["loop"])
+    real = original.training_losses
+
+    def broken(*args: object, **kwargs: object) -> object:
+        losses = real(*args, **kwargs)
+        return type(losses)(total=losses.total * float("nan"), video=losses.video, audio=losses.audio)
+
+    original.training_losses = broken
+    try:
+        assert session.run() == "failed"
+    finally:
+        original.training_losses = real
+    events = events_of(session)
+    assert sum(isinstance(event, Notice) and event.code == "non_finite" for event in events) == 10
+    assert [event.loss for event in events if isinstance(event, StepDone)] == [None] * 10
+    assert isinstance(events[-1], RunFailed)
+    assert "10 steps in a row" in events[-1].text
+
+
+def test_importing_the_session_loads_no_torch() -> None:
+    code = "import sys, ltx2core.training.session; assert 'torch' not in sys.modules; assert 'diffusers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
