@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 
 from ltx2core.errors import Ltx2Error
-from ltx2tui.terminal import HangupDriver, Terminal
+from ltx2tui.driver import HangupDriver
 from ltx2tui.theme import DARK, LIGHT
 from ltx2tui.training import Launch, LocalFeed, Training, engine_session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from ltx2core.hardware.nvml import Nvml
+    from ltx2core.hardware.probe import Machine
+    from ltx2tui.descriptors import Terminal
+    from ltx2tui.draft import Draft
     from ltx2tui.training import Feed, OpenSession
 
 
@@ -40,11 +47,16 @@ class Ltx2App(App[str]):
         launch: Launch | None = None,
         open_session: OpenSession = engine_session,
         terminal: Terminal | None = None,
+        now: Callable[[], float] = time.time,
+        nvml: Nvml | None = None,
     ) -> None:
         super().__init__(driver_class=HangupDriver if terminal is not None and "TEXTUAL_DRIVER" not in os.environ else None)
         self.root = root
         self.terminal = terminal
         self.training: Training | None = None
+        self.now = now  # seconds since the epoch
+        self.monotonic = time.monotonic
+        self._nvml = nvml
         self._watch_first = watch
         self._launch_first = launch
         self._open_session = open_session
@@ -53,6 +65,19 @@ class Ltx2App(App[str]):
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
+
+    @cached_property
+    def draft(self) -> Draft:
+        """What the wizard was told last time."""
+        from ltx2tui.draft import draft_file, read_draft
+
+        return read_draft(draft_file())
+
+    def probe(self) -> Machine:
+        """What this machine is. Takes a moment: call it from a worker."""
+        from ltx2core.hardware.probe import probe_machine
+
+        return probe_machine(self.root, nvml=self._nvml)
 
     def on_mount(self) -> None:
         if self.terminal is not None:

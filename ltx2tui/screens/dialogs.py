@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from rich.table import Table
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
@@ -79,9 +80,7 @@ class Help(ModalScreen[None]):
             box.border_subtitle = "esc closes"
             yield Static(self._table())
 
-    def _table(self) -> object:
-        from rich.table import Table
-
+    def _table(self) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
         table.add_column(no_wrap=True)

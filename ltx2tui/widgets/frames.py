@@ -55,8 +55,8 @@ def _read(path: Path, *, width: int, height: int, fps: float, rotation: int, mos
             wide, tall = (frame.height, frame.width) if turned else (frame.width, frame.height)
             scale = min(width / wide, height / tall)
             fit_width, fit_height = max(1, round(wide * scale)), max(2, round(tall * scale) // 2 * 2)
-            size = (fit_height, fit_width) if turned else (fit_width, fit_height)
-            pixels = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
+            size = (fit_height, fit_width) if turned else (fit_width, fit_height)  # (width, height) of the stored frame
+            pixels = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray().astype(np.uint8, copy=False)
             pictures.append(np.rot90(pixels, rotation // 90 % 4) if rotation else pixels)
             if len(pictures) == most:
                 break

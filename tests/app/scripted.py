@@ -68,9 +68,10 @@ class Script:
         ram = int((used + self._random.uniform(-0.2, 0.2)) * GIB)
         total = 24 * GIB if self._gpu else None
         percent = 97 if self._gpu else None
-        return self.add(
-            events.MemorySampled(ram_used_bytes=ram, ram_total_bytes=32 * GIB, vram_used_bytes=vram, vram_total_bytes=total, gpu_percent=percent)
+        sampled = events.MemorySampled(
+            ram_used_bytes=ram, ram_total_bytes=32 * GIB, vram_used_bytes=vram, vram_total_bytes=total, gpu_percent=percent
         )
+        return self.add(sampled)
 
     def cached(self, phase: events.Phase, total: int, unit: str, *, done: int | None = None) -> Script:
         self.add(events.PhaseStarted(phase=phase, total=total, unit=unit))

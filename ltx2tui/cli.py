@@ -1,0 +1,196 @@
+"""The console script: the commands, their arguments, and the exit codes. Each command's own code loads when it is called.
+
+Exit codes: 0 done, 1 failed, 2 called wrongly, 130 stopped. `main` owns them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ltx2core.errors import Ltx2Error
+
+
+class Argument(NamedTuple):
+    """One argument of a command, as argparse takes it."""
+
+    names: tuple[str, ...]
+    options: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """A command: its words, its module in `commands`, what it does, an example, and its arguments."""
+
+    words: str
+    module: str
+    help: str
+    example: str
+    arguments: tuple[Argument, ...] = ()
+
+
+def _argument(*names: str, **options: Any) -> Argument:
+    return Argument(names, options)
+
+
+JSON = _argument("--json", action="store_true", help="print JSON, for scripts")
+HEADLESS = _argument("--headless", action="store_true", help="plain progress lines instead of the app")
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "demo",
+        "demo",
+        "make clips, train a LoRA on the built-in model, show before and after",
+        "ltx2tui demo --headless",
+        (
+            HEADLESS,
+            _argument("--out", type=Path, metavar="DIR", help="where everything is written (default: the root)"),
+            _argument("--steps", type=int, metavar="N", help="train this many steps instead of the demo's own number"),
+        ),
+    ),
+    Command(
+        "train",
+        "train",
+        "train a LoRA from a config file",
+        "ltx2tui train --config config.json --headless",
+        (
+            _argument("--config", type=Path, metavar="FILE", help="config.json; with --resume the run's own by default"),
+            HEADLESS,
+            _argument("--run", metavar="NAME", help="name of the run (default: the config's name and the time)"),
+            _argument("--resume", action="store_true", help="go on from the last checkpoint (of --run, or of the newest run)"),
+        ),
+    ),
+    Command(
+        "attach",
+        "attach",
+        "watch a run, live or past",
+        "ltx2tui attach my-run",
+        (_argument("run", nargs="?", metavar="RUN", help="its name (default: the one that trains, else the newest)"),),
+    ),
+    Command("runs", "runs", "list the runs and what they do", "ltx2tui runs --json", (JSON,)),
+    Command(
+        "stop",
+        "stop",
+        "ask a run to stop after its step, with a checkpoint",
+        "ltx2tui stop my-run",
+        (_argument("run", metavar="RUN", help="its name"),),
+    ),
+    Command(
+        "check",
+        "check",
+        "look at clips before anything is spent on them",
+        "ltx2tui check clips/",
+        (_argument("path", type=Path, metavar="PATH", help="a folder of clips, or a dataset list file"), JSON),
+    ),
+    Command("probe", "probe", "say what this machine is", "ltx2tui probe --json", (JSON,)),
+    Command(
+        "config check",
+        "config_check",
+        "say what each key of a config will do, and what is wrong with it",
+        "ltx2tui config check config.json",
+        (_argument("file", type=Path, metavar="FILE", help="config.json or a dataset list"), JSON),
+    ),
+    Command(
+        "explain",
+        "explain",
+        "say what a key of config.json means",
+        "ltx2tui explain lora_rank",
+        (_argument("key", metavar="KEY", help="the key"),),
+    ),
+    Command(
+        "configure",
+        "configure",
+        "answer questions, get config.json and datasets.json",
+        "ltx2tui configure --out config.json",
+        (_argument("--out", type=Path, metavar="FILE", default=Path("config.json"), help="the config to write (default: config.json)"),),
+    ),
+    Command(
+        "sample",
+        "sample",
+        "make a video with a trained LoRA",
+        'ltx2tui sample --config config.json --lora my.safetensors --prompt "A red kite circles."',
+        (
+            _argument("--config", type=Path, metavar="FILE", required=True, help="a config that names the model and the sample's size"),
+            _argument("--lora", type=Path, metavar="FILE", help="the LoRA; without one, the model as it is"),
+            _argument("--prompt", metavar="TEXT", required=True, help="what the video shows"),
+            _argument("--out", type=Path, metavar="DIR", default=Path("sample"), help="folder for sample.mp4 (default: sample)"),
+        ),
+    ),
+    Command(
+        "lora info",
+        "lora_info",
+        "say what a LoRA file holds",
+        "ltx2tui lora info my.safetensors",
+        (_argument("file", type=Path, metavar="FILE", help="the LoRA"), JSON),
+    ),
+)
+GROUPS = {"config": "look at config files", "lora": "look at LoRA files"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: every command with its help and an example."""
+    root = argparse.ArgumentParser(add_help=False)
+    root.add_argument(
+        "--root", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="where runs/ and cache/ lie (default: $LTX2TUI_HOME or here)"
+    )
+    top = argparse.ArgumentParser(
+        prog="ltx2tui",
+        description="Train LoRAs for LTX-2, in the terminal. Without a command, the app opens.",
+        epilog="example: ltx2tui demo",
+        parents=[root],
+    )
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    top.set_defaults(module="app")
+    commands = top.add_subparsers(metavar="COMMAND", title="commands")
+    groups = {}
+    for name, text in GROUPS.items():
+        group = commands.add_parser(name, help=text, description=text.capitalize() + ".", parents=[root])
+        group.set_defaults(module=None, group=group)
+        groups[name] = group.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        group_name, _, name = command.words.rpartition(" ")
+        place = groups[group_name] if group_name else commands
+        own = place.add_parser(
+            name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=f"example: {command.example}",
+            parents=[root],
+        )
+        for argument in command.arguments:
+            own.add_argument(*argument.names, **argument.options)
+        own.set_defaults(module=command.module)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    chosen = parser().parse_args(arguments)
+    if chosen.version:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ltx2tui {version('ltx2tui')}\n")
+        return 0
+    if chosen.module is None:
+        chosen.group.print_help()
+        return 2
+    chosen.root = getattr(chosen, "root", None) or Path(os.environ.get("LTX2TUI_HOME") or ".")
+    try:
+        from importlib import import_module
+
+        code: int = import_module(f"ltx2tui.commands.{chosen.module}").run(chosen)
+    except Ltx2Error as error:
+        sys.stderr.write(f"{error.text}\n" + (f"{error.fix}\n" if error.fix else ""))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `ltx2tui runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor at the flush at exit
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

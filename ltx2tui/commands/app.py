@@ -1,0 +1,58 @@
+"""`ltx2tui`: the app. `open_app` is what the other commands that show it use; it owns what happens after the app has ended."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import Ltx2Error
+from ltx2tui.app import Ltx2App
+from ltx2tui.descriptors import DETACHED, Terminal, ignore_hang_up
+from ltx2tui.training import EXIT_CODES, engine_session
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from ltx2tui.training import Feed, Launch, OpenSession
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return open_app(arguments.root)
+
+
+class NoTerminalError(Ltx2Error):
+    """The app was called where there is no terminal to draw on."""
+
+    exit_code = 2
+
+
+def open_app(root: Path, *, watch: Feed | None = None, launch: Launch | None = None, open_session: OpenSession = engine_session) -> int:
+    """Show the app; when it leaves while a run trains, see that run to its end. The exit code is the run's."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise NoTerminalError("The app needs a terminal.", fix="Use `ltx2tui train --config FILE --headless`, or `ltx2tui --help`.")
+    terminal = Terminal()
+    app = Ltx2App(root=root, watch=watch, launch=launch, open_session=open_session, terminal=terminal)
+    result = app.run()
+    for number in (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):  # the driver's handlers would draw again
+        signal.signal(number, signal.SIG_DFL)
+    training = app.training
+    if training is None:
+        return app.return_code or 0
+    if training.alive and result == DETACHED:
+        _outlive_terminal(lambda *_: training.control.stop())
+        training.join()
+    elif training.alive:
+        from ltx2tui.headless import see_to_end
+
+        ignore_hang_up(terminal)
+        return see_to_end(training, resuming=True)
+    training.join()
+    return EXIT_CODES[training.outcome]
+
+
+def _outlive_terminal(stop: object) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""The first screen: what this is, what can be started, and the runs there are."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Static
+
+from ltx2tui import words
+from ltx2tui.summary import RunSummary, summaries
+from ltx2tui.widgets.head import Head
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from ltx2tui.app import Ltx2App
+
+WHAT = """[b]Train a LoRA for LTX-2 from a folder of clips.[/b]
+A LoRA is a small file that teaches the video model one thing: a person, an object, a style, a way of moving."""
+
+WAYS = """[b $primary]n[/]  [b]New run[/b]      [$text-quiet]four short pages: hardware, clips, settings, review[/]
+[b $primary]d[/]  [b]Demo[/b]         [$text-quiet]everything once on a small built-in model, in minutes[/]
+[b $primary]⏎[/]  [b]Open a run[/b]   [$text-quiet]watch one that trains, or look at one that ended[/]"""
+
+MARKS = {"training": "●", "finished": "✓", "stopped": "‖", "failed": "✕", "interrupted": "✕"}
+
+
+class WelcomeScreen(Screen[None]):
+    """Where to go from here."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New run", tooltip="Set up a run in four pages", id="welcome.new"),
+        Binding("d", "demo", "Demo", tooltip="Make clips, train and sample with the built-in model", id="welcome.demo"),
+        Binding("enter", "open", "Open", tooltip="Watch the chosen run", id="welcome.open"),
+        Binding("r", "resume", "Resume", tooltip="Go on with the chosen run from its last checkpoint", id="welcome.resume"),
+        Binding("question_mark", "help", "Help", tooltip="This list", id="welcome.help"),
+        Binding("q", "quit", "Quit", tooltip="Leave the app", id="welcome.quit"),
+    ]
+
+    @dataclass
+    class Found(Message):
+        """The runs there are."""
+
+        runs: list[RunSummary]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[RunSummary] = []
+
+    def compose(self) -> ComposeResult:
+        yield Head("Welcome")
+        yield Static(WHAT, id="what")
+        yield Static(WAYS, id="ways")
+        with Vertical(id="runs", classes="panel") as runs:
+            runs.border_title = "Runs"
+            yield Static("No runs yet. [b $primary]d[/] is a good first one.", id="no-runs")
+            yield DataTable(id="run-table", cursor_type="row", zebra_stripes=False)
+        yield Footer(show_command_palette=False)
+
+    @property
+    def ltx(self) -> Ltx2App:
+        return cast("Ltx2App", self.app)
+
+    def on_mount(self) -> None:
+        table = self.query_one(DataTable)
+        table.add_columns("", "run", "state", "step", "loss", "last change")
+        table.display = False
+
+    def on_screen_resume(self) -> None:
+        self.look()
+
+    @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
+    def look(self) -> None:
+        self.post_message(self.Found(summaries(self.ltx.root)))
+
+    @on(Found)
+    def _show(self, message: Found) -> None:
+        self.runs = message.runs
+        table = self.query_one(DataTable)
+        row = table.cursor_row
+        table.clear()
+        for run in self.runs:
+            steps = f"{run.step:,} of {run.total_steps:,}" if run.total_steps else f"{run.step:,}"
+            table.add_row(MARKS[run.status], run.folder.name, run.status, steps, words.loss(run.loss), self._ago(run.at))
+        table.move_cursor(row=min(row, max(0, len(self.runs) - 1)))
+        table.display = bool(self.runs)
+        self.query_one("#no-runs").display = not self.runs
+        self.query_one("#runs").border_subtitle = str(self.ltx.root / "runs")
+        self.refresh_bindings()
+
+    def _ago(self, at: float) -> str:
+        if not at:
+            return "–"
+        seconds = self.ltx.now() - at
+        return (
+            "just now"
+            if seconds < 60
+            else f"{words.duration(seconds).rsplit(' ', 2)[0] if seconds < 3600 else words.duration(seconds)} ago"
+            if (seconds < 86_400)
+            else time.strftime("%d %b %H:%M", time.localtime(at))
+        )
+
+    @property
+    def chosen(self) -> RunSummary | None:
+        row = self.query_one(DataTable).cursor_row
+        return self.runs[row] if 0 <= row < len(self.runs) else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "open":
+            return bool(self.runs) or None
+        if action == "resume":
+            return bool(self.runs and self.chosen and self.chosen.can_resume) or None
+        return True
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self) -> None:
+        self.refresh_bindings()
+
+    @on(DataTable.RowSelected)
+    def _selected(self) -> None:
+        self.action_open()
+
+    def action_new(self) -> None:
+        from ltx2tui.screens.hardware import HardwareScreen
+
+        self.app.push_screen(HardwareScreen())
+
+    def action_demo(self) -> None:
+        from ltx2tui.launches import demo_launch
+
+        self.ltx.begin(demo_launch(self.ltx.root))
+
+    def action_open(self) -> None:
+        if self.chosen is not None:
+            from ltx2tui.training import AttachedFeed
+
+            self.ltx.watch_run(AttachedFeed(self.chosen.folder))
+
+    def action_resume(self) -> None:
+        if self.chosen is not None and self.chosen.can_resume:
+            from ltx2tui.launches import resume_launch
+
+            self.ltx.begin(resume_launch(self.chosen.folder))
+
+    def action_help(self) -> None:
+        from ltx2tui.screens.dialogs import Help
+
+        self.app.push_screen(Help(self, "Welcome"))
+
+    def action_quit(self) -> None:
+        self.app.exit("left")
