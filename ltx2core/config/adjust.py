@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from ltx2core.config.keys import Later, facts_of, switched_on
-from ltx2core.config.sizes import FRAME_STEP, lower_frames, nearest_side, other_side
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
+from ltx2core.data.buckets import FRAME_STEP, SIDE_STEP, snap_frames, snap_size
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ FRAME_RULE = "LTX-2 takes 8k + 1 frames"
 SIZE_RULE = "LTX-2 takes multiples of 32 pixels"
 SAMPLE_RATE = 16000
 CHANNELS = 2
-SHORTEST_MIXED = 9  # frames: the shortest clip with motion, where lengths may differ
 
 
 def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[Notice]]:
@@ -28,7 +27,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     changes: dict[str, object] = {}
     notices: list[Notice] = []
     _sample_size(config, changes, notices, file)
-    frames = lower_frames(config.validation_num_video_frames)
+    frames = snap_frames(config.validation_num_video_frames)
     if frames != config.validation_num_video_frames:
         changes["validation_num_video_frames"] = frames
         text = f"{file} validation_num_video_frames = {config.validation_num_video_frames}: {FRAME_RULE}; samples have {frames}."
@@ -50,19 +49,13 @@ def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: f
     notices: list[Notice] = []
     video, told = _video(dataset.video, f"{file} {path}.video", frame_rate)
     notices += told
-    edge = nearest_side(dataset.shorter_edge)
+    edge = snap_size(dataset.resolution)
     if dataset.resolution_type == "pixel" and edge != dataset.resolution:
         text = f"{file} {path}.resolution = {dataset.resolution:g}: {SIZE_RULE}; the shorter edge becomes {edge}."
-        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {edge} or {other_side(dataset.resolution)}."))
-    elif dataset.resolution_type != "pixel":
-        text = (
-            f"{file} {path}.resolution = {dataset.resolution:g} ({dataset.resolution_type}): buckets are chosen by the shorter edge, "
-            f"which becomes {edge} pixels; wide clips come out larger than that area."
-        )
-        notices.append(Notice(code="size_snapped", text=text, fix=f'Use "resolution": {edge} with "resolution_type": "pixel".'))
+        notices.append(Notice(code="size_snapped", text=text, fix=_side_choice(dataset.resolution)))
+        dataset = dataset.model_copy(update={"resolution": float(edge)})
     audio, told = _audio(dataset.audio, f"{file} {path}.audio")
-    changes = {"video": video, "resolution": float(edge), "resolution_type": "pixel", "audio": audio}
-    return dataset.model_copy(update=changes), notices + told
+    return dataset.model_copy(update={"video": video, "audio": audio}), notices + told
 
 
 def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[str, str] | None = None) -> list[Notice]:
@@ -88,7 +81,7 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
     written = config.validation_resolution
     first, *others = written.split(",")
     height, width = read_size(first) or (0, 0)  # checked when it was read
-    snapped = (nearest_side(height), nearest_side(width))
+    snapped = (snap_size(height), snap_size(width))
     if (size := f"{snapped[0]}x{snapped[1]}") != written:
         changes["validation_resolution"] = size
     where = f"{file} validation_resolution = {written}"
@@ -98,23 +91,22 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
     if snapped != (height, width):
         wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
         text = f"{where}: {SIZE_RULE}; samples are {snapped[0]} high and {snapped[1]} wide."
-        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {nearest_side(wrong)} or {other_side(wrong)} instead of {wrong}."))
+        notices.append(Notice(code="size_snapped", text=text, fix=_side_choice(wrong)))
     if height > width:
         text = f"{where} is read as height x width: samples are upright, {snapped[0]} high and {snapped[1]} wide."
         notices.append(Notice(code="size_upright", text=text, fix=f"For a wide picture write {width}x{height}."))
 
 
 def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSettings, list[Notice]]:
-    frames = lower_frames(video.num_frames)
-    shortest = frames if video.bucket_strategy == "aspect_ratio" else min(SHORTEST_MIXED, frames)
-    minimum = shortest if video.min_frames is None else lower_frames(video.min_frames)
+    frames = snap_frames(video.num_frames)
+    minimum = None if video.min_frames is None else snap_frames(video.min_frames)
     notices: list[Notice] = []
     if frames != video.num_frames:
         text = f"{where}.num_frames = {video.num_frames}: {FRAME_RULE}; clips are trained with {frames}."
-        if video.min_frames is not None and minimum != video.min_frames:
+        if minimum != video.min_frames:
             text += f" min_frames = {video.min_frames} becomes {minimum} as well."
         notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(frames)))
-    elif video.min_frames is not None and minimum != video.min_frames:
+    elif minimum is not None and minimum != video.min_frames:
         text = f"{where}.min_frames = {video.min_frames}: {FRAME_RULE}; clips of {minimum} frames and more are used."
         notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(minimum)))
     changes = {"num_frames": frames, "min_frames": minimum, "frame_rate": video.frame_rate or frame_rate}
@@ -140,3 +132,10 @@ def _audio(audio: AudioSettings | None, where: str) -> tuple[AudioSettings | Non
 
 def _frame_choice(frames: int) -> str:
     return f"Use {frames}, or {frames + FRAME_STEP} where clips are long enough."
+
+
+def _side_choice(pixels: float) -> str:
+    """The multiples of 32 on both sides, the nearer one first."""
+    nearest = snap_size(pixels)
+    other = nearest + SIDE_STEP if nearest < pixels else nearest - SIDE_STEP
+    return f"Use {nearest} or {other} instead of {pixels:g}." if other > 0 else f"Use {nearest} instead of {pixels:g}."

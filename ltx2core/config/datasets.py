@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -39,7 +38,7 @@ class VideoSettings(Keys):
     min_frames: int | None = key(
         None,
         "Shortest clip",
-        "Clips with fewer frames are left out. Empty: num_frames, or 9 with the bucket strategy resolution_frames.",
+        "Clips with fewer frames are left out. Empty: 9; clips shorter than num_frames train in a shorter bucket.",
         ge=1,
         le=100_000,
     )
@@ -54,10 +53,12 @@ class VideoSettings(Keys):
     bucket_strategy: Literal["aspect_ratio", "resolution_frames"] = key(
         "aspect_ratio",
         "Buckets",
-        "aspect_ratio: one length, a bucket for each shape of picture. resolution_frames: a bucket for each size and length, so that short "
-        "clips are used too.",
+        "aspect_ratio: clips are cut to num_frames, a bucket for each shape of picture. resolution_frames: clips keep their own length up "
+        "to max_frames, or num_frames, a bucket for each size and length.",
     )
-    frame_interval: int | None = later(None, CLIP_CUTS, "Frame interval", "Lengths are multiples of this.")
+    frame_interval: int | None = key(
+        None, "Frame interval", "With resolution_frames, lengths are cut to a multiple of this, then to 8k + 1 frames.", ge=1, le=100_000
+    )
     is_i2v: bool | None = later(None, FIRST_FRAMES, "Image to video", "Give the first frame while training.", built=(False,))
 
 
@@ -146,11 +147,6 @@ class VideoDataset(Keys):
     conditioning_type: str | None = later(None, LINKED_DATA, "Conditioning type", "What the conditioning is.")
     s2v_datasets: list[str] | None = later(None, LINKED_DATA, "Linked sound", "Audio datasets that belong to these clips.", built=([],))
     caption_shuffle: JsonValue = later(None, CAPTION_TOOLS, "Shuffle captions", "Train captions with shuffled parts.")
-
-    @property
-    def shorter_edge(self) -> int:
-        """The shorter edge of a clip in pixels; exact for `pixel`, that of a square of the same area otherwise."""
-        return round(math.sqrt(self.resolution * 1e6)) if self.resolution_type == "area" else round(self.resolution)
 
 
 class TextEmbeds(Keys):

@@ -40,28 +40,19 @@ def line(file: str, path: str, value: object, rule: str, works: str) -> str:
 def reword(
     error: ValidationError, *, file: str, model: type[BaseModel], prefix: str = "", written: dict[str, str] | None = None
 ) -> list[str]:
-    """A pydantic error as a line for each wrong key.
+    """A validation that failed, as a line for each wrong key.
 
     prefix: the path of the model in the file. written: the keys as the file spells them.
     """
     lines: dict[tuple[int | str, ...], str] = {}
     for details in error.errors(include_url=False):
-        place = _without_members(details["loc"])
-        lines.setdefault(place, _one(details, list(place), file=file, model=model, prefix=prefix, written=written))
+        line_of_key = _one(details, file=file, model=model, prefix=prefix, written=written)
+        lines.setdefault(_without_members(details["loc"]), line_of_key)
     return list(lines.values())
 
 
-def _without_members(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A location up to where pydantic tells the members of a union apart: each would be told as a problem of its own."""
-    for index, part in enumerate(location):
-        if index and part in ("str", "bool", "int", "float", "list[str]"):
-            return location[:index]
-    return location
-
-
-def _one(
-    error: ErrorDetails, location: list[int | str], *, file: str, model: type[BaseModel], prefix: str, written: dict[str, str] | None
-) -> str:
+def _one(error: ErrorDetails, *, file: str, model: type[BaseModel], prefix: str = "", written: dict[str, str] | None = None) -> str:
+    location = list(_without_members(error["loc"]))
     path = path_of(location, prefix=prefix, written=written)
     context: dict[str, Any] = error.get("ctx", {})
     kind = error["type"]
@@ -71,6 +62,14 @@ def _one(
         title = field.description if (field := field_at(model, location)) and field.description else "it is needed"
         return f"{file} {path} is missing: {title}"
     return line(file, path, error["input"], *_rule(kind, context, error, field_at(model, location)))
+
+
+def _without_members(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A location up to where pydantic tells the members of a union apart: each would be told as a problem of its own."""
+    for index, part in enumerate(location):
+        if index and part in ("str", "bool", "int", "float", "list[str]"):
+            return location[:index]
+    return location
 
 
 def path_of(location: list[int | str], *, prefix: str = "", written: dict[str, str] | None = None) -> str:

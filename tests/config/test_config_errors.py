@@ -86,7 +86,7 @@ def test_a_wrong_key_is_told_with_its_rule_and_what_works(config: dict[str, obje
         ({"video": {"num_frames": 0}}, "datasets.json [0].video.num_frames = 0: it is at least 1; use 1."),
         ({"video": 5}, "datasets.json [0].video = 5: it is a group of keys in braces; use {}."),
         (
-            {"video": {"num_frames": 49, "max_frames": 9}},
+            {"video": {"min_frames": 49, "max_frames": 9}},
             "datasets.json [0].video.max_frames = 9: it is at least min_frames, 49; use 49 or more.",
         ),
         ({"type": "aws"}, 'datasets.json [0].type = "aws": only local is supported; use local.'),

@@ -47,7 +47,7 @@ def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> N
     assert loaded.config.data_backend_config == project / "config" / "multidatabackend.json"
     (dataset,) = loaded.datasets.videos
     assert dataset.instance_data_dir == project / "datasets" / "videos"
-    assert (dataset.shorter_edge, dataset.repeats) == (512, 10)
+    assert (dataset.resolution, dataset.repeats) == (512, 10)
     assert (dataset.video.num_frames, dataset.video.min_frames, dataset.video.frame_rate) == (57, 57, 25.0)
     assert dataset.audio is not None
     assert dataset.audio.channels == 2
@@ -113,10 +113,10 @@ def test_frames_become_8k_plus_1_with_the_rule(written: int, trained: int, next_
         assert str(next_up) in told[0].fix
 
 
-def test_the_shortest_clip_follows_the_bucket_strategy() -> None:
-    assert load(video={"num_frames": 49}).datasets.videos[0].video.min_frames == 49
-    mixed = load(video={"num_frames": 49, "bucket_strategy": "resolution_frames"}).datasets.videos[0].video
-    assert mixed.min_frames == 9
+def test_a_shortest_length_of_its_own_is_told_apart() -> None:
+    loaded = load(video={"num_frames": 49, "min_frames": 20})
+    assert loaded.datasets.videos[0].video.min_frames == 17
+    assert "clips of 17 frames and more" in notices(loaded, "frames_snapped")[0].text
 
 
 def test_720_becomes_704_and_736_is_offered() -> None:
@@ -146,14 +146,13 @@ def test_guidance_outside_2_to_6_warns(guidance: float, warned: bool) -> None:
 
 def test_a_resolution_that_is_no_multiple_of_32_becomes_the_nearest() -> None:
     loaded = load(resolution=500)
-    assert loaded.datasets.videos[0].shorter_edge == 512
-    assert notices(loaded, "size_snapped")[0].fix == "Use 512 or 480."
+    assert loaded.datasets.videos[0].resolution == 512
+    assert notices(loaded, "size_snapped")[0].fix == "Use 512 or 480 instead of 500."
 
 
-def test_megapixels_become_a_shorter_edge() -> None:
+def test_areas_stay_as_they_are_written() -> None:
     loaded = load(resolution=0.26, resolution_type="area")
-    assert loaded.datasets.videos[0].shorter_edge == 512
-    assert loaded.datasets.videos[0].resolution_type == "pixel"
+    assert (loaded.datasets.videos[0].resolution, loaded.notices) == (0.26, ())
 
 
 def test_without_an_audio_block_only_pictures_are_trained() -> None:
