@@ -12,7 +12,6 @@ WEIGHTS_STAY = "all weights stay on the training device; if they do not fit, tra
 GROUP_OFFLOAD = Later(name="group offload", instead=WEIGHTS_STAY, switch="enable_group_offload")
 BLOCK_SWAP = Later(name="block swap", instead=WEIGHTS_STAY, switch="musubi_blocks_to_swap")
 RAMTORCH = Later(name="RamTorch", instead=WEIGHTS_STAY)
-STARTUP_OFFLOAD = Later(name="offload at start-up as a switch", instead="each caching pass loads only the model that it needs")
 VAE_CHUNKS = Later(name="encoding in chunks of convolutions or of time", instead="vae_enable_tiling lowers the memory of the VAE")
 CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
@@ -49,8 +48,8 @@ class MemoryKeys(Keys):
     ramtorch_vae: bool = later(False, RAMTORCH, "RamTorch VAE", "Keep the VAE in RAM.")
     ramtorch_disable_sync_hooks: bool = later(False, RAMTORCH, "RamTorch without waits", "Do not wait after each copy.")
     ramtorch_disable_extensions: bool = later(True, RAMTORCH, "RamTorch plain", "Do not copy ahead of time.", built=(False,))
-    offload_during_startup: bool = later(
-        False, STARTUP_OFFLOAD, "Offload at start-up", "Never have the VAE and the text encoder on the GPU together."
+    offload_during_startup: bool = key(
+        False, "Offload at start-up", "Never have the VAE and the text encoder on the GPU together. Here that is always so."
     )
     enable_model_cpu_offload: bool = later(False, MODEL_PLACEMENT, "Model offload", "Move whole models to RAM while they rest.")
     offload_during_save: bool = later(False, MODEL_PLACEMENT, "Offload while saving", "Move weights to RAM while a checkpoint is written.")

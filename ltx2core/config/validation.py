@@ -11,7 +11,10 @@ from pydantic_core import PydanticCustomError
 from ltx2core.config.keys import Keys, Later, key, later
 
 SEVERAL_SAMPLES = Later(name="several samples, sizes or prompt lists", instead="one video of validation_prompt is made each time")
-OTHER_SCHEDULES = Later(name="sampling at the start or by epochs", instead="validation_step_interval decides")
+OTHER_SCHEDULES = Later(
+    name="choosing when samples are made in another way",
+    instead="one is made of the untrained model and one every validation_step_interval",
+)
 FROM_DATASETS = Later(name="samples that start from dataset clips", instead="samples are made from the prompt alone")
 MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
 OTHER_GUIDANCE = Later(name="other kinds of guidance", instead="plain guidance with validation_guidance is used")
@@ -72,8 +75,10 @@ class ValidationKeys(Keys):
     user_prompt_library: str | None = later(None, SEVERAL_SAMPLES, "Own prompt library", "A JSON file of prompts to sample.")
     num_validation_images: int = later(1, SEVERAL_SAMPLES, "Samples each time", "How many videos are made of a prompt.")
     validation_epoch_interval: int | None = later(None, OTHER_SCHEDULES, "Sample every epoch", "Epochs between samples.", built=(0,))
-    validation_on_startup: bool = later(False, OTHER_SCHEDULES, "Sample at start", "Make a sample before the first step.")
-    disable_benchmark: bool = later(False, OTHER_SCHEDULES, "No base samples", "Make no samples of the untrained model.", built=(True,))
+    validation_on_startup: bool = key(
+        False, "Sample at start", "Make a sample before the first step, to compare with. Here that is always so."
+    )
+    disable_benchmark: bool = later(False, OTHER_SCHEDULES, "No base sample", "Make no sample of the untrained model.")
     validation_using_datasets: bool = later(False, FROM_DATASETS, "Sample from clips", "Start samples from pictures of a dataset.")
     eval_dataset_id: str | None = later(None, FROM_DATASETS, "Dataset for samples", "The dataset those pictures come from.")
     num_eval_images: int = later(4, FROM_DATASETS, "Pictures for samples", "How many pictures are taken from it.")
