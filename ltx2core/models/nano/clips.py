@@ -144,7 +144,9 @@ def render_video(scenes: Scenes, *, width: int, height: int, frames: int, fps: f
     weight = _pattern(scenes, x, y, height / scale)[:, None].expand(-1, 1, frames, -1, -1)
     picture = _mix(scenes.second_background, scenes.background, weight)
     for layer in range(scenes.shape.shape[1]):
-        centre_x, centre_y = (_column(scenes.centre[:, layer, axis]) + _column(scenes.velocity[:, layer, axis]) * seconds for axis in (0, 1))
+        centre_x, centre_y = (
+            _column(scenes.centre[:, layer, axis]) + _column(scenes.velocity[:, layer, axis]) * seconds for axis in (0, 1)
+        )
         across, down = x - centre_x, y - centre_y  # [N, F, H, W] by broadcasting
         inside = (0.5 - _distance(scenes.shape[:, layer], scenes.size[:, layer], across, down) * scale).clamp(0, 1)
         texture = _texture(scenes.texture[:, layer], scenes.period[:, layer], across, down)
@@ -200,7 +202,9 @@ def _distance(shape: Tensor, size: Tensor, x: Tensor, y: Tensor) -> Tensor:
     triangle = torch.maximum(0.866 * ax - 0.5 * y, y) - 0.62 * size  # the tip is up
     diamond = (ax + ay) / math.sqrt(2) - 0.88 * size
     cross = torch.minimum(torch.maximum(ax - size, ay - 0.38 * size), torch.maximum(ax - 0.38 * size, ay - size))
-    return torch.where(kind == 0, circle, torch.where(kind == 1, square, torch.where(kind == 2, triangle, torch.where(kind == 3, diamond, cross))))
+    return torch.where(
+        kind == 0, circle, torch.where(kind == 1, square, torch.where(kind == 2, triangle, torch.where(kind == 3, diamond, cross)))
+    )
 
 
 def _texture(kind: Tensor, period: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,423 @@
+"""Trains nano from nothing, on one GPU in under 20 minutes: `python -m ltx2core.models.nano.pretrain --out DIR`.
+
+Four stages, each with its own seed and written to its own file as soon as it is done, so that a stage can be made again alone:
+video VAE, audio VAE, vocoder, and the denoiser (transformer, connectors and text encoder together, on latents of the shipped,
+bf16-rounded VAEs). `assemble` joins them into the combined file. The same seeds, step counts, card and libraries give the same
+weights; other cards round differently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ltx2core.models import latents
+from ltx2core.models.forward import correct_cross_timesteps, predict_velocity
+from ltx2core.models.nano import architecture, clips
+from ltx2core.models.nano.tokenizer import train_tokenizer
+from ltx2core.models.nano.vocabulary import caption
+from ltx2core.models.text import TextEmbedding, TextEncoder, encoder_states, tokenize
+from ltx2core.training.sigma import ShiftedLogitNormal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ltx2core.models.nano.architecture import Modules
+
+FPS, SECONDS = 25.0, 0.68
+SIZES = ((128, 128, 17), (160, 96, 17), (96, 160, 17), (128, 128, 25))  # width, height, frames; the first is most of the training
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Optimizer steps of each stage. These made the shipped weights."""
+
+    video_vae: int = 6000
+    audio_vae: int = 3000
+    vocoder: int = 3000
+    denoiser: int = 6000
+
+
+def train_video_vae(modules: Modules, steps: int, device: torch.device, *, batch: int = 40) -> None:
+    """Reconstruction (L1 + 4 MSE in -1..1) with a light KL term; latents are sampled while training, their mode is used after."""
+    vae = modules.video_vae.to(device).train()
+    make_padding_deterministic(vae)
+    optimizer, schedule = _adam(vae.parameters(), 1.5e-3, steps)
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.Generator(device).manual_seed(1)
+    encode, decode = torch.compile(vae.encoder), torch.compile(vae.decoder)
+    for step in _counted(steps, "video VAE"):
+        main = step % 4 != 3
+        width, height, frames = SIZES[0] if main else SIZES[1 + step // 4 % 3]
+        pixels = _training_pixels(batch if main else batch * 3 // 4, generator, device, width=width, height=height, frames=frames)
+        with _autocast(device):
+            moments = (encode if main else vae.encoder)(pixels).float()
+            mean, log_variance = moments.chunk(2, dim=1)
+            log_variance = log_variance.clamp(-20, 10)
+            sampled = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise, device=device)
+            found = (decode if main else vae.decoder)(sampled).float()
+        difference = found - pixels
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        loss = difference.abs().mean() + 4 * difference.square().mean() + 1e-4 * divergence
+        _update(loss, vae, optimizer, schedule)
+        if step % 500 == 0 or step == steps - 1:
+            print(
+                f"video VAE {step}: loss {loss.item():.4f}, {-10 * torch.log10(difference.square().mean() / 4).item():.2f} dB", flush=True
+            )
+    vae.eval()
+    _round_to_bf16(vae)
+    parts = [_training_pixels(batch, generator, device, width=128, height=128, frames=17, varied=0.0) for _ in range(12)]
+    with torch.no_grad(), _autocast(device):
+        modes = torch.cat([vae.encode(part).latent_dist.mode().float() for part in parts])
+    vae.latents_mean.copy_(modes.mean(dim=(0, 2, 3, 4)))
+    vae.latents_std.copy_(modes.std(dim=(0, 2, 3, 4)))
+
+
+def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, batch: int = 128) -> None:
+    """Reconstruction of log mel spectrograms (L1 + MSE) with a light KL term."""
+    vae = modules.audio_vae.to(device).train()
+    optimizer, schedule = _adam(vae.parameters(), 1.5e-3, steps)
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.Generator(device).manual_seed(2)
+    for step in _counted(steps, "audio VAE"):
+        mel = latents.log_mel(
+            clips.render_sound(_training_scenes(batch, generator).to(device), seconds=SECONDS, sample_rate=latents.SAMPLE_RATE)
+        )
+        with _autocast(device):
+            posterior = vae.encode(mel).latent_dist
+            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+            found = vae.decode(mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise, device=device)).sample.float()
+        shared = min(found.shape[2], mel.shape[2])
+        difference = found[:, :, :shared] - mel[:, :, :shared]
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        loss = difference.abs().mean() + 0.5 * difference.square().mean() + 1e-3 * divergence
+        _update(loss, vae, optimizer, schedule)
+        if step % 500 == 0 or step == steps - 1:
+            print(f"audio VAE {step}: loss {loss.item():.4f}, L1 {difference.abs().mean().item():.4f}", flush=True)
+    vae.eval()
+    _round_to_bf16(vae)
+    mel = latents.log_mel(
+        clips.render_sound(_training_scenes(batch * 4, generator, varied=0.0).to(device), seconds=SECONDS, sample_rate=latents.SAMPLE_RATE)
+    )
+    with torch.no_grad():
+        packed = latents.pack_audio(vae.encode(mel).latent_dist.mode().float())
+    vae.latents_mean.copy_(packed.mean(dim=(0, 1)))
+    vae.latents_std.copy_(packed.std(dim=(0, 1)))
+
+
+def train_vocoder(modules: Modules, steps: int, device: torch.device, *, batch: int = 48) -> None:
+    """Spectral losses at four resolutions: what a tone sounds like, not where its phase begins, which a mel spectrogram cannot say."""
+    vocoder = modules.vocoder.to(device).train()
+    optimizer, schedule = _adam(vocoder.parameters(), 1e-3, steps)
+    generator = torch.Generator().manual_seed(3)
+    rate = int(vocoder.config.output_sampling_rate)
+    for step in _counted(steps, "vocoder"):
+        scenes = _training_scenes(batch, generator).to(device)
+        mel = latents.log_mel(clips.render_sound(scenes, seconds=SECONDS, sample_rate=latents.SAMPLE_RATE))
+        expected = clips.render_sound(scenes, seconds=SECONDS, sample_rate=rate)
+        found = vocoder(mel)
+        shared = min(found.shape[-1], expected.shape[-1])
+        loss = torch.stack([_spectral_loss(found[..., :shared], expected[..., :shared], size) for size in (256, 512, 1024, 2048)]).mean()
+        _update(loss, vocoder, optimizer, schedule)
+        if step % 500 == 0 or step == steps - 1:
+            print(f"vocoder {step}: loss {loss.item():.4f}", flush=True)
+    vocoder.eval()
+    _round_to_bf16(vocoder)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Encoded clips of one size: video tokens [N, L, C], audio tokens [N, La, Ca] and the words of each."""
+
+    grid: tuple[int, int, int]
+    video: Tensor
+    audio: Tensor
+    captions: list[tuple[str, ...]]
+
+
+def train_denoiser(
+    modules: Modules, steps: int, device: torch.device, *, batch: int = 384, clips_per_bucket: tuple[int, ...] = (65536, 8192, 8192, 8192)
+) -> None:
+    """Flow matching on both streams as the objective of training has it: independent sigmas, first frames and sound given at times,
+    captions left out at times, video alone at times. The average of the weights is kept."""
+    started = time.perf_counter()
+    buckets = [
+        _encode_bucket(modules, size, count, device, seed=40 + index)
+        for index, (size, count) in enumerate(zip(SIZES, clips_per_bucket, strict=True))
+    ]
+    print(f"encoded {sum(clips_per_bucket)} clips in {time.perf_counter() - started:.0f} s", flush=True)
+    model = (
+        nn.ModuleDict({"transformer": modules.transformer, "connectors": modules.connectors, "text_encoder": modules.text_encoder})
+        .to(device)
+        .train()
+    )
+    correct_cross_timesteps(modules.transformer)
+    for block in modules.transformer.transformer_blocks:
+        block.compile(dynamic=False)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    optimizer, schedule = _adam(model.parameters(), 1.5e-3, steps, weight_decay=0.01)
+    encoder = TextEncoder(train_tokenizer(), modules.text_encoder, "", 128)
+    cpu = torch.Generator().manual_seed(5)
+    noise = torch.Generator(device).manual_seed(5)
+    sampler = ShiftedLogitNormal()
+    recent: list[Tensor] = []
+    for step in _counted(steps, "denoiser"):
+        bucket = buckets[0] if step % 5 else buckets[1 + step // 5 % 3]
+        video_alone = step % 16 == 7
+        chosen = torch.randint(len(bucket.captions), (batch,), generator=cpu)
+        text = _embed(_draw_captions(bucket, chosen, cpu), encoder, modules, device)
+        index = chosen.to(device)
+        loss = _denoising_loss(modules, bucket, index, text, sampler, cpu, noise, video_alone=video_alone)
+        _update(loss, model, optimizer, schedule)
+        average.update_parameters(model)
+        recent.append(loss.detach())
+        if step % 250 == 0 or step == steps - 1:
+            print(f"denoiser {step}: loss {torch.stack(recent).mean().item():.4f}", flush=True)
+            recent.clear()
+    model.load_state_dict(average.module.state_dict())
+    model.eval()
+
+
+def _denoising_loss(
+    modules: Modules,
+    bucket: _Bucket,
+    index: Tensor,
+    text: TextEmbedding,
+    sampler: ShiftedLogitNormal,
+    cpu: torch.Generator,
+    noise: torch.Generator,
+    *,
+    video_alone: bool,
+) -> Tensor:
+    device, batch = index.device, index.shape[0]
+    clean_video, clean_audio = bucket.video[index].float(), bucket.audio[index].float()
+    video_sigma = sampler.sample(batch, tokens=clean_video.shape[1], generator=cpu).to(device)
+    audio_sigma = sampler.sample(batch, tokens=clean_audio.shape[1], generator=cpu).to(device)
+    draw = torch.rand(batch, generator=cpu).to(device)
+    first_given, sound_given = draw < 0.1, (draw > 0.9) & (not video_alone)
+    audio_sigma = torch.where(sound_given, 0.0, audio_sigma)
+    _, height, width = bucket.grid
+    is_first = torch.arange(clean_video.shape[1], device=device) < height * width
+    video_timesteps = torch.where(first_given[:, None] & is_first, 0.0, video_sigma[:, None])
+    audio_timesteps = audio_sigma[:, None].expand(-1, clean_audio.shape[1])
+    video_noise = torch.randn(clean_video.shape, generator=noise, device=device)
+    audio_noise = torch.randn(clean_audio.shape, generator=noise, device=device)
+    noisy_video = torch.lerp(clean_video, video_noise, video_timesteps[..., None])
+    noisy_audio = torch.lerp(clean_audio, audio_noise, audio_timesteps[..., None])
+    with _autocast(device):
+        video_velocity, audio_velocity = predict_velocity(
+            modules.transformer,
+            video=noisy_video,
+            video_timesteps=video_timesteps,
+            video_sigma=video_sigma,
+            audio=None if video_alone else noisy_audio,
+            audio_timesteps=None if video_alone else audio_timesteps,
+            audio_sigma=None if video_alone else audio_sigma,
+            text=text,
+            grid=bucket.grid,
+            fps=torch.full((batch,), FPS, device=device),
+        )
+    loss = _masked_loss(video_velocity, video_noise - clean_video, video_timesteps > 0)
+    if audio_velocity is not None:
+        loss = loss + 0.5 * _masked_loss(audio_velocity, audio_noise - clean_audio, (audio_timesteps > 0))
+    return loss
+
+
+def _masked_loss(found: Tensor, expected: Tensor, learned: Tensor) -> Tensor:
+    error = (found.float() - expected).square().mean(dim=2) * learned
+    return error.sum() / learned.sum()
+
+
+def _embed(captions: list[str], encoder: TextEncoder, modules: Modules, device: torch.device) -> TextEmbedding:
+    with _autocast(device):
+        tokens = tokenize(captions, encoder)
+        states = encoder_states(encoder, tokens["input_ids"], tokens["attention_mask"])
+        video, audio, _ = modules.connectors(states, tokens["attention_mask"])
+    return TextEmbedding(video, audio)
+
+
+def _draw_captions(bucket: _Bucket, chosen: Tensor, generator: torch.Generator) -> list[str]:
+    """A caption for each chosen clip: one of its sentences, at times with a made-up word, at times none at all (for guidance)."""
+    drawn = []
+    for index, fate, which in zip(
+        chosen.tolist(),
+        torch.rand(len(chosen), generator=generator).tolist(),
+        torch.randint(4, chosen.shape, generator=generator).tolist(),
+        strict=True,
+    ):
+        text = bucket.captions[index][which]
+        if fate < 0.1:
+            text = ""
+        elif fate < 0.2:
+            word = "".join(chr(97 + int(letter)) for letter in torch.randint(26, (5,), generator=generator))
+            text = f"{word} {text}"
+        drawn.append(text)
+    return drawn
+
+
+@torch.no_grad()
+def _encode_bucket(modules: Modules, size: tuple[int, int, int], count: int, device: torch.device, *, seed: int) -> _Bucket:
+    width, height, frames = size
+    generator = torch.Generator().manual_seed(seed)
+    words = clips.random_words(count, generator)
+    scenes = clips.scenes_of(words, generator)
+    vae, audio_vae = modules.video_vae.to(device), modules.audio_vae.to(device)
+    video, audio = [], []
+    for start in range(0, count, 128):
+        part = scenes[slice(start, start + 128)].to(device)
+        with _autocast(device):
+            encoded = latents.encode_video(vae, clips.render_video(part, width=width, height=height, frames=frames, fps=FPS))
+        video.append(latents.pack_video(encoded).bfloat16())
+        sound = clips.render_sound(part, seconds=frames / FPS, sample_rate=latents.SAMPLE_RATE)
+        audio.append(latents.pack_audio(latents.encode_sound(audio_vae, sound)).bfloat16())
+    captions = [tuple(caption(item, template) for template in range(4)) for item in words]
+    return _Bucket(latents.latent_grid(width=width, height=height, frames=frames), torch.cat(video), torch.cat(audio), captions)
+
+
+def _training_scenes(count: int, generator: torch.Generator, *, varied: float = 0.3) -> clips.Scenes:
+    """Scenes with one or three shapes: `varied` of the time anything, else what captions can say."""
+    if float(torch.rand((), generator=generator)) < varied:
+        return clips.varied_scenes(count, generator)
+    return clips.scenes_of(clips.random_words(count, generator), generator)
+
+
+def _training_pixels(
+    count: int, generator: torch.Generator, device: torch.device, *, width: int, height: int, frames: int, varied: float = 0.3
+) -> Tensor:
+    """[count, 3, F, H, W]: both kinds of scenes in every batch, so that no step sees only one."""
+    odd = round(count * varied)
+    parts = [clips.scenes_of(clips.random_words(count - odd, generator), generator)]
+    if odd:
+        parts.append(clips.varied_scenes(odd, generator))
+    return torch.cat([clips.render_video(part.to(device), width=width, height=height, frames=frames, fps=FPS) for part in parts])
+
+
+def _spectral_loss(found: Tensor, expected: Tensor, size: int) -> Tensor:
+    window = torch.hann_window(size, device=found.device)
+    shapes = [
+        torch.stft(sound.float().flatten(0, 1), size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+        for sound in (found, expected)
+    ]
+    linear = (shapes[0] - shapes[1]).abs().sum() / shapes[1].sum()
+    return linear + 0.3 * (shapes[0].log() - shapes[1].log()).abs().mean()
+
+
+def make_padding_deterministic(module: nn.Module) -> None:
+    """Reflection padding by slices: PyTorch's own has no deterministic backward on CUDA. The weights do not change."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv3d) and conv.padding_mode == "reflect" and any(conv.padding):
+            conv.padding_mode, conv.padding = "zeros", (0, 0, 0)
+            conv.register_forward_pre_hook(lambda _, given: (_reflect(_reflect(given[0], 3), 4),))
+
+
+def _reflect(tensor: Tensor, dim: int) -> Tensor:
+    size = tensor.shape[dim]
+    return torch.cat([tensor.narrow(dim, 1, 1), tensor, tensor.narrow(dim, size - 2, 1)], dim=dim)
+
+
+def _adam(
+    parameters: Iterator[nn.Parameter], rate: float, steps: int, *, weight_decay: float = 0.0
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, with 3 % of warm-up and a cosine to zero."""
+    kept = list(parameters)
+    optimizer = torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=kept[0].is_cuda)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03, cycle_momentum=False)
+
+
+def _update(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """bf16 on a GPU; float32 on a CPU, whose bf16 convolutions are hundreds of times slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _round_to_bf16(module: nn.Module) -> None:
+    """The values that the file will hold, so that what is trained on top of them is trained on what ships."""
+    for parameter in module.parameters():
+        parameter.data.copy_(parameter.data.bfloat16().float())
+
+
+def _counted(steps: int, name: str) -> Iterator[int]:
+    started = time.perf_counter()
+    for step in range(steps):
+        yield step
+        if step == 50:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            started, first = time.perf_counter(), step
+        if step == 150:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds = (time.perf_counter() - started) / (step - first)
+            print(f"{name}: {seconds * 1000:.1f} ms a step, {seconds * steps:.0f} s in all", flush=True)
+
+
+_STAGES: dict[str, tuple[tuple[str, ...], Callable[..., None]]] = {
+    "video_vae": (("video_vae",), train_video_vae),
+    "audio_vae": (("audio_vae",), train_audio_vae),
+    "vocoder": (("vocoder",), train_vocoder),
+    "denoiser": (("transformer", "connectors", "text_encoder"), train_denoiser),
+}
+
+
+def _save(modules: Modules, names: tuple[str, ...], path: Path) -> None:
+    tensors = {}
+    for name in names:
+        for key, tensor in getattr(modules, name).state_dict().items():
+            keep = "scale_shift_table" in key or key.startswith("latents_")
+            tensors[f"{name}.{key}"] = tensor.detach().to("cpu", torch.float32 if keep else torch.bfloat16).contiguous()
+    save_file(tensors, path)
+
+
+def _load(modules: Modules, names: tuple[str, ...], path: Path) -> None:
+    tensors = load_file(path)
+    for name in names:
+        part = {key.removeprefix(f"{name}."): tensor.float() for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+        getattr(modules, name).load_state_dict(part)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train nano, the embedded model, from nothing.")
+    parser.add_argument("--out", type=Path, required=True, help="where the stages' files and the joined model go")
+    parser.add_argument("--stage", choices=[*_STAGES, "assemble", "all"], default="all")
+    parser.add_argument("--steps", type=int, help="instead of the stage's own number, to try something")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    modules = architecture.build(seed=0)
+    device = torch.device(arguments.device)
+    for stage in _STAGES if arguments.stage == "all" else [arguments.stage]:
+        if stage == "assemble":
+            break
+        if stage == "denoiser":
+            for earlier in ("video_vae", "audio_vae"):
+                _load(modules, (earlier,), arguments.out / f"{earlier}.safetensors")
+        started = time.perf_counter()
+        names, train = _STAGES[stage]
+        train(modules, arguments.steps or getattr(Steps(), stage), device)
+        _save(modules, names, arguments.out / f"{stage}.safetensors")
+        print(f"{stage}: {time.perf_counter() - started:.0f} s", flush=True)
+    if arguments.stage in ("all", "assemble"):
+        for stage, (names, _) in _STAGES.items():
+            _load(modules, names, arguments.out / f"{stage}.safetensors")
+        architecture.write(modules, arguments.out / "weights")
+
+
+if __name__ == "__main__":
+    main()
