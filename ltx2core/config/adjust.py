@@ -31,7 +31,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if frames != config.validation_num_video_frames:
         changes["validation_num_video_frames"] = frames
         text = f"{file} validation_num_video_frames = {config.validation_num_video_frames}: {FRAME_RULE}; samples have {frames}."
-        notices.append(Notice(code="frames_snapped", text=text, fix=_frame_choice(frames)))
+        notices.append(Notice(code="frames_snapped", text=text, fix=f"Use {frames} or {frames + FRAME_STEP}."))
     if not 2 <= config.validation_guidance <= 6 and not config.validation_disable:
         text = f"{file} validation_guidance = {config.validation_guidance:g}: outside 2 to 6 samples tend to turn into noise or black."
         notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix="Use 5.0."))

@@ -64,6 +64,35 @@ def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(proj
     assert "group_offload_type" not in group  # it has its default value
 
 
+def test_a_simpletuner_user_s_own_config_loads() -> None:
+    values: dict[str, object] = {
+        "model_family": "ltxvideo2",
+        "model_flavour": "dev",
+        "model_type": "lora",
+        "lora_rank": 32,
+        "lora_dropout": 0.0,
+        "output_dir": "output/ltx2",
+        "resume_from_checkpoint": "",
+        "num_train_epochs": 0,
+        "max_train_steps": 200,
+        "optimizer": "adamw_bf16",
+        "learning_rate": 1e-4,
+        "lr_warmup_steps": 50,
+        "grad_clip_method": "norm",
+        "text_encoder_1_precision": "int8-torchao",
+        "ramtorch": True,
+        "ramtorch_target_modules": "transformer_blocks.*",
+        "ramtorch_disable_extensions": False,
+        "framerate": 25,
+        "validation_disable": True,
+        "disable_benchmark": True,
+        "report_to": "none",
+    }
+    loaded = load(values, crop=False, resolution=1.0, resolution_type="area", metadata_backend="discovery")
+    assert loaded.config.output_dir == Path.cwd() / "output" / "ltx2"
+    assert len(notices(loaded, "not_built_yet")) == len(loaded.notices) == 3  # quantisation, RamTorch, no base sample
+
+
 def test_a_dataset_list_that_lies_beside_the_config_is_found_and_said() -> None:
     loaded = load_config(QUICKSTART / "config.json")
     (notice,) = notices(loaded, "dataset_list_beside")
