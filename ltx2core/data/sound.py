@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
 from ltx2core.data.media import audio_stream, reading, video_stream
+from ltx2core.errors import DatasetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,17 +44,18 @@ def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> Sound
         stream = audio_stream(container)
         if stream is None:
             return None
-        source_rate = stream.rate
-        wanted = round(seconds * source_rate)
-        layout, planes, valid = _at_source_rate(container, stream, start=_first_picture(container), count=wanted)
+        track = _Track(stream, start=_first_picture(container), count=round(seconds * stream.rate))
+        try:
+            track.read(container)
+        except ValueError as error:  # PyAV's word for channels that it cannot mix
+            raise DatasetError(f"{path} has sound that cannot be mixed to stereo.", fix="Encode its sound as stereo AAC.") from error
     count = round(seconds * sample_rate)
-    stereo = _to_stereo(planes, layout=layout, source_rate=source_rate, sample_rate=sample_rate)
+    resampled = _resample(track.planes, source_rate=stream.rate, sample_rate=sample_rate)[:, :count]
     samples = np.zeros((2, count), dtype=np.float32)
-    fits = min(count, stereo.shape[1])
-    samples[:, :fits] = stereo[:, :fits]
-    if planes.shape[0] > 2 and (peak := float(np.abs(samples).max(initial=0.0))) > 1:
+    samples[:, : resampled.shape[1]] = resampled  # mono is copied to both
+    if track.mixed and (peak := float(np.abs(samples).max(initial=0.0))) > 1:
         samples /= peak
-    return Sound(samples=samples, valid=min(round(valid * sample_rate / source_rate), count), sample_rate=sample_rate)
+    return Sound(samples=samples, valid=min(round(track.end * sample_rate / stream.rate), count), sample_rate=sample_rate)
 
 
 def _first_picture(container: InputContainer) -> float:
@@ -63,25 +66,50 @@ def _first_picture(container: InputContainer) -> float:
     return float(stream.start_time * stream.time_base)
 
 
-def _at_source_rate(container: InputContainer, stream: AudioStream, *, start: float, count: int) -> tuple[str, NDArray[np.float32], int]:
-    """The track as it is, placed by its timestamps: layout, float32 [channels, count], and how many samples it reaches."""
-    to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-    planes = np.zeros((stream.channels, count), dtype=np.float32)
-    cursor: int | None = None
-    ended_early = 0  # only of the last frame: a shorter one inside is rounding
-    for frame in container.decode(stream):
-        time = frame.time
-        place = round((time - start) * stream.rate) if time is not None else (cursor or 0)
-        if cursor is None or abs(place - cursor) > _JITTER_SECONDS * stream.rate:
-            cursor = place
-        for part in to_float.resample(frame):
-            cursor = _lay(planes, part.to_ndarray().astype(np.float32, copy=False), cursor)
-        ended_early = _padding(frame)
-        if cursor >= count:
-            break
-    end = min(max((cursor or 0) - ended_early, 0), count)
-    planes[:, end:] = 0
-    return stream.layout.name, planes, end
+class _Track:
+    """A sound track at its own rate, each piece laid where its timestamp says: `planes`, float32 [1 or 2, count], up to `end`.
+
+    Every frame goes through FFmpeg's mixer before PyAV hands it out as an array: PyAV 18 reads beyond the frame when it has
+    eight channels or more (`AudioFrame.planes` looks for an end that is not there), which ends the process.
+    """
+
+    def __init__(self, stream: AudioStream, *, start: float, count: int) -> None:
+        self._stream, self._start = stream, start
+        self.mixed = stream.channels > 2
+        self._layout = "mono" if stream.channels == 1 else "stereo"  # FFmpeg's own way from mono to stereo is 3 dB quieter
+        self.planes = np.zeros((1 if stream.channels == 1 else 2, count), dtype=np.float32)
+        self.end = 0
+        self._mixer: av.AudioResampler | None = None
+        self._mixes: tuple[str, str, int] | None = None  # the kind of frame that it was made for; a track may change it
+
+    def read(self, container: InputContainer) -> None:
+        count, cursor, padding = self.planes.shape[1], 0, 0
+        begun = False
+        for frame in container.decode(self._stream):
+            time = frame.time
+            place = cursor if time is None else round((time - self._start) * self._stream.rate)
+            if not begun or abs(place - cursor) > _JITTER_SECONDS * self._stream.rate:
+                begun, cursor = True, place
+            for part in self._mix(frame):
+                cursor = self._lay(part.to_ndarray().astype(np.float32, copy=False), cursor)
+            padding = _padding(frame)  # counts for the last frame only: a shorter one inside is rounding
+            if cursor >= count:
+                break
+        self.end = min(max(cursor - padding, 0), count)
+        self.planes[:, self.end :] = 0
+
+    def _mix(self, frame: AudioFrame) -> list[AudioFrame]:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._mixer is None or kind != self._mixes:
+            self._mixer, self._mixes = av.AudioResampler(format="fltp", layout=self._layout, rate=self._stream.rate), kind
+        return self._mixer.resample(frame)
+
+    def _lay(self, part: NDArray[np.float32], at: int) -> int:
+        """Copy what of `part` lies inside; the place of the next sample comes back."""
+        begin, end = max(at, 0), min(at + part.shape[1], self.planes.shape[1])
+        if begin < end:
+            self.planes[:, begin:end] = part[:, begin - at : end - at]
+        return at + int(part.shape[1])
 
 
 def _padding(frame: AudioFrame) -> int:
@@ -101,18 +129,15 @@ def _lay(planes: NDArray[np.float32], part: NDArray[np.float32], at: int) -> int
     return at + int(part.shape[1])
 
 
-def _to_stereo(planes: NDArray[np.float32], *, layout: str, source_rate: int, sample_rate: int) -> NDArray[np.float32]:
-    """float32 [2, n] at sample_rate. Mono stays mono until the end: FFmpeg's own way to stereo makes it 3 dB quieter."""
-    mono = planes.shape[0] == 1
-    resampler = av.AudioResampler(format="fltp", layout="mono" if mono else "stereo", rate=sample_rate)
+def _resample(planes: NDArray[np.float32], *, source_rate: int, sample_rate: int) -> NDArray[np.float32]:
+    """The same channels at sample_rate, aligned at the start: FFmpeg takes its filter's delay off."""
+    layout = "mono" if planes.shape[0] == 1 else "stereo"
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate)
     parts: list[NDArray[np.float32]] = []
     step = source_rate * _CHUNK_SECONDS
     for begin in range(0, planes.shape[1], step):
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes[:, begin : begin + step]), format="fltp", layout=layout)
-        frame.sample_rate = source_rate
-        frame.pts = begin
+        frame.sample_rate, frame.pts, frame.time_base = source_rate, begin, Fraction(1, source_rate)
         parts += [part.to_ndarray().astype(np.float32, copy=False) for part in resampler.resample(frame)]
-    if parts:
-        parts += [part.to_ndarray().astype(np.float32, copy=False) for part in resampler.resample(None)]
-    mixed = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), dtype=np.float32)
-    return np.repeat(mixed, 2, axis=0) if mixed.shape[0] == 1 else mixed
+    parts += [part.to_ndarray().astype(np.float32, copy=False) for part in resampler.resample(None)] if parts else []
+    return np.concatenate(parts, axis=1) if parts else planes[:, :0]

@@ -216,3 +216,27 @@ def test_a_picture_is_written_as_it_is(tmp_path: Path) -> None:
     write_png(tmp_path / "deep" / "a.png", picture)
     with Image.open(tmp_path / "deep" / "a.png") as image:
         assert np.array_equal(np.asarray(image), picture)
+
+
+@pytest.mark.parametrize(("layout", "channels", "rate"), [("7.1", 8, 48000), ("quad", 4, 44100), ("mono", 1, 48000), ("5.1", 6, 48000)])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le"])
+def test_any_number_of_channels_becomes_stereo(tmp_path: Path, codec: str, layout: str, channels: int, rate: int) -> None:
+    """Eight channels and more end the process when PyAV hands them out itself, so this is not a formality."""
+    kind = "s16" if codec == "pcm_s16le" else "flt"
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.format = kind
+        wave = tone(1.0, rate=rate, channels=channels, level=0.2).T.reshape(1, -1)
+        data = np.ascontiguousarray((wave * 32767).astype(np.int16) if kind == "s16" else wave)
+        for begin in range(0, rate, 1000):
+            part = np.ascontiguousarray(data[:, begin * channels : (begin + 1000) * channels])
+            frame = av.AudioFrame.from_ndarray(part, format=kind, layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    sound = read_sound(path, seconds=1.0)
+    assert sound is not None
+    assert sound.samples.shape == (2, 16000)
+    assert abs(sound.valid - 16000) <= 16
+    assert 0.19 < sound.samples[0].max() < (0.21 if channels == 1 else 1.0)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ltx2core.config.datasets import VideoDataset, VideoSettings
+from ltx2core.data.buckets import BucketRule
+from ltx2core.data.clip import PROBLEM_CODES, Clip
+from ltx2core.data.dataset import read_dataset
+from ltx2core.data.report import Row, check_folder, join
+from ltx2core.errors import DatasetError
+
+
+def test_a_report_has_the_documented_form_and_is_plain_json(make_clip, tmp_path: Path) -> None:
+    make_clip("a.mp4", width=768, height=512, frames=49, sound_seconds=1.96)
+    make_clip("b.mp4", frames=5)
+    make_clip("c.mp4", caption=None)
+    (tmp_path / "d.mp4").touch()
+    rows: list[Row] = []
+    report = check_folder(tmp_path, rule=BucketRule(resolution=512, num_frames=49), on_row=rows.append)
+    assert tuple(rows) == report.rows
+    value = json.loads(json.dumps(report.to_json()))
+    first = value["clips"][0]
+    assert set(first) == {"path", "width", "height", "fps", "frames", "duration", "audio", "caption", "bucket", "issues"}
+    assert (first["bucket"], first["fps"], first["duration"], first["issues"]) == ("768x512@49", 25.0, 1.96, [])
+    assert first["audio"] == {"codec": "aac", "sample_rate": 48000, "channels": 2, "duration": 1.96}
+    assert [clip["bucket"] for clip in value["clips"]] == ["768x512@49", None, None, None]
+    assert set(value["clips"][1]["issues"][0]) == {"code", "level", "text", "fix"}
+    summary = value["summary"]
+    assert (summary["clips"], summary["usable"], summary["left_out"], summary["with_audio"]) == (4, 1, 3, 1)
+    assert summary["buckets"] == {"768x512@49": 1}
+    assert summary["issues"]["empty_file"] == 1
+    assert set(summary["issues"]) <= set(PROBLEM_CODES)
+    assert report.closing_line() == "1 of 4 clips can be trained on: 2 s, 1 with sound, 1 bucket; 3 left out."
+
+
+def test_the_lines_name_file_problem_and_way_out(make_clip, tmp_path: Path) -> None:
+    make_clip("b.mp4", frames=5)
+    (row,) = check_folder(tmp_path).rows
+    head, error, *_ = row.lines()
+    assert head.startswith(f"{tmp_path / 'b.mp4'}  128x96  25 fps  5 frames  0.20 s  no sound  ->  left out")
+    assert error == (
+        "  error: b.mp4 has 5 frames at 25 fps (0.20 s); the smallest bucket takes 9. Use a clip of at least 0.36 s. [too_short]"
+    )
+
+
+def test_every_level_in_the_table_is_a_level(tmp_path: Path) -> None:
+    assert all(text.split(":")[0] in ("error", "warning", "info") for text in PROBLEM_CODES.values())
+
+
+def test_a_path_that_is_not_utf8_can_be_printed() -> None:
+    row = Row(clip=Clip(path=Path(os.fsdecode(b"caf\xe9.mp4"))), bucket=None)
+    assert row.lines()[0].encode()
+    assert json.dumps(row.to_json(), ensure_ascii=False).encode()
+
+
+def test_reports_of_several_datasets_join(make_clip, tmp_path: Path) -> None:
+    make_clip("one/a.mp4")
+    make_clip("two/b.mp4")
+    report = join([check_folder(tmp_path / "one"), check_folder(tmp_path / "two")])
+    assert [row.clip.path.name for row in report.rows] == ["a.mp4", "b.mp4"]
+
+
+def test_a_dataset_entry_becomes_samples_with_its_own_settings(make_clip, tmp_path: Path) -> None:
+    make_clip("a.mp4", width=160, height=96, frames=60, fps=30, caption="one\ntwo")
+    make_clip("b.mp4", width=96, height=160, frames=12)
+    (tmp_path / "c.mp4").touch()
+    dataset = VideoDataset(
+        instance_data_dir=tmp_path,
+        instance_prompt="sks",
+        prepend_instance_prompt=True,
+        resolution=64,
+        repeats=10,
+        video=VideoSettings(num_frames=33, min_frames=9),
+    )
+    seen: list[Clip] = []
+    found = read_dataset(dataset, frame_rate=24, on_clip=seen.append)
+    wide, tall = found.samples
+    assert (wide.bucket.label, tall.bucket.label) == ("96x64@33", "64x96@9")
+    assert (wide.fps, wide.repeats, wide.captions) == (24, 10, ("sks one", "sks two"))
+    assert [clip.path.name for clip in found.rejected] == ["c.mp4"]
+    assert seen == [wide.clip, tall.clip, *found.rejected]
+
+
+def test_a_dataset_without_a_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="missing"):
+        read_dataset(VideoDataset(instance_data_dir=tmp_path / "gone"), frame_rate=25)
+
+
+def test_the_real_clips_are_both_usable(real_clips: Path) -> None:
+    from ltx2core.data.captions import CaptionRule
+
+    report = check_folder(real_clips, rule=BucketRule(resolution=512, num_frames=121, captions=CaptionRule(strategy="filename")))
+    buckets = {row.clip.path.name: row.bucket.label if row.bucket else None for row in report.rows}
+    assert buckets["bikes.mp4"] == "1216x512@121"
+    assert buckets["bigbuckbunny.mp4"] == "896x512@121"
