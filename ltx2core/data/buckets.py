@@ -79,6 +79,11 @@ def assign_buckets(
         repeats=repeats,
         captions=captions or CaptionRule(),
     )
+    return place_all(clips, rule)
+
+
+def place_all(clips: Iterable[Clip], rule: BucketRule) -> tuple[list[Sample], list[Clip]]:
+    """Every clip that can be trained on as a sample, and the clips left out, both in the given order."""
     placed = [place(clip, rule) for clip in clips]
     return [item for item in placed if isinstance(item, Sample)], [item for item in placed if isinstance(item, Clip)]
 

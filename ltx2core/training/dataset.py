@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx2core.data.buckets import assign_buckets
-from ltx2core.data.captions import CaptionRule
+from ltx2core.data.buckets import place_all
+from ltx2core.data.dataset import bucket_rule
 from ltx2core.data.scan import scan_folder
 from ltx2core.errors import DatasetError
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ltx2core.config.datasets import DatasetList, VideoDataset
+    from ltx2core.config.datasets import DatasetList
     from ltx2core.data.clip import Clip, Sample
     from ltx2core.runs.events import Event
 
@@ -42,9 +42,9 @@ def find_samples(
 
     for dataset in datasets.videos:
         folder = dataset.instance_data_dir if dataset.instance_data_dir.is_absolute() else base / dataset.instance_data_dir
-        rule = caption_rule(dataset)
-        clips = scan_folder(folder, on_clip=count, should_stop=should_stop, captions=rule)
-        placed, left_out = _assign(clips, dataset, rule, frame_rate)
+        rule = bucket_rule(dataset, frame_rate=frame_rate)
+        clips = scan_folder(folder, on_clip=count, should_stop=should_stop, captions=rule.captions)
+        placed, left_out = place_all(clips, rule)
         samples += placed if dataset.audio is not None and dataset.audio.auto_split else [_without_audio(sample) for sample in placed]
         rejected += left_out
     _tell_rejected(rejected, emit)
@@ -57,34 +57,6 @@ def find_samples(
     buckets = ", ".join(f"{label} ({number})" for label, number in counts.most_common())
     emit(Notice(code="dataset", text=f"{len(samples)} clips to train on, in buckets {buckets}."))
     return samples
-
-
-def caption_rule(dataset: VideoDataset) -> CaptionRule:
-    """The dataset's caption settings, as the scan and the buckets take them."""
-    prompts = dataset.instance_prompt
-    return CaptionRule(
-        strategy=dataset.caption_strategy,
-        instance_prompts=() if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts),
-        prepend_instance_prompt=dataset.prepend_instance_prompt,
-        only_instance_prompt=dataset.only_instance_prompt,
-        split_lines=not dataset.disable_multiline_split,
-    )
-
-
-def _assign(clips: list[Clip], dataset: VideoDataset, rule: CaptionRule, frame_rate: float) -> tuple[list[Sample], list[Clip]]:
-    video = dataset.video
-    return assign_buckets(
-        clips,
-        resolution=dataset.resolution,
-        resolution_type=dataset.resolution_type,
-        num_frames=video.num_frames,
-        min_frames=video.min_frames,
-        max_frames=video.max_frames,
-        frame_rate=video.frame_rate or frame_rate,
-        bucket_strategy=video.bucket_strategy,
-        repeats=dataset.repeats,
-        captions=rule,
-    )
 
 
 def _without_audio(sample: Sample) -> Sample:

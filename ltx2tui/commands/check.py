@@ -34,24 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_list(path: Path, say: Callable[[Row], None] | None) -> Report:
     """Every dataset of a list (or of the list that a config names), with its own rules."""
     from ltx2core.config.load import load_part
-    from ltx2core.data.buckets import BucketRule
-    from ltx2core.training.dataset import caption_rule
+    from ltx2core.data.dataset import bucket_rule
 
     loaded = load_part(path)
     reports = []
     for dataset in loaded.datasets.videos:
-        video = dataset.video
-        rule = BucketRule(
-            resolution=dataset.resolution,
-            resolution_type=dataset.resolution_type,
-            num_frames=video.num_frames,
-            min_frames=video.min_frames,
-            max_frames=video.max_frames,
-            frame_rate=video.frame_rate or loaded.config.frame_rate,
-            bucket_strategy=video.bucket_strategy,
-            repeats=dataset.repeats,
-            captions=caption_rule(dataset),
-        )
+        rule = bucket_rule(dataset, frame_rate=loaded.config.frame_rate)
         reports.append(check_folder(Path(loaded.base / dataset.instance_data_dir), rule=rule, on_row=say))
     return join(reports)
 

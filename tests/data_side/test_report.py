@@ -4,14 +4,13 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
 from ltx2core.config.datasets import VideoDataset, VideoSettings
-from ltx2core.data.buckets import BucketRule
+from ltx2core.data.buckets import BucketRule, place_all
+from ltx2core.data.captions import CaptionRule
 from ltx2core.data.clip import PROBLEM_CODES, Clip
-from ltx2core.data.dataset import read_dataset
+from ltx2core.data.dataset import bucket_rule
 from ltx2core.data.report import Row, check_folder, join
-from ltx2core.errors import DatasetError
+from ltx2core.data.scan import scan_folder
 
 
 def test_a_report_has_the_documented_form_and_is_plain_json(make_clip, tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ def test_reports_of_several_datasets_join(make_clip, tmp_path: Path) -> None:
     assert [row.clip.path.name for row in report.rows] == ["a.mp4", "b.mp4"]
 
 
-def test_a_dataset_entry_becomes_samples_with_its_own_settings(make_clip, tmp_path: Path) -> None:
+def test_a_dataset_entry_places_clips_by_its_own_settings(make_clip, tmp_path: Path) -> None:
     make_clip("a.mp4", width=160, height=96, frames=60, fps=30, caption="one\ntwo")
     make_clip("b.mp4", width=96, height=160, frames=12)
     (tmp_path / "c.mp4").touch()
@@ -76,23 +75,37 @@ def test_a_dataset_entry_becomes_samples_with_its_own_settings(make_clip, tmp_pa
         repeats=10,
         video=VideoSettings(num_frames=33, min_frames=9),
     )
-    seen: list[Clip] = []
-    found = read_dataset(dataset, frame_rate=24, on_clip=seen.append)
-    wide, tall = found.samples
+    rule = bucket_rule(dataset, frame_rate=24)
+    (wide, tall), (left_out,) = place_all(scan_folder(tmp_path, captions=rule.captions), rule)
     assert (wide.bucket.label, tall.bucket.label) == ("96x64@33", "64x96@9")
     assert (wide.fps, wide.repeats, wide.captions) == (24, 10, ("sks one", "sks two"))
-    assert [clip.path.name for clip in found.rejected] == ["c.mp4"]
-    assert seen == [wide.clip, tall.clip, *found.rejected]
+    assert left_out.path.name == "c.mp4"
 
 
-def test_a_dataset_without_a_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="missing"):
-        read_dataset(VideoDataset(instance_data_dir=tmp_path / "gone"), frame_rate=25)
+def test_every_setting_of_a_dataset_reaches_the_rule() -> None:
+    video = VideoSettings(
+        num_frames=33, min_frames=17, max_frames=99, frame_rate=30, bucket_strategy="resolution_frames", frame_interval=16
+    )
+    dataset = VideoDataset(
+        instance_data_dir=Path("clips"), resolution=0.25, resolution_type="area", repeats=3, caption_strategy="filename",
+        only_instance_prompt=True, instance_prompt=["a", "b"], disable_multiline_split=True, video=video,
+    )  # fmt: skip
+    captions = CaptionRule(strategy="filename", instance_prompts=("a", "b"), only_instance_prompt=True, split_lines=False)
+    assert bucket_rule(dataset, frame_rate=25) == BucketRule(
+        resolution=0.25,
+        resolution_type="area",
+        num_frames=33,
+        min_frames=17,
+        max_frames=99,
+        frame_rate=30,
+        bucket_strategy="resolution_frames",
+        frame_interval=16,
+        repeats=3,
+        captions=captions,
+    )
 
 
 def test_the_real_clips_are_both_usable(real_clips: Path) -> None:
-    from ltx2core.data.captions import CaptionRule
-
     report = check_folder(real_clips, rule=BucketRule(resolution=512, num_frames=121, captions=CaptionRule(strategy="filename")))
     buckets = {row.clip.path.name: row.bucket.label if row.bucket else None for row in report.rows}
     assert buckets["bikes.mp4"] == "1216x512@121"
