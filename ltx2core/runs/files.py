@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import StorageError
@@ -21,7 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises StorageError when the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # the suffix stays: writers of media look at it
+    temporary = path.with_name(
+        f".{path.stem}.{threading.get_native_id()}.tmp{path.suffix}"
+    )  # the suffix stays: writers of media look at it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -45,11 +45,11 @@ class SampleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A decoded sample: frames uint8 [F, H, W, 3]; sound float32 [2, n] or None, at sample_rate."""
+    """A decoded sample: frames uint8 [F, H, W, 3]; sound float32 [2, n] at sample_rate, or None."""
 
     frames: NDArray[np.uint8]
-    sound: NDArray[np.float32] | None
-    sample_rate: int
+    sound: NDArray[np.float32] | None = None
+    sample_rate: int = 48000
 
 
 def write_sample(
@@ -95,7 +95,7 @@ def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.dev
     del vae
     free_memory(device)
     if latents.audio is None:
-        return Media(frames=frames, sound=None, sample_rate=0)
+        return Media(frames=frames)
     audio_vae = load_audio_vae(checkpoint, dtype=torch.float32, device=device)
     vocoder = load_vocoder(checkpoint, dtype=torch.float32, device=device)
     waveform, sample_rate = decode_sound(audio_vae, vocoder, latents.audio)
