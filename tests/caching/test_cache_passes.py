@@ -1,0 +1,208 @@
+"""What is encoded, and what is not encoded again, on nano and small clips."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from engine_fixtures import FPS, FRAMES, HEIGHT, MakeConfig, write_clip
+
+from ltx2core.caching import passes
+from ltx2core.caching.passes import Cached, CachePass
+from ltx2core.caching.store import Store
+from ltx2core.errors import DatasetError
+from ltx2core.models.checkpoint import open_checkpoint
+from ltx2core.models.components import load_audio_vae, load_video_vae
+from ltx2core.models.latents import decode_video, encode_video
+from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
+from ltx2core.runs.events import Event, Notice, Progress
+from ltx2core.training.dataset import find_samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltx2core.data.clip import Sample
+
+
+def _samples(make_config: MakeConfig, folder: Path, **dataset: object) -> list[Sample]:
+    loaded = make_config(folder=folder, dataset=dataset)
+    return find_samples(loaded.datasets, base=folder, frame_rate=FPS, emit=lambda _: None, should_stop=lambda: False)
+
+
+def _cache(root: Path, samples: list[Sample], *, audio: bool = True, prompts: tuple[str, ...] = ()) -> tuple[Cached, list[Event]]:
+    events: list[Event] = []
+    cached = CachePass(
+        store=Store(root),
+        checkpoint=open_checkpoint(nano_checkpoint()),
+        text_encoder=nano_text_encoder(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        emit=events.append,
+    ).run(samples, audio=audio, prompts=prompts)
+    return cached, events
+
+
+def _encoded(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.phase, event.item) for event in events if isinstance(event, Progress)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=seed < 2)
+    return tmp_path / "clips"
+
+
+def test_a_second_run_encodes_nothing_and_loads_no_encoder(
+    folder: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert len(_encoded(events)) == 3 + 2 + 4  # clips, sounds, captions and the empty one
+    monkeypatch.setattr("ltx2core.models.components.load_video_vae", None)
+    monkeypatch.setattr("ltx2core.models.components.load_audio_vae", None)
+    monkeypatch.setattr("ltx2core.models.text.load_text_encoder", None)
+    second, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert _encoded(events) == []
+    assert [clip.video for clip in first.clips] == [clip.video for clip in second.clips]
+
+
+def test_changing_one_caption_encodes_that_caption_alone(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    _cache(tmp_path / "cache", _samples(make_config, folder))
+    (folder / "clip1.txt").write_text("something else")
+    _, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert _encoded(events) == [("cache_text", "something else")]
+
+
+def test_changing_one_clip_encodes_that_clip_alone_and_renaming_none(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    _cache(tmp_path / "cache", _samples(make_config, folder))
+    write_clip(folder / "clip0.mp4", seed=7, caption=(folder / "clip0.txt").read_text())
+    shutil.move(folder / "clip1.mp4", folder / "other.mp4")
+    shutil.move(folder / "clip1.txt", folder / "other.txt")
+    _, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert _encoded(events) == [("cache_video", "clip0.mp4"), ("cache_audio", "clip0.mp4")]
+
+
+@pytest.mark.parametrize("what", ["video_vae", "audio_vae", "connectors"])
+def test_other_weights_invalidate_what_they_made_and_nothing_else(
+    folder: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    _cache(tmp_path / "cache", _samples(make_config, folder))
+    real = type(open_checkpoint(nano_checkpoint())).fingerprint
+    monkeypatch.setattr(
+        "ltx2core.models.checkpoint.Checkpoint.fingerprint", lambda self, part: "changed" if part == what else real(self, part)
+    )
+    _, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert {phase for phase, _ in _encoded(events)} == {
+        {"video_vae": "cache_video", "audio_vae": "cache_audio", "connectors": "cache_text"}[what]
+    }
+
+
+def test_another_length_encodes_clips_again_but_no_caption(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    _cache(tmp_path / "cache", _samples(make_config, folder))
+    _, events = _cache(tmp_path / "cache", _samples(make_config, folder, video={"num_frames": 1}))
+    assert {phase for phase, _ in _encoded(events)} == {"cache_video", "cache_audio"}
+
+
+def test_a_damaged_entry_is_made_again_with_a_notice(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    cached, _ = _cache(tmp_path / "cache", _samples(make_config, folder))
+    path = Store(tmp_path / "cache").path("video", cached.clips[1].video)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    _, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    assert _encoded(events) == [("cache_video", "clip1.mp4")]
+    assert any(isinstance(event, Notice) and event.code == "cache_damaged" for event in events)
+    assert path.read_bytes() == whole
+
+
+def test_two_runs_may_fill_one_cache_at_the_same_time(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples, results = _samples(make_config, folder), []
+    threads = [threading.Thread(target=lambda: results.append(_cache(tmp_path / "cache", samples)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2
+    store = Store(tmp_path / "cache")
+    assert len(list(store.entries())) == 3 + 2 + 4
+    assert all(store.load(kind, path.stem) is not None for kind, path in store.entries())
+    assert not list((tmp_path / "cache").rglob("*.tmp*"))
+
+
+def test_a_clip_that_breaks_between_scan_and_cache_is_left_out_by_name(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples = _samples(make_config, folder)
+    data = (folder / "clip1.mp4").read_bytes()
+    (folder / "clip1.mp4").write_bytes(data[: len(data) // 3])
+    (folder / "clip2.mp4").unlink()
+    cached, events = _cache(tmp_path / "cache", samples)
+    assert [clip.sample.clip.path.name for clip in cached.clips] == ["clip0.mp4"]
+    told = " ".join(event.text for event in events if isinstance(event, Notice) and event.code == "clip_left_out")
+    assert "clip1.mp4 is left out" in told
+    assert "clip2.mp4 is left out" in told
+
+
+def test_no_clip_left_is_an_error_that_says_where_to_look(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples = _samples(make_config, folder)
+    for path in folder.glob("*.mp4"):
+        path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="Not one clip"):
+        _cache(tmp_path / "cache", samples)
+
+
+def test_latents_are_normalised_bf16_and_decode_to_the_clip(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    cached, _ = _cache(tmp_path / "cache", _samples(make_config, folder))
+    entry = Store(tmp_path / "cache").load("video", cached.clips[0].video)
+    assert entry is not None
+    latents = entry["latents"]
+    vae = load_video_vae(open_checkpoint(nano_checkpoint()), dtype=torch.float32)
+    assert latents.dtype == torch.bfloat16
+    assert latents.shape == (vae.config.latent_channels, (FRAMES - 1) // 8 + 1, HEIGHT // 32, HEIGHT // 32)
+    pixels = decode_video(vae, latents[None])
+    again = encode_video(vae, pixels)
+    assert pixels.shape == (1, 3, FRAMES, HEIGHT, HEIGHT)
+    assert torch.isfinite(again).all()
+
+
+def test_sound_that_ends_early_is_learned_only_as_far_as_it_goes(make_config: MakeConfig, make_clip, tmp_path: Path) -> None:
+    make_clip("clips/short.mp4", width=64, height=64, frames=33, sound_seconds=0.6)
+    make_clip("clips/whole.mp4", width=64, height=64, frames=33, sound_seconds=1.4)
+    samples = _samples(make_config, tmp_path / "clips", video={"num_frames": 33})
+    cached, _ = _cache(tmp_path / "cache", samples)
+    learned = []
+    for clip in cached.clips:
+        assert clip.audio is not None
+        entry = Store(tmp_path / "cache").load("audio", clip.audio)
+        assert entry is not None
+        assert entry["latents"].shape[1] == entry["learned"].shape[0] == 33  # 25 latents a second, as many as frames at 25 fps
+        learned.append(int(entry["learned"].sum()))
+    assert learned[1] == 33
+    assert 15 <= learned[0] <= 17  # 0.6 s; AAC rounds up to its frame
+
+
+def test_only_one_encoder_is_in_memory_at_a_time(
+    folder: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import weakref
+
+    alive: list[weakref.ref[torch.nn.Module]] = []
+
+    def watched(load):
+        def wrapper(*args, **kwargs):
+            gc.collect()
+            assert not [ref for ref in alive if ref() is not None]
+            module = load(*args, **kwargs)
+            alive.append(weakref.ref(module))
+            return module
+
+        return wrapper
+
+    monkeypatch.setattr("ltx2core.models.components.load_video_vae", watched(load_video_vae))
+    monkeypatch.setattr("ltx2core.models.components.load_audio_vae", watched(load_audio_vae))
+    monkeypatch.setattr(passes, "free_memory", lambda device: None)
+    _cache(tmp_path / "cache", _samples(make_config, folder))
+    gc.collect()
+    assert len(alive) == 2
+    assert not [ref for ref in alive if ref() is not None]

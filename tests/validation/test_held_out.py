@@ -1,0 +1,70 @@
+"""The held-out split by content, and the same number for the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine_fixtures import MakeConfig, OpenRun, events_of, write_clip
+
+from ltx2core.caching.passes import CachedClip
+from ltx2core.data.clip import Bucket, Clip, Sample
+from ltx2core.runs.events import HeldOutMeasured, StepDone
+from ltx2core.validation.held_out import split_held_out
+
+
+def _clips(*sources: str) -> list[CachedClip]:
+    bucket = Bucket(width=64, height=64, frames=9)
+    return [
+        CachedClip(
+            sample=Sample(clip=Clip(path=Path(f"{number}.mp4")), bucket=bucket, fps=25.0, captions=("x",)),
+            source=source,
+            video=source,
+            audio=None,
+            captions=("x",),
+        )
+        for number, source in enumerate(sources)
+    ]
+
+
+def test_the_split_follows_content_and_not_names_or_order() -> None:
+    sources = [f"digest{number}" for number in range(20)]
+    train, held_out = split_held_out(_clips(*sources), share=0.2)
+    assert len(held_out) == 4
+    assert len(train) == 16
+    _, again = split_held_out(_clips(*reversed(sources)), share=0.2)
+    assert {clip.source for clip in held_out} == {clip.source for clip in again}
+
+
+def test_copies_of_a_clip_never_lie_on_both_sides() -> None:
+    train, held_out = split_held_out(_clips(*["a", "b", "c", "d"] * 3), share=0.25)
+    assert held_out
+    assert not {clip.source for clip in train} & {clip.source for clip in held_out}
+
+
+@pytest.mark.parametrize(("count", "share", "expected"), [(3, 0.5, 0), (4, 0.1, 1), (10, 0.0, 0), (1000, 0.5, 8)])
+def test_a_small_dataset_spares_none_and_a_large_one_no_more_than_eight(count: int, share: float, expected: int) -> None:
+    _, held_out = split_held_out(_clips(*(str(number) for number in range(count))), share=share)
+    assert len(held_out) == expected
+
+
+def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips"
+    for seed in range(4):
+        write_clip(folder / f"clip{seed}.mp4", seed=seed)
+    runs = []
+    for name, seed in (("one", 0), ("two", 1)):
+        run = open_run(make_config(folder=folder, max_train_steps=2, eval_steps_interval=2, seed=seed), name)
+        assert run.run() == "finished"
+        runs.append([event for event in events_of(run) if isinstance(event, HeldOutMeasured)])
+        assert [event.step for event in runs[-1]] == [0, 2]
+        assert [event.step for event in events_of(run) if isinstance(event, StepDone)] == [1, 2]
+    assert runs[0][0] == runs[1][0]  # another seed, the same base: the same number to the last bit
+    assert runs[0][1].loss != runs[0][0].loss
+    assert runs[0][1].base_loss == runs[0][0].loss
+    longer = open_run(make_config(folder=folder, max_train_steps=4, eval_steps_interval=2, seed=0), "one", resume=True)
+    assert longer.run() == "finished"
+    last = [event for event in events_of(longer) if isinstance(event, HeldOutMeasured)][-1]
+    assert (last.step, last.base_loss) == (4, runs[0][0].loss)
