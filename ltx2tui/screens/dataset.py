@@ -225,7 +225,7 @@ class DatasetScreen(Page):
         row = self.rows[event.cursor_row]
         clip = row.clip
         self.query_one("#clip").border_title = clip.path.name
-        self.query_one(Thumbnail).show(clip.path if clip.width else None, rotation=clip.rotation)
+        self.query_one(Thumbnail).show(clip.path if clip.width else None)
         from rich.text import Text
 
         text = Text()

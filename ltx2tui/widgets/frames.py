@@ -29,38 +29,22 @@ class Pictures:
     height: int
 
 
-def read_pictures(path: Path, *, width: int, height: int, fps: float = 8.0, rotation: int = 0, most: int = MOST_FRAMES) -> Pictures:
-    """A clip fitted into width x height cells, at most `most` frames taken `fps` a second. Raises OSError or ValueError for no picture.
+def read_pictures(path: Path, *, width: int, height: int, fps: float = 8.0, most: int = MOST_FRAMES) -> Pictures:
+    """A clip fitted into width x height cells, at most `most` frames taken `fps` a second. Raises ValueError for no picture.
 
     A cell shows two pixels, one over the other; a cell is about twice as tall as wide, so pixels are square.
     """
-    frames = tuple(strips_of(pixels) for pixels in _read(path, width=width, height=height * 2, fps=fps, rotation=rotation, most=most))
-    if not frames:
-        raise ValueError(f"{path.name} has no frame that can be decoded")
+    from ltx2core.data.thumbnail import read_thumbnails
+    from ltx2core.errors import DatasetError
+
+    try:
+        pictures = read_thumbnails(path, size=(width, height * 2), fps=fps, most=most)
+    except DatasetError as error:
+        raise ValueError(error.text) from error
+    if pictures.shape[1] % 2:  # two rows of pixels to a row of cells
+        pictures = np.concatenate([pictures, pictures[:, -1:]], axis=1)
+    frames = tuple(strips_of(pixels) for pixels in pictures)
     return Pictures(frames, frames[0][0].cell_length, len(frames[0]))
-
-
-def _read(path: Path, *, width: int, height: int, fps: float, rotation: int, most: int) -> list[Pixels]:
-    import av
-
-    pictures: list[Pixels] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"  # training has the cores
-        every = max(1, round(float(stream.average_rate or 25) / fps))
-        for index, frame in enumerate(container.decode(stream)):
-            if index % every:
-                continue
-            turned = rotation % 180 == 90
-            wide, tall = (frame.height, frame.width) if turned else (frame.width, frame.height)
-            scale = min(width / wide, height / tall)
-            fit_width, fit_height = max(1, round(wide * scale)), max(2, round(tall * scale) // 2 * 2)
-            size = (fit_height, fit_width) if turned else (fit_width, fit_height)  # (width, height) of the stored frame
-            pixels = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray().astype(np.uint8, copy=False)
-            pictures.append(np.rot90(pixels, rotation // 90 % 4) if rotation else pixels)
-            if len(pictures) == most:
-                break
-    return pictures
 
 
 def strips_of(pixels: Pixels) -> tuple[Strip, ...]:

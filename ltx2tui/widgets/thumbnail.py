@@ -46,18 +46,17 @@ class Thumbnail(Widget):
         self.nothing = nothing
         self.autoplay = autoplay
         self.path: Path | None = None
-        self._rotation = 0
         self._text = nothing
         self._pictures: Pictures | None = None
         self._frame = 0
         self._rounds_left = 0
         self._timer: Timer | None = None
 
-    def show(self, path: Path | None, *, rotation: int = 0) -> None:
+    def show(self, path: Path | None) -> None:
         """Show another clip, or none."""
         if path == self.path:
             return
-        self.path, self._rotation = path, rotation
+        self.path = path
         self._pictures, self._frame = None, 0
         self._text = self.nothing if path is None else "Reading …"
         self.playing = False
@@ -85,7 +84,7 @@ class Thumbnail(Widget):
         from ltx2tui.widgets.frames import read_pictures
 
         try:
-            self.post_message(self.Decoded(path, read_pictures(path, width=width, height=height, rotation=self._rotation)))
+            self.post_message(self.Decoded(path, read_pictures(path, width=width, height=height)))
         except (OSError, ValueError, IndexError) as error:  # av's own errors are OSErrors and ValueErrors
             self.post_message(self.Decoded(path, None, f"No picture: {type(error).__name__}"))
 

@@ -11,7 +11,7 @@ import pytest
 from ltx2core.data.clip import Bucket
 from ltx2core.data.decode import decode_frames
 from ltx2core.data.probe import probe_clip
-from ltx2core.data.thumbnail import read_thumbnail
+from ltx2core.data.thumbnail import read_thumbnails
 from ltx2core.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -172,17 +172,17 @@ def test_the_real_clips_decode(real_clips: Path) -> None:
     assert np.abs(np.asarray(first, dtype=int) - bunny[0]).mean() < 6
 
 
-def test_thumbnails_are_the_frames_asked_for_and_fit(make_clip) -> None:
+def test_thumbnails_are_so_many_a_second_and_fit(make_clip, tmp_path: Path) -> None:
     path = make_clip(width=128, height=64, frames=20, picture=numbered(width=128), options=CLEAR)
-    small = read_thumbnail(path, range(0, 1000, 5), size=(40, 40))
+    small = read_thumbnails(path, size=(40, 40), fps=5, most=64)
     assert small.shape == (4, 20, 40, 3)
     assert numbers_of(small) == [0, 5, 10, 15]
-    assert read_thumbnail(path, [0], size=(1000, 10)).shape == (1, 10, 20, 3)
-    with pytest.raises(DatasetError, match="no frame 20"):
-        read_thumbnail(path, [20], size=(40, 40))
-    with pytest.raises(ValueError):
-        read_thumbnail(path, [], size=(40, 40))
+    assert read_thumbnails(path, size=(1000, 10), fps=25, most=3).shape == (3, 10, 20, 3)
+    (tmp_path / "a.mp4").write_bytes(b"no video" * 50)
+    with pytest.raises(DatasetError, match=r"a\.mp4"):
+        read_thumbnails(tmp_path / "a.mp4", size=(40, 40), fps=5, most=1)
 
 
 def test_a_thumbnail_of_a_phone_clip_is_upright(make_clip) -> None:
-    assert read_thumbnail(make_clip(width=128, height=64, frames=5, rotation=90), [2], size=(32, 32)).shape == (1, 32, 16, 3)
+    path = make_clip(width=128, height=64, frames=5, rotation=90)
+    assert read_thumbnails(path, size=(32, 32), fps=25, most=1).shape == (1, 32, 16, 3)
