@@ -1,8 +1,13 @@
-"""Safetensors files, whole or absent, with the system's own error when a disk is full. The one place that writes tensors."""
+"""Safetensors files, whole or absent. The one place that writes tensors.
+
+The file is written here and not by the library: its writer puts metadata in a random order, so that equal tensors give unequal
+files, and hides a full disk in the text of an error of its own.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import struct
 from typing import TYPE_CHECKING
 
 from ltx2core.runs.files import replacing
@@ -13,19 +18,27 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_DTYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.int64": "I64", "torch.bool": "BOOL"}
+_ALIGNMENT = 8  # of the data, as readers that map the file expect
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors, from whatever device. Raises StorageError when the folder cannot be written or the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write tensors, from whatever device: the same bytes for the same values. Raises StorageError when there is no room."""
+    import torch
 
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(ready, temporary, metadata={"format": "pt", **(metadata or {})})
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))  # safetensors hides the system's error in its text
-            raise OSError(int(number[1]) if number else 5, str(error)) from error
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # wide types first keeps all aligned
+    header: dict[str, object] = {"__metadata__": dict(sorted({"format": "pt", **(metadata or {})}.items()))}
+    offset = 0
+    for name, tensor in ordered:
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[str(tensor.dtype)], "shape": [*tensor.shape], "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, tensor in ordered:
+            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

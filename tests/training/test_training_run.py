@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
 def _files(session: TrainingSession, step: int) -> dict[str, bytes]:
     folder = session.folder.checkpoints / f"step-{step:06d}"
-    return {name: (folder / name).read_bytes() for name in ("adapter.safetensors", "optimizer.safetensors")} | {
-        "lora": session.folder.lora.read_bytes()
-    }
+    files = {name: (folder / name).read_bytes() for name in ("adapter.safetensors", "optimizer.safetensors")}
+    return files | {"lora": session.folder.lora.read_bytes()}
 
 
 def test_a_run_goes_from_clips_to_a_lora_file_with_samples_on_the_way(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
@@ -101,8 +100,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes_as_one_that_was_not(
     assert second.run() == "finished"
     resumed = [event for event in events_of(second) if isinstance(event, RunStarted)][-1]
     assert resumed.resumed_at_step == saved.step
-    assert _files(second, 6)["adapter.safetensors"] == _files(whole, 6)["adapter.safetensors"]
-    assert _files(second, 6)["optimizer.safetensors"] == _files(whole, 6)["optimizer.safetensors"]
+    assert _files(second, 6) == _files(whole, 6)
     losses = {
         name: {e.step: e.loss for e in events_of(run) if isinstance(e, StepDone)} for name, run in (("whole", whole), ("parts", second))
     }
@@ -133,8 +131,7 @@ def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(
     assert not folder.is_alive()
     resumed = open_run(loaded, "killed", resume=True)
     assert resumed.run() == "finished"
-    assert _files(resumed, 12)["adapter.safetensors"] == _files(whole, 12)["adapter.safetensors"]
-    assert _files(resumed, 12)["optimizer.safetensors"] == _files(whole, 12)["optimizer.safetensors"]
+    assert _files(resumed, 12) == _files(whole, 12)
 
 
 def test_the_loss_falls_when_two_clips_are_learned_by_heart(make_config: MakeConfig, open_run: OpenRun) -> None:
@@ -240,6 +237,36 @@ def test_two_sessions_of_one_run_do_not_train_at_once(make_config: MakeConfig, o
 
     watch(open_run(loaded), do=try_again)
     assert second == ["refused"]
+
+
+def test_a_disk_that_fills_up_while_training_fails_the_run_and_resumes_with_space(
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ltx2core.runs.files as files
+
+    loaded = make_config(max_train_steps=4, checkpoint_step_interval=1)
+    session = open_run(loaded)
+    real = files.os.fsync
+
+    def fill_up(event: Event) -> None:
+        if isinstance(event, CheckpointSaved) and event.step == 2:
+            monkeypatch.setattr(files.os, "fsync", _no_space)
+
+    watch(session, do=fill_up)
+    assert session.outcome == "failed"
+    failed = events_of(session)[-1]
+    assert isinstance(failed, RunFailed)
+    assert "is full" in failed.text
+    assert "Free some space" in failed.fix
+    assert sorted(path.name for path in session.folder.checkpoints.iterdir()) == ["step-000001", "step-000002"]
+    monkeypatch.setattr(files.os, "fsync", real)
+    again = open_run(loaded, resume=True)
+    assert again.run() == "finished"
+    assert [event.resumed_at_step for event in events_of(again) if isinstance(event, RunStarted)] == [0, 2]
+
+
+def _no_space(_descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_an_unwritable_output_says_so(make_config: MakeConfig, tmp_path: Path) -> None:
