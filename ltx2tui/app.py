@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from ltx2core.errors import Ltx2Error
 from ltx2tui.driver import HangupDriver
@@ -38,6 +41,9 @@ class Ltx2App(App[str]):
         Binding("ctrl+t", "look", "Light or dark", tooltip="Switch between the dark and the light look", show=False, id="app.look"),
         Binding("ctrl+c", "leave", "Leave", show=False, id="app.leave"),
     ]
+
+    class AskedToEnd(Message):
+        """The process was sent SIGTERM."""
 
     def __init__(
         self,
@@ -81,7 +87,7 @@ class Ltx2App(App[str]):
 
     def on_mount(self) -> None:
         if self.terminal is not None:
-            signal.signal(signal.SIGTERM, self._asked_to_end)
+            signal.signal(signal.SIGTERM, self._signalled)
         if self._watch_first is not None:
             self.watch_run(self._watch_first)
         elif self._launch_first is not None:
@@ -109,9 +115,8 @@ class Ltx2App(App[str]):
         if self.terminal is not None:
             self.terminal.log_to(training.folder.output_log)
         self.training = training
-        feed = LocalFeed(training)
         training.start()
-        self.watch_run(feed)
+        self.watch_run(LocalFeed(training))
 
     def trouble(self, title: str, error: Ltx2Error) -> None:
         """Say a failure and what would work."""
@@ -129,15 +134,20 @@ class Ltx2App(App[str]):
         if self.training is None or not self.training.alive:
             self.exit("ended")
 
-    def _asked_to_end(self, *_: object) -> None:
-        """SIGTERM: stop at a step boundary, with a checkpoint, then end."""
+    def _signalled(self, *_: object) -> None:
+        """SIGTERM: stop at a step boundary, with a checkpoint, then end.
+
+        The app is told by a message, through the loop: the handler runs in whatever context it interrupted, where no timer can be made.
+        """
         if self.training is not None:
             self.training.control.stop()
-        self._loop_call(self.exit_when_trained)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the app has ended already
+                self._loop.call_soon_threadsafe(self.post_message, self.AskedToEnd())
 
-    def _loop_call(self, call: object) -> None:
-        if self._loop is not None and callable(call):
-            self._loop.call_soon_threadsafe(call)
+    @on(AskedToEnd)
+    def _end(self) -> None:
+        self.exit_when_trained()
 
     def action_look(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name

@@ -40,12 +40,10 @@ class PlainLines:
         lines: list[LogLine | str] = list(state.log[len(state.log) - min(state.log_count - before.log_count, len(state.log)) :])
         done, total = state.progress
         key = (state.phase, done)
-        due = (
-            now - self._said_at >= self._quiet_seconds
-            or (total and done == total)
-            or (state.phase == "train" and before.step == 0 < state.step)
-        )
-        if state.phase is not None and done and state.ended is None and key != self._said and due:
+        ended = state.ended is not None and before.ended is None
+        first_step = state.phase == "train" and before.step == 0 < state.step
+        due = now - self._said_at >= self._quiet_seconds or (total and done == total) or first_step or ended
+        if state.phase is not None and done and due and key != self._said and (state.ended is None or ended):
             self._said_at, self._said = now, key
             lines.append(progress_line(state))
         return lines
@@ -54,10 +52,10 @@ class PlainLines:
 def progress_line(state: RunState) -> str:
     """Where a run is, in a line."""
     done, total = state.progress
-    unit = "step" if state.phase == "train" else state.unit
-    where = f"{unit} {done:,} of {total:,}" if state.phase == "train" else f"{done:,} of {total:,} {unit}".rstrip()
+    steps = state.phase == "train" or state.ended is not None
+    where = f"step {done:,} of {total:,}" if steps else f"{done:,} of {total:,} {state.unit}".rstrip()
     parts = [f"{status(state, View(alive=True, paused=False, stopping=False, here=True)):<16}", where]
-    if state.phase == "train":
+    if steps:
         if state.seconds_per_step is not None:
             parts.append(words.pace(state.seconds_per_step))
         parts.append(f"loss {words.loss(state.smoothed.mean if state.smoothed.weight else None)}")

@@ -70,6 +70,7 @@ class Training:
     outcome: Outcome | None = None
     failure: RunFailed | None = None  # of what went wrong before the run had a journal to say it in
     conclusion: tuple[str, ...] = ()
+    started_at: float = 0.0  # seconds since the epoch
     _thread: threading.Thread | None = None
 
     @property
@@ -81,6 +82,7 @@ class Training:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
+        self.started_at = time.time()
         self._thread = threading.Thread(target=self._run, name="train")
         self._thread.start()
 
@@ -132,12 +134,11 @@ class LocalFeed:
         self.folder = training.folder
         self._tail = Tail(self.folder.journal)
         self._failure_told = False
-        if not training.launch.resume and self.folder.journal.exists():
-            self._tail.read()  # what an earlier run of this name wrote
+        self._since = 0.0 if training.launch.resume else training.started_at - 0.01  # a run of the same name may have failed before
 
     def read(self) -> list[Entry]:
         ended = not self.training.alive  # asked before reading, so that the last lines are not missed
-        entries = self._tail.read()
+        entries = [entry for entry in self._tail.read() if entry.at >= self._since]
         if ended and self.training.failure is not None and not self._failure_told:
             self._failure_told = True
             entries.append(Entry(time.time(), self.training.failure))

@@ -62,12 +62,12 @@ def begin(launch: Launch, *, headless: bool) -> int:
 
     training = Training(launch)
     training.folder.create()
-    _survive_hang_up()
+    survive_hang_up()
     training.start()
     return see_to_end(training)
 
 
-def _survive_hang_up() -> None:
+def survive_hang_up() -> None:
     """A terminal that goes away does not end the run. Under nohup the signal is ignored already, and stays so."""
     import signal
 

@@ -156,7 +156,9 @@ def _label(value: float | None) -> Row:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0e}"
+    """A tick in six cells at most."""
+    exact = f"{value:.4g}"
+    return exact if len(exact) <= GUTTER - 2 else f"{value:.1g}"
 
 
 def _steps_axis(width: int, last_step: int, shift: int) -> Row:
