@@ -10,7 +10,7 @@ from ltx2core.caching.tensors import read_tensors
 from ltx2core.errors import CheckpointError
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_connectors, load_transformer
-from ltx2core.models.text import TextEmbedding, embed_captions, load_text_encoder
+from ltx2core.models.text import embed_captions, load_text_encoder
 from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
 from ltx2core.training.export import lora_info, official_key
 from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.text import TextEmbedding
 
 
 def sample_with_lora(
@@ -50,8 +51,8 @@ def sample_with_lora(
         Model(transformer=transformer, device=device, dtype=dtype),
         checkpoint,
         folder,
-        text=TextEmbedding.stack(texts[:1]),
-        negative=TextEmbedding.stack(texts[1:]),
+        text=texts[0],
+        negative=texts[1],
         settings=sample_settings(config, audio=True),
         on_step=on_step,
     )

@@ -1,0 +1,46 @@
+"""A sample with a LoRA file shows what the run itself showed; a LoRA of another model is refused by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ltx2core.errors import CheckpointError
+from ltx2core.validation.from_file import sample_with_lora
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine_fixtures import MakeConfig, OpenRun
+
+
+def _picture(path: Path) -> np.ndarray:
+    with av.open(str(path)) as image:
+        return next(image.decode(video=0)).to_ndarray(format="rgb24").astype(np.int64)
+
+
+def test_a_lora_file_shows_what_its_run_showed(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+    loaded = make_config(
+        max_train_steps=8, learning_rate=1e-2, validation_disable=False, validation_step_interval=8, lora_alpha=10.0, validation_seed=3
+    )
+    run = open_run(loaded)
+    assert run.run() == "finished"
+    prompt = loaded.config.validation_prompt or ""
+    with_lora = sample_with_lora(loaded, prompt=prompt, lora=run.folder.lora, folder=tmp_path / "with")
+    without = sample_with_lora(loaded, prompt=prompt, lora=None, folder=tmp_path / "without")
+    before, after = (_picture(run.folder.samples / step / "middle.png") for step in ("step-000000", "step-000008"))
+    moved = np.abs(after - before).mean()
+    assert np.abs(_picture(without.parent / "middle.png") - before).max() <= 2  # the run read its prompt from the bf16 cache
+    assert np.abs(_picture(with_lora.parent / "middle.png") - after).mean() < 0.1 * moved + 0.5  # the file is bf16
+
+
+def test_a_lora_of_another_model_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    name = "diffusion_model.transformer_blocks.99.attn1.to_q"
+    save_file({f"{name}.lora_A.weight": torch.zeros(4, 8), f"{name}.lora_B.weight": torch.zeros(8, 4)}, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="is not for this model"):
+        sample_with_lora(make_config(), prompt="x", lora=tmp_path / "a.safetensors", folder=tmp_path / "out")
