@@ -11,6 +11,7 @@ from ltx2core.errors import StorageError
 from ltx2core.models.latents import latent_grid, pack_audio, pack_video
 from ltx2core.models.text import TextEmbedding
 from ltx2core.training.batches import Entry
+from ltx2core.training.objective import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,15 +55,15 @@ class Reader:
         audio, learned = None, None
         if all(clip.audio is not None for clip in clips):
             loaded = [self._load("audio", clip.audio) for clip in clips if clip.audio is not None]
-            audio = pack_audio(torch.stack([item["latents"] for item in loaded]).to(self.device).float())
-            learned = torch.stack([item["learned"] for item in loaded]).to(self.device)
+            audio = pack_audio(to_device(torch.stack([item["latents"] for item in loaded]), self.device).float())
+            learned = to_device(torch.stack([item["learned"] for item in loaded]), self.device)
         return Batch(
-            video=pack_video(video.to(self.device).float()),
+            video=pack_video(to_device(video, self.device).float()),
             audio=audio,
             audio_learned=learned,
             text=TextEmbedding.stack(texts),
             grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames),
-            fps=torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32, device=self.device),
+            fps=to_device(torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32), self.device),
             bucket=bucket.label,
         )
 
@@ -72,7 +73,7 @@ class Reader:
 
     def text_entry(self, name: str) -> TextEmbedding:
         tensors = self._load("text", name)
-        return TextEmbedding(tensors["video"].to(self.device), tensors["audio"].to(self.device))
+        return TextEmbedding(to_device(tensors["video"], self.device), to_device(tensors["audio"], self.device))
 
     def _caption(self, clip: CachedClip, draw: Generator | None, dropout: float) -> str:
         if draw is None:

@@ -66,10 +66,15 @@ def draw_noise(clean: Tensor, *, sampler: SigmaSampler, generator: Generator, le
     noise = torch.randn(clean.shape, generator=generator)
     return add_noise(
         clean.float(),
-        sigma=sigma.to(clean.device, non_blocking=True),
-        noise=noise.to(clean.device, non_blocking=True),
+        sigma=to_device(sigma, clean.device),
+        noise=to_device(noise, clean.device),
         learned=learned,
     )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. From pinned memory: a copy from ordinary memory waits for all that the device has yet to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.models.forward import predict_velocity
-from ltx2core.training.objective import add_noise, combine, draw_noise
+from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator,
     level = torch.full((batch.video.shape[0],), sigma, device=model.device)
 
     def noised(clean: torch.Tensor, learned: torch.Tensor | None) -> Noised:
-        noise = torch.randn(clean.shape, generator=generator).to(model.device)
+        noise = to_device(torch.randn(clean.shape, generator=generator), model.device)
         return add_noise(clean, sigma=level, noise=noise, learned=learned)
 
     video = noised(batch.video, None)
