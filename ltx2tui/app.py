@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -21,7 +22,6 @@ from ltx2tui.training import Launch, LocalFeed, Training, engine_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ltx2core.hardware.nvml import Nvml
     from ltx2core.hardware.probe import Machine
@@ -34,7 +34,7 @@ class Ltx2App(App[str]):
     """The app on one terminal. Its result says how it was left: "left", "headless" (training goes on), DETACHED, or "ended"."""
 
     TITLE = "LTX-2 LoRA trainer"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -88,6 +88,10 @@ class Ltx2App(App[str]):
     def on_mount(self) -> None:
         if self.terminal is not None:
             signal.signal(signal.SIGTERM, self._signalled)
+        self.open_first()
+
+    def open_first(self) -> None:
+        """Show what the app was opened for."""
         if self._watch_first is not None:
             self.watch_run(self._watch_first)
         elif self._launch_first is not None:

@@ -16,7 +16,7 @@ from ltx2core.errors import Ltx2Error
 from ltx2core.runs.folder import NAME_RULE, RunFolder
 from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
-from ltx2tui.screens.wizard import Page
+from ltx2tui.screens.wizard import Step
 from ltx2tui.widgets.head import Head
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MARKS = {"info": "·", "warning": "!", "error": "✕"}
 
 
-class ReviewScreen(Page, inherit_bindings=False):
+class ReviewScreen(Step):
     """The whole config, what was noticed in it, and where the run writes."""
 
     step = 3
@@ -47,6 +47,8 @@ class ReviewScreen(Page, inherit_bindings=False):
             tooltip="Write config.json and datasets.json into this folder, to train from the command line",
             id="review.write",
         ),
+        Binding("escape", "back", "Back", tooltip="The page before; nothing is lost", id="wizard.back"),
+        Binding("question_mark", "help", "Help", tooltip="This list", id="wizard.help"),
     ]
 
     @dataclass
@@ -170,6 +172,3 @@ class ReviewScreen(Page, inherit_bindings=False):
             self.ltx.trouble("The files were not written", error)
             return
         self.notify(f"Written. Train from a shell with\nltx2tui train --config {files[0]}", timeout=12, markup=False)
-
-    def action_next(self) -> None:
-        self.action_start()

@@ -15,16 +15,11 @@ if TYPE_CHECKING:
     from ltx2tui.app import Ltx2App
 
 
-class Page(Screen[None]):
-    """A page of the wizard. `ctrl+n` works while typing; `n` where nothing is typed."""
+class Step(Screen[None]):
+    """A page of the wizard, without keys."""
 
     step: ClassVar[int]
     title_word: ClassVar[str]
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+n", "next", "Next", tooltip="The next page", id="wizard.next", priority=True),
-        Binding("escape", "back", "Back", tooltip="The page before; nothing is lost", id="wizard.back"),
-        Binding("f1,question_mark", "help", "Help", tooltip="This list", id="wizard.help"),
-    ]
 
     @property
     def ltx(self) -> Ltx2App:
@@ -47,3 +42,13 @@ class Page(Screen[None]):
 
     def action_help(self) -> None:
         self.app.push_screen(Help(cast("Screen[Any]", self), self.title_word))
+
+
+class Page(Step):
+    """A page that goes on to another. `ctrl+n` works while typing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+n", "next", "Next", tooltip="The next page", id="wizard.next", priority=True),
+        Binding("escape", "back", "Back", tooltip="The page before; nothing is lost", id="wizard.back"),
+        Binding("f1,question_mark", "help", "Help", tooltip="This list", id="wizard.help"),
+    ]

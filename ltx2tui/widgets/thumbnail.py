@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ltx2tui.widgets.frames import Pictures
 
 FRAMES_PER_SECOND = 8.0
+READING = "Reading …"
 ROUNDS = 3  # that a new clip plays by itself: a line over SSH is slow, and a still picture costs nothing
 
 
@@ -58,7 +59,7 @@ class Thumbnail(Widget):
             return
         self.path = path
         self._pictures, self._frame = None, 0
-        self._text = self.nothing if path is None else "Reading …"
+        self._text = self.nothing if path is None else READING
         self.playing = False
         self._rounds_left = ROUNDS if self.autoplay else 0
         self.refresh()
@@ -68,6 +69,11 @@ class Thumbnail(Widget):
         """Play, round after round, or stop."""
         self._rounds_left = 0 if self.playing else 1_000_000
         self.playing = not self.playing
+
+    @property
+    def settled(self) -> bool:
+        """Whether it shows a clip, or says why it cannot, and does not move."""
+        return (self._pictures is not None or bool(self._text and self._text != READING)) and not self.playing
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(1 / FRAMES_PER_SECOND, self._next_frame, pause=True)

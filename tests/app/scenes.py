@@ -1,0 +1,238 @@
+"""The scenes that snapshots and the pictures in docs/ show: an app each, and how to tell that it shows all it has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from ltx2core.hardware.nvml import Gpu
+from ltx2core.hardware.probe import Machine
+from ltx2core.runs import events
+from ltx2core.runs.events import to_json
+from ltx2tui.app import Ltx2App
+from ltx2tui.draft import Draft
+from tests.app.scripted import GIB, START, Script, ScriptedFeed, training_script
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from textual.pilot import Pilot
+    from textual.screen import Screen
+
+CAPTION = "A red kite circles over a green valley, wind in the grass."
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An app before it runs, and what to do until the picture is complete."""
+
+    app: Ltx2App
+    complete: Callable[[Pilot[str]], Awaitable[None]]
+
+
+class SceneApp(Ltx2App):
+    """The app on a machine that is the same everywhere."""
+
+    def __init__(
+        self, *, root: Path, machine: Machine | None = None, watch: ScriptedFeed | None = None, first: Screen[None] | None = None
+    ) -> None:
+        super().__init__(root=root, watch=watch, now=lambda: START + 4000)
+        self._machine = machine or CPU_ONLY
+        self._first = first
+
+    def probe(self) -> Machine:
+        return self._machine
+
+    def open_first(self) -> None:
+        if self._first is not None:
+            self.push_screen(self._first)
+        else:
+            super().open_first()
+
+
+CPU_ONLY = Machine(
+    gpus=(),
+    driver=None,
+    no_gpu_because="No NVIDIA driver was found on this machine.",
+    cpu_name="AMD Ryzen 7 7840U",
+    cores=8,
+    machine_cores=16,
+    ram_total_bytes=32 * GIB,
+    ram_available_bytes=21 * GIB,
+    ram_limited_by="machine",
+    disk_path="/home/ada/videos",
+    disk_total_bytes=931 * GIB,
+    disk_free_bytes=412 * GIB,
+    system="Linux 6.12",
+    python="3.12.4",
+)
+
+
+def gpu_machine() -> Machine:
+    from dataclasses import replace
+
+    card = Gpu(
+        index=0,
+        name="NVIDIA GeForce RTX 4090",
+        total_bytes=24 * GIB,
+        free_bytes=23 * GIB,
+        capability=(8, 9),
+        percent=0,
+        temperature_celsius=38,
+        power_watts=22.0,
+    )
+    return replace(CPU_ONLY, gpus=(card,), driver="580.65", no_gpu_because=None, ram_limited_by="container")
+
+
+def write_clip(path: Path, *, flat: bool = False) -> None:
+    """A clip of a red disc that crosses a field; `flat` is one colour, which every encoder writes alike."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    across, down = np.meshgrid(np.arange(256), np.arange(160))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 256, 160, "yuv420p"
+        for number in range(24):
+            picture = np.stack([40 + down * 0.5, 90 + across * 0.3, 170 - down * 0.6], -1).astype(np.uint8)
+            picture[(across - 40 - number * 7) ** 2 + (down - 70 - 20 * np.sin(number / 4)) ** 2 < 900] = (220, 50, 40)
+            if flat:
+                picture[:] = (60, 120, 160)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def write_dataset(folder: Path, *, flat: bool = False) -> None:
+    """Six clips of which three have something wrong with them."""
+    for number in range(3):
+        write_clip(folder / f"kite-{number}.mp4", flat=flat)
+        (folder / f"kite-{number}.txt").write_text(CAPTION)
+    write_clip(folder / "no-caption.mp4", flat=flat)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "notes.mp4").write_text("not a video at all\n")
+
+
+def write_run(root: Path, name: str, script: Script) -> None:
+    folder = root / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(to_json(entry.event, seconds_since_epoch=entry.at)) for entry in script.entries]
+    (folder / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "config.json").write_text("{}")
+
+
+def _failed() -> Script:
+    text, fix = "/mnt/runs is full: adapter.safetensors was not written.", "Free some space there, then run again; it goes on where it was."
+    return training_script(steps=150).add(events.RunFailed(text=text, fix=fix))
+
+
+def _sampling() -> Script:
+    script = training_script(steps=300).add(events.PhaseStarted(phase="sample", total=30, unit="steps"))
+    return script.add(events.Progress(phase="sample", done=12, total=30), seconds=4.0)
+
+
+def _finished() -> Script:
+    script = training_script(steps=400).add(events.LoraExported(step=400, path="lora/red-kite.safetensors"))
+    return script.add(events.RunFinished(step=400, stopped=False, seconds=207.0))
+
+
+RUNS: dict[str, Callable[[], Script]] = {
+    "empty": Script,
+    "caching": lambda: Script().started().said("info", "Attention: torch SDPA, not compiled.").cached("cache_video", 12, "clips", done=5),
+    "training": training_script,
+    "training_cpu": lambda: training_script(gpu=False, steps=150),
+    "sampling": _sampling,
+    "nan": lambda: training_script(steps=150).steps(151, 170, gap=range(160, 171)),
+    "failed": _failed,
+    "finished": _finished,
+    "stopped": lambda: training_script(steps=230).saved(230).add(events.RunFinished(step=230, stopped=True, seconds=140.0)),
+}
+
+
+def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
+    """The Run screen in a state of RUNS."""
+    script = RUNS[name]()
+    write_clip(folder / "samples" / "step" / "0.mp4", flat=flat)
+    ended = name in ("failed", "finished", "stopped")
+    feed = ScriptedFeed(script.entries, folder=folder, alive=not ended)
+    app = SceneApp(root=folder.parent.parent, watch=feed)
+    last = script.entries[-1].at if script.entries else 0.0
+
+    async def complete(pilot: Pilot[str]) -> None:
+        from ltx2tui.screens.run import RunScreen
+        from ltx2tui.widgets.thumbnail import Thumbnail
+
+        def shown() -> bool:
+            screen = app.screen
+            if not isinstance(screen, RunScreen) or screen.state.last_at != last:
+                return False
+            picture = screen.query_one(Thumbnail)
+            return picture.path is None or picture.settled
+
+        await until(pilot, shown)
+
+    return Scene(app, complete)
+
+
+def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
+    """A page of the wizard, or the welcome. The current folder gets a folder of clips; every path on screen is relative."""
+    from ltx2tui.screens.dataset import DatasetScreen
+    from ltx2tui.screens.hardware import HardwareScreen
+    from ltx2tui.screens.review import ReviewScreen
+    from ltx2tui.screens.settings import SettingsScreen
+    from ltx2tui.screens.welcome import WelcomeScreen
+
+    pages: dict[str, tuple[Callable[[], Screen[None]], str]] = {
+        "welcome": (WelcomeScreen, "Runs"),
+        "welcome_runs": (WelcomeScreen, "red-kite"),
+        "hardware": (HardwareScreen, "Processor"),
+        "hardware_gpu": (HardwareScreen, "Processor"),
+        "dataset": (DatasetScreen, "usable"),
+        "settings": (SettingsScreen, "usually"),
+        "review": (ReviewScreen, "lora_rank"),
+    }
+    make, sign = pages[name]
+    if name == "welcome_runs":
+        write_run(root, "red-kite", training_script(steps=200))
+        write_run(root, "old-style", training_script(steps=300).add(events.RunFinished(step=300, stopped=False, seconds=900)))
+    if name in ("dataset", "review"):
+        write_dataset(Path("clips"), flat=flat)
+    app = SceneApp(root=root, machine=gpu_machine() if name == "hardware_gpu" else CPU_ONLY, first=make())
+    app.draft = Draft(folder="clips", set_values={"lora_rank": 8, "validation_prompt": CAPTION})
+
+    async def complete(pilot: Pilot[str]) -> None:
+        await until(pilot, lambda: sign in shown_text(app) and "Checking …" not in shown_text(app))
+        if name == "dataset":
+            await until(pilot, lambda: "in all." in shown_text(app))
+            await pilot.press("down")
+            from ltx2tui.widgets.thumbnail import Thumbnail
+
+            await until(pilot, lambda: app.screen.query_one(Thumbnail).settled)
+        if name == "review":
+            from textual.widgets import Input
+
+            app.screen.query_one(Input).value = "red-kite"
+            await pilot.pause()
+
+    return Scene(app, complete)
+
+
+def shown_text(app: Ltx2App) -> str:
+    """What the screen shows, as plain text."""
+    width, height = app.size
+    lines = app.screen._compositor.render_strips()
+    return "\n".join(strip.text for strip in lines[:height])[: width * height + height]
+
+
+async def until(pilot: Pilot[str], true: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something to become true; no fixed sleeps."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not seen in time:\n{shown_text(pilot.app)}")  # type: ignore[arg-type]
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)  # pilot.pause would wait until the whole process is idle, which followers never are

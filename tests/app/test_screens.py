@@ -1,0 +1,115 @@
+"""Pictures of every screen in every state, compared with those that a person has looked at (tests/app/__snapshots__)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.app.scenes import page_scene, run_scene
+from tests.app.scripted import ScriptedFeed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZES = [(80, 24), (160, 48)]
+RUNS = ["empty", "caching", "training", "sampling", "nan", "failed", "finished", "stopped"]
+PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
+
+Compare = Any
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("state", RUNS)
+def test_the_run_screen_looks_as_before(state: str, size: tuple[int, int], snap_compare: Compare) -> None:
+    scene = run_scene(state, Path("runs/red-kite"), flat=True)
+    assert snap_compare(scene.app, terminal_size=size, run_before=scene.complete)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_looks_as_before(page: str, size: tuple[int, int], snap_compare: Compare) -> None:
+    scene = page_scene(page, Path(), flat=True)
+    assert snap_compare(scene.app, terminal_size=size, run_before=scene.complete)
+
+
+def _with_keys(scene: Any, *keys: str) -> Callable[[Any], Any]:
+    async def complete(pilot: Any) -> None:
+        await scene.complete(pilot)
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    return complete
+
+
+@pytest.mark.parametrize(("name", "keys"), [("leave", ["q"]), ("help", ["question_mark"]), ("zoom", ["1"]), ("log_axis", ["y"])])
+def test_what_a_key_shows_over_a_run_looks_as_before(name: str, keys: list[str], snap_compare: Compare) -> None:
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, *keys))
+
+
+def test_the_light_look_is_as_before(snap_compare: Compare) -> None:
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    assert snap_compare(scene.app, terminal_size=(120, 36), run_before=_with_keys(scene, "ctrl+t"))
+
+
+@pytest.mark.parametrize(("key", "asked"), [("s", ["save"]), ("g", ["sample"]), ("p", ["pause"])])
+async def test_a_letter_asks_the_run_and_changes_nothing_else(key: str, asked: list[str]) -> None:
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    feed = scene.app._watch_first
+    assert isinstance(feed, ScriptedFeed)
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        await pilot.press(key)
+        await pilot.pause(0.1)
+        assert feed.asked == asked
+
+
+async def test_keys_that_do_not_apply_to_an_ended_run_are_dimmed() -> None:
+    scene = run_scene("finished", Path("runs/red-kite"), flat=True)
+    feed = scene.app._watch_first
+    assert isinstance(feed, ScriptedFeed)
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        await pilot.press("s", "g", "p", "x")
+        await pilot.pause(0.1)
+        assert feed.asked == []
+        await pilot.press("q")
+    assert scene.app.return_value == "left"
+
+
+async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_answers() -> None:
+    from textual.widgets import Input
+
+    from ltx2tui.draft import draft_file, read_draft
+    from ltx2tui.screens.dataset import DatasetScreen
+    from ltx2tui.screens.review import ReviewScreen
+    from ltx2tui.screens.settings import SettingsScreen
+    from ltx2tui.widgets.form import FieldRow
+    from tests.app.scenes import shown_text, until
+
+    scene = page_scene("dataset", Path(), flat=True)
+    app = scene.app
+    async with app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        assert isinstance(app.screen, DatasetScreen)
+        assert "3 usable" in shown_text(app)
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen) and "usually" in shown_text(app))
+        rank = next(row for row in app.screen.query(FieldRow) if row.path == "lora_rank")
+        entry = rank.query_one(Input)
+        entry.focus()
+        entry.value = "0"
+        await pilot.pause()
+        assert rank.has_class("-wrong")
+        await pilot.press("ctrl+n")
+        assert isinstance(app.screen, SettingsScreen)  # a wrong value does not go on
+        entry.value = "24"
+        await pilot.pause()
+        assert not rank.has_class("-wrong")
+        assert read_draft(draft_file()).set_values["lora_rank"] == 24
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: isinstance(app.screen, ReviewScreen) and "lora_rank" in shown_text(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
