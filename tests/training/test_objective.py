@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from ltx2core.training.objective import add_noise, combine, draw_noise, velocity_loss
 from ltx2core.training.sigma import ShiftedLogitNormal
 
+REFERENCE = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.io.safetensors"
+
 
 def _tensors(batch: int = 3, tokens: int = 7, channels: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
@@ -70,7 +72,7 @@ def test_a_batch_without_audio_has_no_audio_loss() -> None:
 
 
 def test_a_training_sample_and_its_loss_are_the_official_ones() -> None:
-    reference = load_file(Path(__file__).parent.parent / "data" / "training-sample.safetensors")
+    reference = load_file(REFERENCE)
     clean = {
         "video": reference["g.latents.video"].flatten(2).transpose(1, 2),
         "audio": reference["g.latents.audio"].transpose(1, 2).flatten(2),
@@ -90,6 +92,6 @@ def test_a_training_sample_and_its_loss_are_the_official_ones() -> None:
 
 
 def test_the_first_sigma_drawn_is_the_official_one() -> None:
-    reference = load_file(Path(__file__).parent.parent / "data" / "training-sample.safetensors")
+    reference = load_file(REFERENCE)
     drawn = draw_noise(torch.zeros(2, 24, 8), sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(11200))
     torch.testing.assert_close(drawn.sigma, reference["g.t2v.video.sigma"])

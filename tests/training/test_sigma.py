@@ -1,4 +1,4 @@
-"""The sigma sampler against what the official one draws (tests/data/sigma-sampler.md)."""
+"""The sigma sampler against what the official one draws (group f of tests/data/reference, float32, tolerance 1e-6)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ltx2core.training.sigma import ShiftedLogitNormal, StaticShift, shift_for
 
-REFERENCE = Path(__file__).parent.parent / "data" / "sigma-sampler.safetensors"
+REFERENCE = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.io.safetensors"
 CASES = [(tokens, 1.0, 1e-3, 0.1) for tokens in (1, 125, 576, 1024, 3570, 4096, 6120, 16384)] + [
     (3570, 1.0, 1e-3, 0.0),
     (3570, 0.5, 0.01, 0.3),
