@@ -195,7 +195,7 @@ def text_config() -> Gemma3TextConfig:
 
 
 def write(modules: Modules, folder: Path) -> None:
-    """Write nano.safetensors and text_encoder/ into a folder: bf16, with scale-shift tables and statistics in float32, as official files."""
+    """Write nano.safetensors and text_encoder/: bf16, with scale-shift tables and statistics in float32, as official files."""
     tensors: dict[str, torch.Tensor] = {}
     parts: tuple[tuple[Component, torch.nn.Module], ...] = (
         ("transformer", modules.transformer),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FRAME = 128.0
 MIN_SIZE, MAX_SIZE = 13.0, 26.0  # half the extent of a shape
+SOFTNESS = 2.5  # pixels over which an outline fades, as a lens has it
 PLAIN, STRIPES, CHECKER = 0, 1, 2  # textures
 
 
@@ -95,7 +96,7 @@ def scenes_of(words: Sequence[Words], generator: torch.Generator) -> Scenes:
         centre=((uniform[:, 2:4] - 0.5) * 2 * torch.where(direction == 0, 28.0, 10.0))[:, None],
         velocity=(direction * speed[:, None])[:, None],
         background=background * torch.where(fading, 1.25, 1.0)[:, None],
-        second_background=background * torch.where(fading, 0.3, 0.55)[:, None],
+        second_background=background * torch.where(fading, 0.3, 0.65)[:, None],
         pattern=torch.tensor([vocabulary.PATTERNS.index(item.pattern) for item in words]),
         pattern_period=torch.full((count,), 32.0),
         sound=torch.tensor([vocabulary.SOUNDS.index(item.sound) for item in words]),
@@ -135,8 +136,20 @@ def varied_scenes(count: int, generator: torch.Generator, *, shapes: int = 3) ->
     )
 
 
+def crowd(groups: Sequence[Scenes], generator: torch.Generator) -> Scenes:
+    """The shapes of several equally long groups in the backgrounds of the first, spread over the frame."""
+    first = groups[0]
+    joined = {
+        name: torch.cat([getattr(group, name) for group in groups], dim=1)
+        for name in ("shape", "size", "colour", "texture", "second_colour", "period", "centre", "velocity")
+    }
+    joined["centre"] = (torch.rand(joined["centre"].shape, generator=generator) - 0.5) * FRAME
+    kept = {name: getattr(first, name) for name in ("background", "second_background", "pattern", "pattern_period", "sound", "pitch")}
+    return Scenes(**joined, **kept)
+
+
 def render_video(scenes: Scenes, *, width: int, height: int, frames: int, fps: float) -> Tensor:
-    """Pixels [N, 3, F, H, W], -1..1, antialiased, on the device of the scenes."""
+    """Pixels [N, 3, F, H, W], -1..1, soft-edged, on the device of the scenes."""
     device, scale = scenes.size.device, min(width, height) / FRAME
     y = ((torch.arange(height, device=device) + 0.5 - height / 2) / scale).view(1, 1, -1, 1)
     x = ((torch.arange(width, device=device) + 0.5 - width / 2) / scale).view(1, 1, 1, -1)
@@ -148,7 +161,7 @@ def render_video(scenes: Scenes, *, width: int, height: int, frames: int, fps: f
             _column(scenes.centre[:, layer, axis]) + _column(scenes.velocity[:, layer, axis]) * seconds for axis in (0, 1)
         )
         across, down = x - centre_x, y - centre_y  # [N, F, H, W] by broadcasting
-        inside = (0.5 - _distance(scenes.shape[:, layer], scenes.size[:, layer], across, down) * scale).clamp(0, 1)
+        inside = (0.5 - _distance(scenes.shape[:, layer], scenes.size[:, layer], across, down) / SOFTNESS).clamp(0, 1)
         texture = _texture(scenes.texture[:, layer], scenes.period[:, layer], across, down)
         paint = _mix(scenes.second_colour[:, layer], scenes.colour[:, layer], texture[:, None])
         picture = picture + inside[:, None] * (paint - picture)

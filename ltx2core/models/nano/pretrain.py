@@ -9,6 +9,7 @@ weights; other cards round differently.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ltx2core.models.nano.architecture import Modules
 
 FPS, SECONDS = 25.0, 0.68
+LATENT_NOISE = 0.1  # of the video latents while their VAE trains
 SIZES = ((128, 128, 17), (160, 96, 17), (96, 160, 17), (128, 128, 25))  # width, height, frames; the first is most of the training
 
 
@@ -45,48 +47,69 @@ class Steps:
     denoiser: int = 6000
 
 
-def train_video_vae(modules: Modules, steps: int, device: torch.device, *, batch: int = 40) -> None:
-    """Reconstruction (L1 + 4 MSE in -1..1) with a light KL term; latents are sampled while training, their mode is used after."""
-    vae = modules.video_vae.to(device).train()
+def train_video_vae(
+    modules: Modules,
+    steps: int,
+    device: torch.device,
+    *,
+    seconds: float | None = None,
+    batch: int = 40,
+    rate: float = 2e-3,
+    muon: bool = True,
+    fast: bool = True,
+) -> float:
+    """Reconstruction, L1 + 4 MSE in -1..1, of latents held near unit size and blurred by a little noise. Returns the last error in dB.
+
+    fast: compile the two halves for the commonest size.
+    """
+    vae = modules.video_vae.to(device, memory_format=torch.channels_last_3d).train()
     make_padding_deterministic(vae)
-    optimizer, schedule = _adam(vae.parameters(), 1.5e-3, steps)
+    optimizer = _Optimizer(vae, rate=rate, steps=steps, muon=muon)
     generator = torch.Generator().manual_seed(1)
     noise = torch.Generator(device).manual_seed(1)
-    encode, decode = torch.compile(vae.encoder), torch.compile(vae.decoder)
-    for step in _counted(steps, "video VAE"):
-        main = step % 4 != 3
-        width, height, frames = SIZES[0] if main else SIZES[1 + step // 4 % 3]
+    encode, decode = (torch.compile(vae.encoder), torch.compile(vae.decoder)) if fast else (vae.encoder, vae.decoder)
+    recent: list[Tensor] = []
+    decibels = 0.0
+    for step in _counted(optimizer, "video VAE", seconds):
+        main = step % 8 != 7
+        width, height, frames = SIZES[0] if main else SIZES[1 + step // 8 % 3]
         pixels = _training_pixels(batch if main else batch * 3 // 4, generator, device, width=width, height=height, frames=frames)
         with _autocast(device):
-            moments = (encode if main else vae.encoder)(pixels).float()
-            mean, log_variance = moments.chunk(2, dim=1)
-            log_variance = log_variance.clamp(-20, 10)
-            sampled = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise, device=device)
-            found = (decode if main else vae.decoder)(sampled).float()
+            mean = (encode if main else vae.encoder)(pixels).float()[:, : vae.config.latent_channels]
+            blurred = mean + LATENT_NOISE * torch.randn(mean.shape, generator=noise, device=device)
+            found = (decode if main else vae.decoder)(blurred).float()
         difference = found - pixels
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        loss = difference.abs().mean() + 4 * difference.square().mean() + 1e-4 * divergence
-        _update(loss, vae, optimizer, schedule)
-        if step % 500 == 0 or step == steps - 1:
-            print(
-                f"video VAE {step}: loss {loss.item():.4f}, {-10 * torch.log10(difference.square().mean() / 4).item():.2f} dB", flush=True
-            )
+        squared = difference.square().mean()
+        optimizer.update(difference.abs().mean() + 4 * squared + 1e-4 * mean.square().mean())
+        recent.append(squared.detach())
+        if step % 500 == 499 or step == optimizer.steps - 1:
+            decibels = -10 * math.log10(torch.stack(recent).mean().item() / 4)
+            print(f"video VAE {step + 1}: {decibels:.2f} dB", flush=True)
+            recent.clear()
     vae.eval()
+    with torch.no_grad():  # the log-variance, one channel for all latents, says how much noise there was
+        vae.encoder.conv_out.conv.weight[-1].zero_()
+        vae.encoder.conv_out.conv.bias[-1].fill_(2 * math.log(LATENT_NOISE))
     _round_to_bf16(vae)
     parts = [_training_pixels(batch, generator, device, width=128, height=128, frames=17, varied=0.0) for _ in range(12)]
     with torch.no_grad(), _autocast(device):
         modes = torch.cat([vae.encode(part).latent_dist.mode().float() for part in parts])
+        worlds = torch.stack(
+            [(vae.decode(vae.encode(part).latent_dist.mode()).sample.float().clamp(-1, 1) - part).square().mean() for part in parts]
+        )
+    print(f"video VAE, captioned clips: {-10 * math.log10(worlds.mean().item() / 4):.2f} dB", flush=True)
     vae.latents_mean.copy_(modes.mean(dim=(0, 2, 3, 4)))
     vae.latents_std.copy_(modes.std(dim=(0, 2, 3, 4)))
+    return decibels
 
 
-def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, batch: int = 128) -> None:
+def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, seconds: float | None = None, batch: int = 128) -> None:
     """Reconstruction of log mel spectrograms (L1 + MSE) with a light KL term."""
     vae = modules.audio_vae.to(device).train()
-    optimizer, schedule = _adam(vae.parameters(), 1.5e-3, steps)
+    optimizer = _Optimizer(vae, rate=1.5e-3, steps=steps)
     generator = torch.Generator().manual_seed(2)
     noise = torch.Generator(device).manual_seed(2)
-    for step in _counted(steps, "audio VAE"):
+    for step in _counted(optimizer, "audio VAE", seconds):
         mel = latents.log_mel(
             clips.render_sound(_training_scenes(batch, generator).to(device), seconds=SECONDS, sample_rate=latents.SAMPLE_RATE)
         )
@@ -98,8 +121,8 @@ def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, batch
         difference = found[:, :, :shared] - mel[:, :, :shared]
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = difference.abs().mean() + 0.5 * difference.square().mean() + 1e-3 * divergence
-        _update(loss, vae, optimizer, schedule)
-        if step % 500 == 0 or step == steps - 1:
+        optimizer.update(loss)
+        if step % 500 == 0 or step == optimizer.steps - 1:
             print(f"audio VAE {step}: loss {loss.item():.4f}, L1 {difference.abs().mean().item():.4f}", flush=True)
     vae.eval()
     _round_to_bf16(vae)
@@ -112,21 +135,21 @@ def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, batch
     vae.latents_std.copy_(packed.std(dim=(0, 1)))
 
 
-def train_vocoder(modules: Modules, steps: int, device: torch.device, *, batch: int = 48) -> None:
+def train_vocoder(modules: Modules, steps: int, device: torch.device, *, seconds: float | None = None, batch: int = 48) -> None:
     """Spectral losses at four resolutions: what a tone sounds like, not where its phase begins, which a mel spectrogram cannot say."""
     vocoder = modules.vocoder.to(device).train()
-    optimizer, schedule = _adam(vocoder.parameters(), 1e-3, steps)
+    optimizer = _Optimizer(vocoder, rate=2e-3, steps=steps)
     generator = torch.Generator().manual_seed(3)
     rate = int(vocoder.config.output_sampling_rate)
-    for step in _counted(steps, "vocoder"):
+    for step in _counted(optimizer, "vocoder", seconds):
         scenes = _training_scenes(batch, generator).to(device)
         mel = latents.log_mel(clips.render_sound(scenes, seconds=SECONDS, sample_rate=latents.SAMPLE_RATE))
         expected = clips.render_sound(scenes, seconds=SECONDS, sample_rate=rate)
         found = vocoder(mel)
         shared = min(found.shape[-1], expected.shape[-1])
         loss = torch.stack([_spectral_loss(found[..., :shared], expected[..., :shared], size) for size in (256, 512, 1024, 2048)]).mean()
-        _update(loss, vocoder, optimizer, schedule)
-        if step % 500 == 0 or step == steps - 1:
+        optimizer.update(loss)
+        if step % 500 == 0 or step == optimizer.steps - 1:
             print(f"vocoder {step}: loss {loss.item():.4f}", flush=True)
     vocoder.eval()
     _round_to_bf16(vocoder)
@@ -143,7 +166,13 @@ class _Bucket:
 
 
 def train_denoiser(
-    modules: Modules, steps: int, device: torch.device, *, batch: int = 384, clips_per_bucket: tuple[int, ...] = (65536, 8192, 8192, 8192)
+    modules: Modules,
+    steps: int,
+    device: torch.device,
+    *,
+    seconds: float | None = None,
+    batch: int = 512,
+    clips_per_bucket: tuple[int, ...] = (65536, 6144, 6144, 6144),
 ) -> None:
     """Flow matching on both streams as the objective of training has it: independent sigmas, first frames and sound given at times,
     captions left out at times, video alone at times. The average of the weights is kept."""
@@ -162,23 +191,23 @@ def train_denoiser(
     for block in modules.transformer.transformer_blocks:
         block.compile(dynamic=False)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
-    optimizer, schedule = _adam(model.parameters(), 1.5e-3, steps, weight_decay=0.01)
+    optimizer = _Optimizer(model, rate=1.5e-3, steps=steps, weight_decay=0.01)
     encoder = TextEncoder(train_tokenizer(), modules.text_encoder, "", 128)
     cpu = torch.Generator().manual_seed(5)
     noise = torch.Generator(device).manual_seed(5)
     sampler = ShiftedLogitNormal()
     recent: list[Tensor] = []
-    for step in _counted(steps, "denoiser"):
+    for step in _counted(optimizer, "denoiser", seconds):
         bucket = buckets[0] if step % 5 else buckets[1 + step // 5 % 3]
         video_alone = step % 16 == 7
         chosen = torch.randint(len(bucket.captions), (batch,), generator=cpu)
         text = _embed(_draw_captions(bucket, chosen, cpu), encoder, modules, device)
         index = chosen.to(device)
         loss = _denoising_loss(modules, bucket, index, text, sampler, cpu, noise, video_alone=video_alone)
-        _update(loss, model, optimizer, schedule)
+        optimizer.update(loss)
         average.update_parameters(model)
         recent.append(loss.detach())
-        if step % 250 == 0 or step == steps - 1:
+        if step % 250 == 0 or step == optimizer.steps - 1:
             print(f"denoiser {step}: loss {torch.stack(recent).mean().item():.4f}", flush=True)
             recent.clear()
     model.load_state_dict(average.module.state_dict())
@@ -282,31 +311,48 @@ def _encode_bucket(modules: Modules, size: tuple[int, int, int], count: int, dev
 
 
 def _training_scenes(count: int, generator: torch.Generator, *, varied: float = 0.3) -> clips.Scenes:
-    """Scenes with one or three shapes: `varied` of the time anything, else what captions can say."""
+    """Sounds to learn from: `varied` of the time any pitch, else what captions can say."""
     if float(torch.rand((), generator=generator)) < varied:
         return clips.varied_scenes(count, generator)
     return clips.scenes_of(clips.random_words(count, generator), generator)
 
 
 def _training_pixels(
-    count: int, generator: torch.Generator, device: torch.device, *, width: int, height: int, frames: int, varied: float = 0.3
+    count: int,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    width: int,
+    height: int,
+    frames: int,
+    varied: float = 0.1,
+    crowded: float = 0.4,
 ) -> Tensor:
-    """[count, 3, F, H, W]: both kinds of scenes in every batch, so that no step sees only one."""
+    """[count, 3, F, H, W]: captioned clips, the same with two more shapes in them (more edges to learn from), and some of anything."""
     odd = round(count * varied)
-    parts = [clips.scenes_of(clips.random_words(count - odd, generator), generator)]
+    full = round(count * crowded) if varied else 0
+    words = clips.random_words(count - odd + 2 * full, generator)
+    alone = count - odd - full
+    parts = [clips.scenes_of(words[:alone], generator)]
+    if full:
+        parts.append(
+            clips.crowd(
+                [clips.scenes_of(words[alone + start : alone + start + full], generator) for start in (0, full, 2 * full)], generator
+            )
+        )
     if odd:
         parts.append(clips.varied_scenes(odd, generator))
     return torch.cat([clips.render_video(part.to(device), width=width, height=height, frames=frames, fps=FPS) for part in parts])
 
 
 def _spectral_loss(found: Tensor, expected: Tensor, size: int) -> Tensor:
+    """Relative error of the magnitudes plus that of their logarithms, floored where a tone is some 50 dB down: silence teaches nothing."""
     window = torch.hann_window(size, device=found.device)
-    shapes = [
-        torch.stft(sound.float().flatten(0, 1), size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
-        for sound in (found, expected)
-    ]
-    linear = (shapes[0] - shapes[1]).abs().sum() / shapes[1].sum()
-    return linear + 0.3 * (shapes[0].log() - shapes[1].log()).abs().mean()
+    heard, wanted = (
+        torch.stft(sound.float().flatten(0, 1), size, size // 4, window=window, return_complex=True).abs() for sound in (found, expected)
+    )
+    floor = size * 2e-4
+    return (heard - wanted).abs().sum() / wanted.sum() + ((heard + floor).log() - (wanted + floor).log()).abs().mean()
 
 
 def make_padding_deterministic(module: nn.Module) -> None:
@@ -322,21 +368,43 @@ def _reflect(tensor: Tensor, dim: int) -> Tensor:
     return torch.cat([tensor.narrow(dim, 1, 1), tensor, tensor.narrow(dim, size - 2, 1)], dim=dim)
 
 
-def _adam(
-    parameters: Iterator[nn.Parameter], rate: float, steps: int, *, weight_decay: float = 0.0
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW, with 3 % of warm-up and a cosine to zero."""
-    kept = list(parameters)
-    optimizer = torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=kept[0].is_cuda)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.03, cycle_momentum=False)
+class _Optimizer:
+    """AdamW, or Muon for every weight of two or more axes (a convolution's is seen as outputs x the rest) with AdamW for the others.
 
+    The rate warms up over 100 steps and follows a cosine to zero. Source of Muon: arXiv 2502.16982, update scaled to AdamW's.
+    """
 
-def _update(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
+    def __init__(self, module: nn.Module, *, rate: float, steps: int, muon: bool = False, weight_decay: float = 0.0) -> None:
+        self.parameters, self.steps, self.step_index = list(module.parameters()), steps, 0
+        matrices = [parameter for parameter in self.parameters if muon and parameter.ndim > 1]
+        self._views = [(parameter, nn.Parameter(parameter.data.reshape(parameter.shape[0], -1))) for parameter in matrices]
+        others = [parameter for parameter in self.parameters if not (muon and parameter.ndim > 1)]
+        fused = self.parameters[0].is_cuda
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused)
+        ]
+        if matrices:
+            views = [view for _, view in self._views]
+            self._optimizers.append(torch.optim.Muon(views, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        self._rate = rate
+
+    def update(self, loss: Tensor) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for parameter, view in self._views:
+            view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
+        progress = min(1.0, max(0, self.step_index - 100) / max(1, self.steps - 100))
+        rate = self._rate * min(1.0, (self.step_index + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        with torch.no_grad():
+            for parameter, view in self._views:
+                parameter.copy_(view.view(parameter.shape))  # the layout in memory may differ, so a view would not share it
+        self.step_index += 1
 
 
 def _autocast(device: torch.device) -> torch.autocast:
@@ -350,22 +418,30 @@ def _round_to_bf16(module: nn.Module) -> None:
         parameter.data.copy_(parameter.data.bfloat16().float())
 
 
-def _counted(steps: int, name: str) -> Iterator[int]:
-    started = time.perf_counter()
-    for step in range(steps):
+def _counted(optimizer: _Optimizer, name: str, seconds: float | None) -> Iterator[int]:
+    """The steps of a stage. With `seconds`, the first hundred are timed and the total is set to what fits, in hundreds: a run with
+    that number given computes the same, since the rate only warms up until then."""
+    step, started = 0, time.perf_counter()
+    while step < optimizer.steps:
         yield step
-        if step == 50:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            started, first = time.perf_counter(), step
-        if step == 150:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds = (time.perf_counter() - started) / (step - first)
-            print(f"{name}: {seconds * 1000:.1f} ms a step, {seconds * steps:.0f} s in all", flush=True)
+        step += 1
+        if step in (50, 100):
+            _wait()
+            now = time.perf_counter()
+            if step == 100:
+                each = (now - started) / 50
+                if seconds is not None:
+                    optimizer.steps = max(200, int(seconds / each) // 100 * 100)
+                print(f"{name}: {each * 1000:.1f} ms a step, {optimizer.steps} steps, {each * optimizer.steps:.0f} s", flush=True)
+            started = now
 
 
-_STAGES: dict[str, tuple[tuple[str, ...], Callable[..., None]]] = {
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+_STAGES: dict[str, tuple[tuple[str, ...], Callable[..., object]]] = {
     "video_vae": (("video_vae",), train_video_vae),
     "audio_vae": (("audio_vae",), train_audio_vae),
     "vocoder": (("vocoder",), train_vocoder),
@@ -394,6 +470,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the stages' files and the joined model go")
     parser.add_argument("--stage", choices=[*_STAGES, "assemble", "all"], default="all")
     parser.add_argument("--steps", type=int, help="instead of the stage's own number, to try something")
+    parser.add_argument("--seconds", type=float, help="set the number of steps to what fits in this time, and print it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -410,7 +487,7 @@ def main() -> None:
                 _load(modules, (earlier,), arguments.out / f"{earlier}.safetensors")
         started = time.perf_counter()
         names, train = _STAGES[stage]
-        train(modules, arguments.steps or getattr(Steps(), stage), device)
+        train(modules, arguments.steps or getattr(Steps(), stage), device, seconds=arguments.seconds)
         _save(modules, names, arguments.out / f"{stage}.safetensors")
         print(f"{stage}: {time.perf_counter() - started:.0f} s", flush=True)
     if arguments.stage in ("all", "assemble"):
