@@ -155,6 +155,8 @@ class Ltx2App(App[str]):
 
     def action_look(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+        if relook := getattr(self.screen, "relook", None):
+            self.call_after_refresh(relook)
 
     def action_leave(self) -> None:
         """ctrl+c: what q does on a run, and leaving everywhere else."""

@@ -48,7 +48,7 @@ def status(state: RunState, view: View) -> str:
 def place(state: RunState, view: View) -> str:
     """Where the run is and for how long, for the right end of the first line."""
     where = "in this process" if view.here else f"process {state.pid}" if view.alive and state.pid else "not running"
-    seconds = state.session_seconds if state.ended else state.last_at - state.session_started_at
+    seconds = state.session_seconds or state.last_at - state.session_started_at
     return f"{where} · {words.clock(seconds)}" if state.session_started_at else where
 
 
@@ -67,7 +67,9 @@ def phase_line(state: RunState, view: View, *, width: int) -> Text:
         parts.append(words.pace(state.seconds_per_step))
     if state.seconds_left is not None and not view.paused and view.alive:
         parts.append(f"{words.duration(state.seconds_left)} left")
-    if state.item:
+    if state.lora and state.ended == "finished":
+        parts.append(f"LoRA in {state.lora}")
+    if state.item and state.ended is None:
         parts.append(state.item)
     elif state.phase not in ("train", None) and state.step and state.ended is None:
         parts.append(f"at step {state.step:,} of {state.total_steps:,}")
@@ -100,15 +102,15 @@ def numbers_line(state: RunState, *, width: int) -> Text:
     return _joined(Text("  ", no_wrap=True), parts, width, first="")
 
 
-def legend(state: RunState, *, log_scale: bool) -> str:
+def legend(state: RunState, *, log_scale: bool, width: int) -> str:
     """What the chart's marks mean, as far as they are drawn."""
-    parts = ["─ smoothed", ": each step"] if len(state.losses) else []
+    parts = (["log"] if log_scale else []) + (["─ smoothed", ": each step"] if len(state.losses) else [])
     if any(point.step for point in state.held_out):
         parts.append("◆ held out")
     if state.base_loss is not None:
         parts.append("╌ base")
-    if log_scale:
-        parts.append("log")
+    while len(parts) > 1 and len(" · ".join(parts)) > width:
+        parts.pop()
     return " · ".join(parts)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.text import Text
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -220,25 +221,38 @@ class DatasetScreen(Page):
 
     @on(DataTable.RowHighlighted)
     def _choose(self, event: DataTable.RowHighlighted) -> None:
-        if not 0 <= event.cursor_row < len(self.rows):
+        self._show_clip(event.cursor_row)
+
+    def _show_clip(self, index: int) -> None:
+        if not 0 <= index < len(self.rows):
             return
-        row = self.rows[event.cursor_row]
+        row = self.rows[index]
         clip = row.clip
         self.query_one("#clip").border_title = clip.path.name
         self.query_one(Thumbnail).show(clip.path if clip.width else None)
-        from rich.text import Text
-
         text = Text()
+        caption = (clip.caption or "").strip()
+        grave = [problem for problem in row.problems if problem.level != "info"]
+        for problem in grave:
+            text.append(self._said(problem))
+        text.append(f"{caption}\n" if caption else "")
         for problem in row.problems:
-            colour = self.app.theme_variables[{"error": "error", "warning": "warning", "info": "text-quiet"}[problem.level]]
-            text.append(f"{MARKS[problem.level]} {problem.text} {problem.fix}".rstrip() + "\n", colour)
-        text.append((clip.caption or "").strip())
+            if problem.level == "info":
+                text.append(self._said(problem))
         self.query_one("#clip-text", Static).update(text)
+
+    def _said(self, problem: Problem) -> Text:
+        colour = self.app.theme_variables[{"error": "error", "warning": "warning", "info": "text-quiet"}[problem.level]]
+        return Text(f"{MARKS[problem.level]} {problem.text} {problem.fix}".rstrip() + "\n", style=colour)
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         line = self.query_one("#scan-line", Static)
         line.update(text)
         line.set_class(wrong, "-wrong")
+
+    def relook(self) -> None:
+        """Colours are in the text: draw it again in the new look."""
+        self._show_clip(self.query_one(DataTable).cursor_row)
 
     # -- keys
 
@@ -300,7 +314,7 @@ def _cells(row: Row, folder: Path) -> dict[str, str]:
         "frames": str(clip.frames) if read else "–",
         "fps": f"{clip.fps:.4g}" if read else "–",
         "length": f"{clip.seconds:.1f} s" if read else "–",
-        "sound": f"{clip.audio.sample_rate / 1000:g} kHz" if clip.audio else "none",
+        "sound": f"{clip.audio.sample_rate / 1000:g} kHz" if clip.audio else "none" if read else "–",
         "bucket": row.bucket or (f"✕ {worst.code.replace('_', ' ')}" if worst else "✕ left out"),
         "notes": f"{MARKS[worst.level]} {worst.code.replace('_', ' ')}" if worst and row.bucket else "",
     }

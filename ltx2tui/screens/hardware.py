@@ -67,6 +67,10 @@ class HardwareScreen(Page):
             table.add_row(section.title, text)
         self.query_one("#machine", Static).update(table)
 
+    def relook(self) -> None:
+        """Colours are in the table: draw it again in the new look."""
+        self.probe()
+
     def action_look(self) -> None:
         self.probe()
 

@@ -145,6 +145,10 @@ class ReviewScreen(Step):
             return None
         return True
 
+    def relook(self) -> None:
+        """Colours are in the table: draw it again in the new look."""
+        self.check()
+
     def action_name(self) -> None:
         self.query_one("#run-name", Input).focus()
 

@@ -223,7 +223,8 @@ class RunScreen(Screen[None]):
         self.query_one("#vram").display = bool(len(state.vram)) or not memory
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
         self._show_sample()
-        self.query_one("#loss").border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale)
+        loss = self.query_one("#loss")
+        loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
         self.refresh_bindings()
 
     def _show_sample(self) -> None:

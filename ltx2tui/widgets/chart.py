@@ -101,7 +101,7 @@ class LossChart(Widget):
         others = [point.loss for point in self.held_out] + ([] if self.base is None else [self.base])
         every = np.concatenate([losses, np.array(others, dtype=np.float32)])
         if not np.isfinite(every).any():
-            return _message(width, height, "No loss yet: it is drawn from the first step on." if not len(losses) else "No finite loss yet.")
+            return _message(width, height, "The loss appears here with the first step." if not len(losses) else "No finite loss yet.")
         self._span = span = envelope.span_of(every, self._span, log=self.log_scale)
         last_step = max([len(losses), *(point.step for point in self.held_out)])
         shift = envelope.column_shift(last_step, plot_width * 2)

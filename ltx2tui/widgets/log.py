@@ -43,15 +43,20 @@ class RunLog(RichLog):
 
     def on_resize(self, event: Resize) -> None:  # the base class's own handler runs after this one
         if self.size.width != self._laid_out_for:
-            self._laid_out_for = self.size.width
-            self.clear()
-            self._write(self._log)
-            for line in self._conclusion:
-                self.write(Text(line, style="bold"))
+            self._lay_out()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._laid_out_for = 0  # a new theme: colours are in the lines
+        if self._laid_out_for:
+            self.call_after_refresh(self._lay_out)  # a new theme: colours are in the lines
+
+    def _lay_out(self) -> None:
+        """Write everything again, for this width and theme."""
+        self._laid_out_for = self.size.width
+        self.clear()
+        self._write(self._log)
+        for line in self._conclusion:
+            self.write(Text(line, style="bold"))
 
     def _write(self, log: tuple[LogLine, ...]) -> None:
         for line in log:

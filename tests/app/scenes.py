@@ -136,7 +136,7 @@ def _sampling() -> Script:
 
 
 def _finished() -> Script:
-    script = training_script(steps=400).add(events.LoraExported(step=400, path="lora/red-kite.safetensors"))
+    script = training_script(steps=400, total=400).add(events.LoraExported(step=400, path="lora/red-kite.safetensors"))
     return script.add(events.RunFinished(step=400, stopped=False, seconds=207.0))
 
 
@@ -198,7 +198,7 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
     make, sign = pages[name]
     if name == "welcome_runs":
         write_run(root, "red-kite", training_script(steps=200))
-        write_run(root, "old-style", training_script(steps=300).add(events.RunFinished(step=300, stopped=False, seconds=900)))
+        write_run(root, "old-style", training_script(steps=300, total=300).add(events.RunFinished(step=300, stopped=False, seconds=900)))
     if name in ("dataset", "review"):
         write_dataset(Path("clips"), flat=flat)
     app = SceneApp(root=root, machine=gpu_machine() if name == "hardware_gpu" else CPU_ONLY, first=make())

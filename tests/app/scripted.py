@@ -117,11 +117,11 @@ class Script:
         return self.add(events.Notice(code="scripted", level=level, text=text, fix=fix))
 
 
-def training_script(*, gpu: bool = True, steps: int = 412) -> Script:
+def training_script(*, gpu: bool = True, steps: int = 412, total: int = 2000) -> Script:
     """A run in the middle of its training, with everything in it once."""
-    script = Script(gpu=gpu).started().said("info", "Attention: torch SDPA, matmul in bfloat16, not compiled.")
+    script = Script(gpu=gpu).started(total).said("info", "Attention: torch SDPA, matmul in bfloat16, not compiled.")
     script.said("warning", "video.num_frames = 61: LTX-2 takes 8n + 1 frames; 57 are used.", "Write 57 or 65.")
-    script.cached("cache_video", 12, "clips").cached("cache_text", 12, "captions").held_out(0, 0.31).sample(0).train()
+    script.cached("cache_video", 12, "clips").cached("cache_text", 12, "captions").held_out(0, 0.31).sample(0).train(total)
     for start in range(1, steps + 1, 100):
         last = min(start + 99, steps)
         script.steps(start, last)
