@@ -85,6 +85,13 @@ class CachePass:
             clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in clips), texts=texts
         )
 
+    def names(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> set[str]:
+        """The names of all entries that `run` would read, whether they exist or not. Reads the clips, loads no encoder."""
+        digests = Digests(self.store.root / "digests.json")
+        clips = self._name(samples, digests, audio=audio)
+        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        return {clip.video for clip in clips} | {clip.audio for clip in clips if clip.audio} | set(texts.values())
+
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
         video_encoder = self.checkpoint.fingerprint("video_vae")
         audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
@@ -189,7 +196,7 @@ class CachePass:
         for done, (name, clip) in enumerate(missing.items(), start=1):
             self._check_stop()
             try:
-                self.store.save(kind, name, encode(clip), source=str(clip.sample.clip.path))
+                self.store.save(kind, name, encode(clip), source=clip.sample.clip.path.name)
             except DatasetError as error:
                 broken.add(name)
                 self._leave_out(clip.sample, error.text)

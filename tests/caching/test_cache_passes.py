@@ -11,8 +11,10 @@ import torch
 from engine_fixtures import FPS, FRAMES, HEIGHT, MakeConfig, write_clip
 
 from ltx2core.caching import passes
+from ltx2core.caching.manage import measure_cache, prune_cache, verify_cache
 from ltx2core.caching.passes import Cached, CachePass
 from ltx2core.caching.store import Store
+from ltx2core.caching.tensors import write_tensors
 from ltx2core.errors import DatasetError
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.components import load_audio_vae, load_video_vae
@@ -50,7 +52,9 @@ def _encoded(events: list[Event]) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, warm_cache: Path) -> Path:
+    """Three clips; tmp_path/cache holds what they need, by content, tmp_path/cold nothing."""
+    shutil.copytree(warm_cache, tmp_path / "cache")
     for seed in range(3):
         write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=seed < 2)
     return tmp_path / "clips"
@@ -59,12 +63,12 @@ def folder(tmp_path: Path) -> Path:
 def test_a_second_run_encodes_nothing_and_loads_no_encoder(
     folder: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    first, events = _cache(tmp_path / "cold", _samples(make_config, folder))
     assert len(_encoded(events)) == 3 + 2 + 4  # clips, sounds, captions and the empty one
     monkeypatch.setattr("ltx2core.models.components.load_video_vae", None)
     monkeypatch.setattr("ltx2core.models.components.load_audio_vae", None)
     monkeypatch.setattr("ltx2core.models.text.load_text_encoder", None)
-    second, events = _cache(tmp_path / "cache", _samples(make_config, folder))
+    second, events = _cache(tmp_path / "cold", _samples(make_config, folder))
     assert _encoded(events) == []
     assert [clip.video for clip in first.clips] == [clip.video for clip in second.clips]
 
@@ -119,16 +123,16 @@ def test_a_damaged_entry_is_made_again_with_a_notice(folder: Path, make_config: 
 
 def test_two_runs_may_fill_one_cache_at_the_same_time(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
     samples, results = _samples(make_config, folder), []
-    threads = [threading.Thread(target=lambda: results.append(_cache(tmp_path / "cache", samples)[0])) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(_cache(tmp_path / "cold", samples)[0])) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(results) == 2
-    store = Store(tmp_path / "cache")
+    store = Store(tmp_path / "cold")
     assert len(list(store.entries())) == 3 + 2 + 4
     assert all(store.load(kind, path.stem) is not None for kind, path in store.entries())
-    assert not list((tmp_path / "cache").rglob("*.tmp*"))
+    assert not list((tmp_path / "cold").rglob("*.tmp*"))
 
 
 def test_a_clip_that_breaks_between_scan_and_cache_is_left_out_by_name(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_a_clip_that_breaks_between_scan_and_cache_is_left_out_by_name(folder: P
     data = (folder / "clip1.mp4").read_bytes()
     (folder / "clip1.mp4").write_bytes(data[: len(data) // 3])
     (folder / "clip2.mp4").unlink()
-    cached, events = _cache(tmp_path / "cache", samples)
+    cached, events = _cache(tmp_path / "cold", samples)
     assert [clip.sample.clip.path.name for clip in cached.clips] == ["clip0.mp4"]
     told = " ".join(event.text for event in events if isinstance(event, Notice) and event.code == "clip_left_out")
     assert "clip1.mp4 is left out" in told
@@ -148,7 +152,7 @@ def test_no_clip_left_is_an_error_that_says_where_to_look(folder: Path, make_con
     for path in folder.glob("*.mp4"):
         path.write_bytes(b"")
     with pytest.raises(DatasetError, match="Not one clip"):
-        _cache(tmp_path / "cache", samples)
+        _cache(tmp_path / "cold", samples)
 
 
 def test_latents_are_normalised_bf16_and_decode_to_the_clip(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -169,11 +173,11 @@ def test_sound_that_ends_early_is_learned_only_as_far_as_it_goes(make_config: Ma
     make_clip("clips/short.mp4", width=64, height=64, frames=33, sound_seconds=0.6)
     make_clip("clips/whole.mp4", width=64, height=64, frames=33, sound_seconds=1.4)
     samples = _samples(make_config, tmp_path / "clips", video={"num_frames": 33})
-    cached, _ = _cache(tmp_path / "cache", samples)
+    cached, _ = _cache(tmp_path / "cold", samples)
     learned = []
     for clip in cached.clips:
         assert clip.audio is not None
-        entry = Store(tmp_path / "cache").load("audio", clip.audio)
+        entry = Store(tmp_path / "cold").load("audio", clip.audio)
         assert entry is not None
         assert entry["latents"].shape[1] == entry["learned"].shape[0] == 33  # 25 latents a second, as many as frames at 25 fps
         learned.append(int(entry["learned"].sum()))
@@ -202,7 +206,32 @@ def test_only_one_encoder_is_in_memory_at_a_time(
     monkeypatch.setattr("ltx2core.models.components.load_video_vae", watched(load_video_vae))
     monkeypatch.setattr("ltx2core.models.components.load_audio_vae", watched(load_audio_vae))
     monkeypatch.setattr(passes, "free_memory", lambda device: None)
-    _cache(tmp_path / "cache", _samples(make_config, folder))
+    _cache(tmp_path / "cold", _samples(make_config, folder))
     gc.collect()
     assert len(alive) == 2
     assert not [ref for ref in alive if ref() is not None]
+
+
+def test_the_cache_is_measured_verified_and_pruned_to_what_a_config_needs(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    store, samples = Store(tmp_path / "cache"), _samples(make_config, folder)
+    cached, _ = _cache(tmp_path / "cache", samples)
+    before = {size.kind: size.entries for size in measure_cache(store)}
+    assert before["video"] == 3
+    assert before["audio"] == 2
+    assert verify_cache(store) == []
+    damaged, poisoned = store.path("video", cached.clips[0].video), store.path("video", cached.clips[1].video)
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    write_tensors(poisoned, {"latents": torch.full((2, 2), float("nan"))})
+    assert set(verify_cache(store)) == {damaged, poisoned}
+    keep = CachePass(
+        store=store,
+        checkpoint=open_checkpoint(nano_checkpoint()),
+        text_encoder=nano_text_encoder(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        emit=lambda _: None,
+    ).names(samples[:1], audio=True)
+    removed, freed = prune_cache(store, keep=keep)
+    assert removed == sum(before.values()) - 4  # the clip, its sound, its caption and the empty one stay
+    assert freed > 0
+    assert {path.stem for _, path in store.entries()} == keep
