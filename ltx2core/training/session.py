@@ -38,6 +38,7 @@ class TrainingSession:
         self.failure: RunFailed | None = None
         self._loaded, self._root, self._resume = loaded, root, resume
         self._thread: threading.Thread | None = None
+        self._resumed_at = 0
 
     def start(self) -> None:
         """Run in a plain thread, not a daemon: a terminal that goes away does not take it along."""
@@ -90,7 +91,7 @@ class TrainingSession:
             step, stopped = self._train(journal)
         except Stopped as error:
             journal.emit(Notice(code="stopped", text=error.text))
-            journal.emit(RunFinished(step=0, stopped=True, seconds=time.monotonic() - begin))
+            journal.emit(RunFinished(step=self._resumed_at, stopped=True, seconds=time.monotonic() - begin))
             return "stopped"
         except Ltx2Error as error:
             return self._fail(journal, RunFailed(text=error.text, fix=error.fix, detail=traceback.format_exc()))
@@ -104,11 +105,12 @@ class TrainingSession:
         from ltx2core.training.checkpoint import latest_complete
 
         saved, _ = latest_complete(self.folder.checkpoints)
+        self._resumed_at = saved.step if saved is not None else 0
         journal.emit(
             RunStarted(
                 name=self.folder.name,
                 total_steps=self._loaded.config.max_train_steps,
-                resumed_at_step=saved.step if saved is not None else 0,
+                resumed_at_step=self._resumed_at,
                 pid=os.getpid(),
             )
         )
