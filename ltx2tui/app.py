@@ -18,7 +18,6 @@ from textual.message import Message
 from ltx2core.errors import Ltx2Error
 from ltx2tui.driver import HangupDriver
 from ltx2tui.theme import DARK, LIGHT
-from ltx2tui.training import Launch, LocalFeed, Training, engine_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from ltx2core.hardware.probe import Machine
     from ltx2tui.descriptors import Terminal
     from ltx2tui.draft import Draft
-    from ltx2tui.training import Feed, OpenSession
+    from ltx2tui.training import Feed, Launch, OpenSession, Training
 
 
 class Ltx2App(App[str]):
@@ -51,7 +50,7 @@ class Ltx2App(App[str]):
         root: Path,
         watch: Feed | None = None,
         launch: Launch | None = None,
-        open_session: OpenSession = engine_session,
+        open_session: OpenSession | None = None,
         terminal: Terminal | None = None,
         now: Callable[[], float] = time.time,
         nvml: Nvml | None = None,
@@ -110,7 +109,9 @@ class Ltx2App(App[str]):
 
     def begin(self, launch: Launch) -> None:
         """Start a run in a thread of this process and show it. What cannot even start is said in a dialog."""
-        training = Training(launch, self._open_session)
+        from ltx2tui.training import LocalFeed, Training, engine_session
+
+        training = Training(launch, self._open_session or engine_session)
         try:
             training.folder.create()
         except Ltx2Error as error:

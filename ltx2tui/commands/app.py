@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ltx2core.errors import Ltx2Error
 from ltx2tui.app import Ltx2App
 from ltx2tui.descriptors import DETACHED, Terminal, ignore_hang_up
-from ltx2tui.training import EXIT_CODES, engine_session
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +27,7 @@ class NoTerminalError(Ltx2Error):
     exit_code = 2
 
 
-def open_app(root: Path, *, watch: Feed | None = None, launch: Launch | None = None, open_session: OpenSession = engine_session) -> int:
+def open_app(root: Path, *, watch: Feed | None = None, launch: Launch | None = None, open_session: OpenSession | None = None) -> int:
     """Show the app; when it leaves while a run trains, see that run to its end. The exit code is the run's."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise NoTerminalError("The app needs a terminal.", fix="Use `ltx2tui train --config FILE --headless`, or `ltx2tui --help`.")
@@ -40,6 +39,8 @@ def open_app(root: Path, *, watch: Feed | None = None, launch: Launch | None = N
     training = app.training
     if training is None:
         return app.return_code or 0
+    from ltx2tui.training import EXIT_CODES
+
     if training.alive and result == DETACHED:
         _outlive_terminal(lambda *_: training.control.stop())
         training.join()

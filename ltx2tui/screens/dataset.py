@@ -78,6 +78,7 @@ class FolderSuggester(Suggester):
 class DatasetScreen(Page):
     """Scans in a worker; a row a clip, the chosen one with picture, caption and problems beside the table."""
 
+    CSS_PATH = "dataset.tcss"
     step = 1
     title_word = "Dataset"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class HardwareScreen(Page):
     """Probes in a worker and shows what was found."""
 
+    CSS_PATH = "hardware.tcss"
     step = 0
     title_word = "Hardware"
     BINDINGS: ClassVar[list[BindingType]] = [

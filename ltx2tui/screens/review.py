@@ -31,6 +31,7 @@ MARKS = {"info": "·", "warning": "!", "error": "✕"}
 class ReviewScreen(Step):
     """The whole config, what was noticed in it, and where the run writes."""
 
+    CSS_PATH = "review.tcss"
     step = 3
     title_word = "Review"
     AUTO_FOCUS = ""

@@ -40,6 +40,7 @@ NARROW = 100  # columns under which panels drop their extras
 class RunScreen(Screen[None]):
     """Watches one run and passes wishes on to it."""
 
+    CSS_PATH = "run.tcss"
     AUTO_FOCUS = ""  # letters are for the run; tab reaches the log
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "Leave", tooltip="Stop the run, or leave it training", id="run.leave"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class SettingsScreen(Page):
     """A form; the field that has the focus is explained under it."""
 
+    CSS_PATH = "settings.tcss"
     step = 2
     title_word = "Settings"
     BINDINGS: ClassVar[list[BindingType]] = [

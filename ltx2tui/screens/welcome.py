@@ -14,13 +14,13 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
 from ltx2tui import words
-from ltx2tui.summary import RunSummary, summaries
 from ltx2tui.widgets.head import Head
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from ltx2tui.app import Ltx2App
+    from ltx2tui.summary import RunSummary
 
 WHAT = """[b]Train a LoRA for LTX-2 from a folder of clips.[/b]
 A LoRA is a small file that teaches the video model one thing: a person, an object, a style, a way of moving."""
@@ -35,6 +35,7 @@ MARKS = {"training": "●", "finished": "✓", "stopped": "‖", "failed": "✕"
 class WelcomeScreen(Screen[None]):
     """Where to go from here."""
 
+    CSS_PATH = "welcome.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", tooltip="Set up a run in four pages", id="welcome.new"),
         Binding("d", "demo", "Demo", tooltip="Make clips, train and sample with the built-in model", id="welcome.demo"),
@@ -78,6 +79,8 @@ class WelcomeScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
     def look(self) -> None:
+        from ltx2tui.summary import summaries
+
         self.post_message(self.Found(summaries(self.ltx.root)))
 
     @on(Found)

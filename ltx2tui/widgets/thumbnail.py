@@ -65,6 +65,11 @@ class Thumbnail(Widget):
         self.refresh()
         self._decode()
 
+    def rest(self) -> None:
+        """Stop, on the first frame."""
+        self.playing, self._frame = False, 0
+        self.refresh()
+
     def toggle(self) -> None:
         """Play, round after round, or stop."""
         self._rounds_left = 0 if self.playing else 1_000_000

@@ -171,6 +171,8 @@ def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
             if not isinstance(screen, RunScreen) or screen.state.last_at != last:
                 return False
             picture = screen.query_one(Thumbnail)
+            if picture.playing:
+                picture.rest()
             return picture.path is None or picture.settled
 
         await until(pilot, shown)
