@@ -154,6 +154,20 @@ class Ltx2App(App[str]):
     def _end(self) -> None:
         self.exit_when_trained()
 
+    def home(self) -> None:
+        """Back to the welcome; out of the app when it was opened for one run."""
+        from ltx2tui.screens.welcome import WelcomeScreen
+
+        if not any(isinstance(screen, WelcomeScreen) for screen in self.screen_stack):
+            self.exit("left")
+            return
+        while not isinstance(self.screen, WelcomeScreen):
+            self.pop_screen()
+
+    async def action_quit(self) -> None:
+        """ctrl+q, which Textual binds: the same as leaving, so that a run is never dropped unasked."""
+        self.action_leave()
+
     def action_look(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
         if relook := getattr(self.screen, "relook", None):

@@ -87,7 +87,7 @@ class Help(ModalScreen[None]):
         table.add_column(style="dim")
         rows: dict[str, tuple[list[str], Binding]] = {}
         for _, binding in [*self._below._bindings, *self._below.app._bindings]:
-            if binding.description and not binding.system:
+            if binding.description and not binding.system and "copy_text" not in binding.action:
                 rows.setdefault(binding.id or binding.action, ([], binding))[0].append(self.app.get_key_display(binding))
         for keys, one in rows.values():
             table.add_row(" ".join(dict.fromkeys(keys)), one.description, one.tooltip)

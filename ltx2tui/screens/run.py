@@ -292,7 +292,7 @@ class RunScreen(Screen[None]):
     async def action_leave(self) -> None:
         """Leave at once where nothing is lost; ask where this process trains."""
         if not self.feed.here or not self.alive:
-            self.app.exit("left")
+            self.app.home()  # type: ignore[attr-defined]
             return
         leave = await self.app.push_screen_wait(Question("Leave the run?", lines.leaving(self.state), LEAVING))
         if leave == "stop":

@@ -46,8 +46,8 @@ class Screen:
     def type(self, keys: str) -> None:
         os.write(self.terminal, keys.encode())
 
-    def read(self, seconds: float = 0.05) -> bool:
-        """Draw what came; False when the other side is closed."""
+    def read(self, seconds: float = 0.05, *, draw: bool = True) -> bool:
+        """Take what came, and draw it; False when the other side is closed."""
         if not select.select([self.terminal], [], [], seconds)[0]:
             return True
         try:
@@ -58,6 +58,8 @@ class Screen:
             raise
         if not data:
             return False
+        if not draw:
+            return True
         self.raw += data
         # pyte 0.8 takes private CSI sequences such as kitty's `\x1b[>1u` for text
         for unknown in (b"\x1b[>25u", b"\x1b[<u", b"\x1b[?2026$p", b"\x1b[?2048$p", b"\x1b[?2026h", b"\x1b[?2026l"):
