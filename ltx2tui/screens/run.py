@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Leave = Literal["stop", "headless"]
 PANELS = ("loss", "video", "log", "memory")
-READ_SECONDS = 0.35  # three redraws a second at most: more costs training time (GIL) and bytes, and shows nothing more
+READ_SECONDS = 0.5  # two redraws a second: each takes the interpreter from the training thread, and more show nothing more
 NARROW = 100  # columns under which panels drop their extras
 
 
@@ -96,6 +96,8 @@ class RunScreen(Screen[None]):
         self.stopping = False
         self.conclusion: tuple[str, ...] = ()
         self._gone = threading.Event()
+        self._sample_shown = -1
+        self._applies = (False, False)  # whether keys for a live run, and for samples, are shown as usable
         self._shown_sample: int | None = None  # index of the one scrubbed to; None follows the newest
 
     def compose(self) -> ComposeResult:
@@ -162,9 +164,10 @@ class RunScreen(Screen[None]):
     @on(Arrived)
     def _take(self, message: Arrived) -> None:
         self.conclusion = message.conclusion
-        with self.app.batch_update():
-            self.alive = message.alive
-            self.state = message.state
+        # No batch_update: it ends with a repaint of the whole screen, and nothing is drawn before this handler returns anyway.
+        self.set_reactive(RunScreen.alive, message.alive)
+        self.set_reactive(RunScreen.state, message.state)
+        self._show()
 
     @on(Answered)
     def _answered(self, message: Answered) -> None:
@@ -188,14 +191,7 @@ class RunScreen(Screen[None]):
 
     # -- watchers: state to widgets
 
-    def watch_state(self) -> None:
-        self._show()
-
-    def watch_alive(self) -> None:
-        self._show()
-
     def watch_paused(self) -> None:
-        self.refresh_bindings()
         self._show()
 
     def _show(self) -> None:
@@ -209,9 +205,9 @@ class RunScreen(Screen[None]):
         for name in ("live", "bad", "done", "still"):
             self.set_class(name == mood, f"-{name}")
         self.query_one(Head).say(right=lines.place(state, view))
-        self.query_one("#phase", Static).update(lines.phase_line(state, view, width=width))
+        self.query_one("#phase", Static).update(lines.phase_line(state, view, width=width), layout=False)
         self.query_one(Bar).show(*state.progress)
-        self.query_one("#numbers", Static).update(lines.numbers_line(state, width=width))
+        self.query_one("#numbers", Static).update(lines.numbers_line(state, width=width), layout=False)
         self.query_one(LossChart).show(
             state.losses, state.smooth_losses, held_out=state.held_out, base=state.base_loss, total_steps=state.total_steps
         )
@@ -226,20 +222,25 @@ class RunScreen(Screen[None]):
         self._show_sample()
         loss = self.query_one("#loss")
         loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
-        self.refresh_bindings()
+        applies = self.alive and state.ended is None, bool(state.samples)
+        if applies != self._applies:  # the footer is made anew each time: half of what a redraw costs
+            self._applies = applies
+            self.refresh_bindings()
 
     def _show_sample(self) -> None:
         samples = self.state.samples
         video = self.query_one("#video")
         if not samples:
             self.query_one(Thumbnail).show(None)
-            self.query_one("#prompt", Static).update("")
+            self.query_one("#prompt", Static).update("", layout=False)
             video.border_title, video.border_subtitle = "2 Validation", ""
             return
         index = len(samples) - 1 if self._shown_sample is None else min(self._shown_sample, len(samples) - 1)
         sample = samples[index]
         self.query_one(Thumbnail).show(self.feed.folder.path / sample.path)
-        self.query_one("#prompt", Static).update(sample.prompt)
+        if index != self._sample_shown:
+            self._sample_shown = index
+            self.query_one("#prompt", Static).update(sample.prompt, layout=False)
         video.border_title = f"2 Validation · step {sample.step:,}"
         video.border_subtitle = f"‹ {index + 1} of {len(samples)} ›" if len(samples) > 1 else ""
 

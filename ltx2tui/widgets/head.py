@@ -24,9 +24,10 @@ class Head(Widget):
 
     def say(self, *, title: str | None = None, right: str | None = None) -> None:
         """Change what it says."""
-        self._title = self._title if title is None else title
-        self._right = self._right if right is None else right
-        self.refresh()
+        said = self._title if title is None else title, self._right if right is None else right
+        if said != (self._title, self._right):
+            self._title, self._right = said
+            self.refresh()
 
     def render(self) -> Text:
         app, here, quiet = (self.get_component_rich_style(f"head--{name}", partial=True) for name in ("app", "here", "quiet"))
