@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ltx2core.models import latents
 from ltx2core.models.forward import correct_cross_timesteps, predict_velocity
@@ -28,7 +29,7 @@ from ltx2core.models.text import TextEmbedding, TextEncoder, encoder_states, tok
 from ltx2core.training.sigma import ShiftedLogitNormal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ltx2core.models.nano.architecture import Modules
 
@@ -41,10 +42,10 @@ SIZES = ((128, 128, 17), (160, 96, 17), (96, 160, 17), (128, 128, 25))  # width,
 class Steps:
     """Optimizer steps of each stage. These made the shipped weights."""
 
-    video_vae: int = 6000
-    audio_vae: int = 3000
-    vocoder: int = 3000
-    denoiser: int = 6000
+    video_vae: int = 3400
+    audio_vae: int = 1800
+    vocoder: int = 2500
+    denoiser: int = 4000
 
 
 def train_video_vae(
@@ -54,22 +55,16 @@ def train_video_vae(
     *,
     seconds: float | None = None,
     batch: int = 40,
-    rate: float = 2e-3,
-    muon: bool = True,
-    fast: bool = True,
-) -> float:
-    """Reconstruction, L1 + 4 MSE in -1..1, of latents held near unit size and blurred by a little noise. Returns the last error in dB.
-
-    fast: compile the two halves for the commonest size.
-    """
+    rate: float = 3e-3,
+) -> None:
+    """Reconstruction, L1 + 4 MSE in -1..1, of latents held near unit size and blurred by a little noise."""
     vae = modules.video_vae.to(device, memory_format=torch.channels_last_3d).train()
     make_padding_deterministic(vae)
-    optimizer = _Optimizer(vae, rate=rate, steps=steps, muon=muon)
+    optimizer = _Optimizer(vae, rate=rate, steps=steps, muon=True)
     generator = torch.Generator().manual_seed(1)
     noise = torch.Generator(device).manual_seed(1)
-    encode, decode = (torch.compile(vae.encoder), torch.compile(vae.decoder)) if fast else (vae.encoder, vae.decoder)
+    encode, decode = torch.compile(vae.encoder), torch.compile(vae.decoder)
     recent: list[Tensor] = []
-    decibels = 0.0
     for step in _counted(optimizer, "video VAE", seconds):
         main = step % 8 != 7
         width, height, frames = SIZES[0] if main else SIZES[1 + step // 8 % 3]
@@ -94,13 +89,11 @@ def train_video_vae(
     parts = [_training_pixels(batch, generator, device, width=128, height=128, frames=17, varied=0.0) for _ in range(12)]
     with torch.no_grad(), _autocast(device):
         modes = torch.cat([vae.encode(part).latent_dist.mode().float() for part in parts])
-        worlds = torch.stack(
-            [(vae.decode(vae.encode(part).latent_dist.mode()).sample.float().clamp(-1, 1) - part).square().mean() for part in parts]
-        )
-    print(f"video VAE, captioned clips: {-10 * math.log10(worlds.mean().item() / 4):.2f} dB", flush=True)
+        decoded = [vae.decode(mode).sample.float().clamp(-1, 1) for mode in torch.split(modes, [len(part) for part in parts])]
+        errors = [(found - part).square().mean() for found, part in zip(decoded, parts, strict=True)]
+    print(f"video VAE, captioned clips: {-10 * math.log10(torch.stack(errors).mean().item() / 4):.2f} dB", flush=True)
     vae.latents_mean.copy_(modes.mean(dim=(0, 2, 3, 4)))
     vae.latents_std.copy_(modes.std(dim=(0, 2, 3, 4)))
-    return decibels
 
 
 def train_audio_vae(modules: Modules, steps: int, device: torch.device, *, seconds: float | None = None, batch: int = 128) -> None:
@@ -171,45 +164,53 @@ def train_denoiser(
     device: torch.device,
     *,
     seconds: float | None = None,
-    batch: int = 512,
-    clips_per_bucket: tuple[int, ...] = (65536, 6144, 6144, 6144),
+    batch: int = 128,
+    draws: int = 4,
+    buckets: Sequence[_Bucket] | None = None,
+    after: Callable[[int, nn.Module], None] | None = None,
 ) -> None:
     """Flow matching on both streams as the objective of training has it: independent sigmas, first frames and sound given at times,
-    captions left out at times, video alone at times. The average of the weights is kept."""
-    started = time.perf_counter()
-    buckets = [
-        _encode_bucket(modules, size, count, device, seed=40 + index)
-        for index, (size, count) in enumerate(zip(SIZES, clips_per_bucket, strict=True))
-    ]
-    print(f"encoded {sum(clips_per_bucket)} clips in {time.perf_counter() - started:.0f} s", flush=True)
-    model = (
-        nn.ModuleDict({"transformer": modules.transformer, "connectors": modules.connectors, "text_encoder": modules.text_encoder})
-        .to(device)
-        .train()
-    )
+    captions left out at times, video alone at times. The average of the weights is kept.
+
+    batch: clips a step, each at `draws` noise levels, so that its caption is embedded once. buckets: encoded clips, made here if None.
+    after(step, averaged model): called every 250 steps.
+    """
+    if buckets is None:
+        counts = [65536 if size == SIZES[0] else 6144 for size in SIZES]
+        buckets = [
+            _encode_bucket(modules, size, count, device, seed=seed)
+            for seed, (size, count) in enumerate(zip(SIZES, counts, strict=True), 40)
+        ]
+    model = nn.ModuleDict({"transformer": modules.transformer, "connectors": modules.connectors, "text_encoder": modules.text_encoder})
+    model.to(device).train()
     correct_cross_timesteps(modules.transformer)
     for block in modules.transformer.transformer_blocks:
         block.compile(dynamic=False)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
-    optimizer = _Optimizer(model, rate=1.5e-3, steps=steps, weight_decay=0.01)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # type: ignore[no-untyped-call]
+    optimizer = _Optimizer(model, rate=2e-3, steps=steps, muon=True, weight_decay=0.01)
     encoder = TextEncoder(train_tokenizer(), modules.text_encoder, "", 128)
-    cpu = torch.Generator().manual_seed(5)
-    noise = torch.Generator(device).manual_seed(5)
+    cpu, noise = torch.Generator().manual_seed(5), torch.Generator(device).manual_seed(5)
     sampler = ShiftedLogitNormal()
     recent: list[Tensor] = []
     for step in _counted(optimizer, "denoiser", seconds):
-        bucket = buckets[0] if step % 5 else buckets[1 + step // 5 % 3]
+        others = len(buckets) - 1
+        bucket = buckets[0] if step % 5 or not others else buckets[1 + step // 5 % others]
         video_alone = step % 16 == 7
         chosen = torch.randint(len(bucket.captions), (batch,), generator=cpu)
         text = _embed(_draw_captions(bucket, chosen, cpu), encoder, modules, device)
-        index = chosen.to(device)
-        loss = _denoising_loss(modules, bucket, index, text, sampler, cpu, noise, video_alone=video_alone)
-        optimizer.update(loss)
+        text = TextEmbedding(text.video.repeat(draws, 1, 1), text.audio.repeat(draws, 1, 1))
+        # One compiled shape: a rare one is not worth its compilation.
+        with torch.compiler.set_stance("default" if bucket is buckets[0] and not video_alone else "force_eager"):
+            index = chosen.repeat(draws).to(device)
+            loss = _denoising_loss(modules, bucket, index, text, sampler, cpu, noise, video_alone=video_alone)
+            optimizer.update(loss)
         average.update_parameters(model)
         recent.append(loss.detach())
-        if step % 250 == 0 or step == optimizer.steps - 1:
-            print(f"denoiser {step}: loss {torch.stack(recent).mean().item():.4f}", flush=True)
+        if step % 250 == 249 or step == optimizer.steps - 1:
+            print(f"denoiser {step + 1}: loss {torch.stack(recent).mean().item():.4f}", flush=True)
             recent.clear()
+            if after is not None:
+                after(step + 1, average.module)
     model.load_state_dict(average.module.state_dict())
     model.eval()
 
@@ -299,8 +300,9 @@ def _encode_bucket(modules: Modules, size: tuple[int, int, int], count: int, dev
     scenes = clips.scenes_of(words, generator)
     vae, audio_vae = modules.video_vae.to(device), modules.audio_vae.to(device)
     video, audio = [], []
-    for start in range(0, count, 128):
-        part = scenes[slice(start, start + 128)].to(device)
+    chunk = 128 if device.type == "cuda" else 8
+    for start in range(0, count, chunk):
+        part = scenes[slice(start, start + chunk)].to(device)
         with _autocast(device):
             encoded = latents.encode_video(vae, clips.render_video(part, width=width, height=height, frames=frames, fps=FPS))
         video.append(latents.pack_video(encoded).bfloat16())
@@ -369,20 +371,26 @@ def _reflect(tensor: Tensor, dim: int) -> Tensor:
 
 
 class _Optimizer:
-    """AdamW, or Muon for every weight of two or more axes (a convolution's is seen as outputs x the rest) with AdamW for the others.
+    """AdamW, or Muon for the weights of linear layers and convolutions (seen as outputs x the rest) with AdamW for the others.
 
     The rate warms up over 100 steps and follows a cosine to zero. Source of Muon: arXiv 2502.16982, update scaled to AdamW's.
     """
 
     def __init__(self, module: nn.Module, *, rate: float, steps: int, muon: bool = False, weight_decay: float = 0.0) -> None:
         self.parameters, self.steps, self.step_index = list(module.parameters()), steps, 0
-        matrices = [parameter for parameter in self.parameters if muon and parameter.ndim > 1]
-        self._views = [(parameter, nn.Parameter(parameter.data.reshape(parameter.shape[0], -1))) for parameter in matrices]
-        others = [parameter for parameter in self.parameters if not (muon and parameter.ndim > 1)]
-        fused = self.parameters[0].is_cuda
-        self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused)
+        matrices: list[nn.Parameter] = [
+            parameter
+            for child in module.modules()
+            if muon and isinstance(child, nn.Linear | nn.Conv3d)
+            for name, parameter in child.named_parameters(recurse=False)
+            if name == "weight"
         ]
+        self._views = [(matrix, nn.Parameter(matrix.data.reshape(matrix.shape[0], -1))) for matrix in matrices]
+        taken = {id(matrix) for matrix in matrices}
+        others = [parameter for parameter in self.parameters if id(parameter) not in taken]
+        fused = self.parameters[0].is_cuda
+        adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused)
+        self._optimizers: list[torch.optim.Optimizer] = [adam]
         if matrices:
             views = [view for _, view in self._views]
             self._optimizers.append(torch.optim.Muon(views, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
@@ -393,8 +401,8 @@ class _Optimizer:
             parameter.grad = None
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for parameter, view in self._views:
-            view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
+        for matrix, view in self._views:
+            view.grad = None if matrix.grad is None else matrix.grad.reshape(view.shape)
         progress = min(1.0, max(0, self.step_index - 100) / max(1, self.steps - 100))
         rate = self._rate * min(1.0, (self.step_index + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
         for optimizer in self._optimizers:
@@ -402,8 +410,8 @@ class _Optimizer:
                 group["lr"] = rate
             optimizer.step()
         with torch.no_grad():
-            for parameter, view in self._views:
-                parameter.copy_(view.view(parameter.shape))  # the layout in memory may differ, so a view would not share it
+            for matrix, view in self._views:
+                matrix.copy_(view.view(matrix.shape))  # the layout in memory may differ, so a view would not share it
         self.step_index += 1
 
 
