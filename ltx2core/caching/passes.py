@@ -62,6 +62,7 @@ class CachePass:
     dtype: torch.dtype
     emit: Callable[[Event], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
+    tiled: bool = False  # encode pictures larger than a tile in tiles
 
     def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
         """Cache all that the samples and prompts need. audio: whether sound is trained on.
@@ -107,7 +108,7 @@ class CachePass:
                 CachedClip(
                     sample=sample,
                     source=source,
-                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}"}),
+                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(sample)}"}),
                     audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
                     if audio and sample.clip.audio is not None
                     else None,
@@ -115,6 +116,12 @@ class CachePass:
                 )
             )
         return clips
+
+    def _tiles(self, sample: Sample) -> str:
+        """What tiling adds to a name: nothing for a clip that fits in one tile, whose latents are the same with and without."""
+        from ltx2core.models.latents import OVERLAP, TILE, is_tiled
+
+        return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=sample.bucket.width, height=sample.bucket.height) else ""
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
         encoder = f"{text_encoder_fingerprint(self.text_encoder)} {self.checkpoint.fingerprint('connectors')}"
@@ -137,7 +144,7 @@ class CachePass:
             sample = clip.sample
             frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-            return {"latents": encode_video(vae, pixels)[0].to(torch.bfloat16)}
+            return {"latents": encode_video(vae, pixels, tiled=self.tiled)[0].to(torch.bfloat16)}
 
         return self._encode_clips("video", missing, encode, phase="cache_video")
 

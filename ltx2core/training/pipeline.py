@@ -95,6 +95,7 @@ class Pipeline:
             dtype=dtype,
             emit=self.emit,
             should_stop=lambda: self.control.stop_requested,
+            tiled=config.vae_enable_tiling,
         ).run(samples, audio=audio, prompts=(prompt, config.validation_negative_prompt))
         return self._train(cached, checkpoint, prompt=prompt, audio=audio, device=device, dtype=dtype)
 

@@ -109,6 +109,7 @@ def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
         guidance=config.validation_guidance,
         seed=config.validation_seed,
         audio=audio,
+        tiled=config.vae_enable_tiling,
     )
 
 

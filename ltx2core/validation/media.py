@@ -41,6 +41,7 @@ class SampleSettings:
     guidance: float
     seed: int
     audio: bool
+    tiled: bool = False  # decode pictures larger than a tile in tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def write_sample(
             seed=settings.seed,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype)
+    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, tiled=settings.tiled)
     path = folder / "sample.mp4"
     write_video(path, media.frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
     for name, index in (("first", 0), ("middle", len(media.frames) // 2), ("last", -1)):
@@ -87,10 +88,10 @@ def write_sample(
     return path
 
 
-def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype) -> Media:
-    """The frames and the sound of normalised latents. One decoder is in memory at a time."""
+def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, tiled: bool = False) -> Media:
+    """The frames and the sound of normalised latents. tiled: pictures in tiles. One decoder is in memory at a time."""
     vae = load_video_vae(checkpoint, dtype=dtype, device=device)
-    pixels = decode_video(vae, latents.video)[0]
+    pixels = decode_video(vae, latents.video, tiled=tiled)[0]
     frames = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
     del vae
     free_memory(device)
