@@ -13,7 +13,7 @@ from ltx2core.config.keys import Keys, Later, key, later
 SEVERAL_SAMPLES = Later(name="several samples, sizes or prompt lists", instead="one video of validation_prompt is made each time")
 OTHER_SCHEDULES = Later(
     name="choosing when samples are made in another way",
-    instead="one is made of the untrained model and one every validation_step_interval",
+    instead="one is made every validation_step_interval",
 )
 FROM_DATASETS = Later(name="samples that start from dataset clips", instead="samples are made from the prompt alone")
 MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
@@ -76,9 +76,9 @@ class ValidationKeys(Keys):
     num_validation_images: int = later(1, SEVERAL_SAMPLES, "Samples each time", "How many videos are made of a prompt.")
     validation_epoch_interval: int | None = later(None, OTHER_SCHEDULES, "Sample every epoch", "Epochs between samples.", built=(0,))
     validation_on_startup: bool = key(
-        False, "Sample at start", "Make a sample before the first step, to compare with. Here that is always so."
+        False, "Sample at start", "Make a sample before the first step. Here that is always so, unless disable_benchmark says no."
     )
-    disable_benchmark: bool = later(False, OTHER_SCHEDULES, "No base sample", "Make no sample of the untrained model.")
+    disable_benchmark: bool = key(False, "No base sample", "Make no sample of the untrained model, which later ones are compared with.")
     validation_using_datasets: bool = later(False, FROM_DATASETS, "Sample from clips", "Start samples from pictures of a dataset.")
     eval_dataset_id: str | None = later(None, FROM_DATASETS, "Dataset for samples", "The dataset those pictures come from.")
     num_eval_images: int = later(4, FROM_DATASETS, "Pictures for samples", "How many pictures are taken from it.")

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Steps between each; 0 for never. keep: how many checkpoints stay on disk, 0 for all."""
+    """Steps between each; 0 for never. keep: how many checkpoints stay on disk, 0 for all. sample_base: also before the first step."""
 
     total_steps: int
     save_every: int
     keep: int
     sample_every: int
+    sample_base: bool
     measure_every: int
 
 
@@ -69,7 +70,7 @@ class Milestones:
         if start == 0:
             if self.schedule.measure_every:
                 self.measure(0)
-            if self.schedule.sample_every:
+            if self.schedule.sample_every and self.schedule.sample_base:
                 self.sample(0)
         else:
             self._base_loss = _base_loss(self.folder)

@@ -94,6 +94,7 @@ def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
         save_every=config.checkpoint_step_interval,
         keep=config.checkpoints_total_limit,
         sample_every=0 if config.validation_disable else config.validation_step_interval,
+        sample_base=not config.disable_benchmark,
         measure_every=config.eval_steps_interval,
     )
 

@@ -79,6 +79,12 @@ def test_a_run_goes_from_clips_to_a_lora_file_with_samples_on_the_way(make_confi
     assert not session.folder.control_socket.exists()
 
 
+def test_the_untrained_model_is_not_sampled_when_the_config_says_so(make_config: MakeConfig, open_run: OpenRun) -> None:
+    session = open_run(make_config(max_train_steps=2, validation_disable=False, validation_step_interval=2, disable_benchmark=True))
+    assert session.run() == "finished"
+    assert [event.step for event in events_of(session) if isinstance(event, SampleReady)] == [2]
+
+
 def test_a_stopped_and_resumed_run_ends_with_the_same_bytes_as_one_that_was_not(make_config: MakeConfig, open_run: OpenRun) -> None:
     loaded = make_config(
         max_train_steps=6, lr_scheduler="cosine", gradient_accumulation_steps=2, lora_dropout=0.1, caption_dropout_probability=0.3
