@@ -133,7 +133,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line: every command with its help and an example."""
     root = argparse.ArgumentParser(add_help=False)
     root.add_argument(
-        "--root", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="where runs/ and cache/ lie (default: $LTX2TUI_HOME or here)"
+        "--root",
+        type=Path,
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="where runs/ and cache/ lie (default: $LTX2TUI_HOME, else the config's output_dir, else here)",
     )
     top = argparse.ArgumentParser(
         prog="ltx2tui",
@@ -176,7 +180,9 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.module is None:
         chosen.group.print_help()
         return 2
-    chosen.root = getattr(chosen, "root", None) or Path(os.environ.get("LTX2TUI_HOME") or ".")
+    home = os.environ.get("LTX2TUI_HOME")
+    chosen.asked_root = getattr(chosen, "root", None) or (Path(home) if home else None)
+    chosen.root = chosen.asked_root or Path()
     try:
         code: int = _load(chosen.module).run(chosen)
     except Ltx2Error as error:

@@ -35,15 +35,14 @@ def demo_launch(root: Path, *, steps: int | None = None) -> Launch:
     return Launch(root=root, name=new_name("demo"), prepare=prepare, when_finished=verdict)
 
 
-def file_launch(root: Path, config: Path, *, name: str | None, resume: bool) -> Launch:
-    """A config file, as it is written."""
+def root_of(loaded: LoadedConfig | None, *, asked: Path | None) -> Path:
+    """Where runs/ and cache/ lie: what --root or LTX2TUI_HOME asked for, else the config's output_dir, else the current folder."""
+    return asked or (loaded.config.output_dir if loaded is not None else None) or Path()
 
-    def prepare() -> LoadedConfig:
-        from ltx2core.config.load import load_config
 
-        return load_config(config)
-
-    return Launch(root=root, name=name or new_name(_fit(config.stem)), prepare=prepare, resume=resume)
+def file_launch(root: Path, config: Path, loaded: LoadedConfig, *, name: str | None, resume: bool) -> Launch:
+    """A config file, as it was loaded."""
+    return Launch(root=root, name=name or new_name(_fit(config.stem)), prepare=lambda: loaded, resume=resume)
 
 
 def draft_launch(root: Path, draft: Draft, *, name: str) -> Launch:

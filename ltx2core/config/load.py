@@ -11,7 +11,7 @@ from ltx2core.config.adjust import adjust_config, not_built
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
 from ltx2core.config.keys import Keys, facts_of
-from ltx2core.config.paths import find, looks_like_file
+from ltx2core.config.paths import find, from_here, looks_like_file
 from ltx2core.config.reading import read_settings, unusable
 from ltx2core.config.train import TrainConfig
 from ltx2core.config.wording import key_names, line, nearest, reword, shown
@@ -163,7 +163,7 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         elif looks_like_file(text):
             problems.append(line(file, name, text, "there is no such file or folder", "name one that exists"))
     if config.output_dir is not None:
-        changes["output_dir"] = config.output_dir.absolute()
+        changes["output_dir"] = from_here(config.output_dir)
     return config.model_copy(update=changes)
 
 

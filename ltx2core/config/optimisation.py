@@ -22,7 +22,7 @@ class OptimisationKeys(Keys):
     group: ClassVar[str] = "Training"
 
     output_dir: Path | None = key(
-        None, "Output folder", "The folder that gets runs/ and cache/. Empty: the current folder, or what --root says."
+        None, "Output folder", "The folder that gets runs/ and cache/, unless --root or LTX2TUI_HOME names one. Empty: the current folder."
     )
     seed: int = key(
         42, "Seed", "The number all random choices start from. The same seed and settings give the same LoRA.", ge=0, le=2**63 - 1

@@ -23,6 +23,14 @@ def find(text: str, bases: Sequence[Path]) -> Path | None:
     return None
 
 
+def from_here(path: Path) -> Path:
+    """The absolute path of what need not exist yet, from the current folder."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:  # a user who does not exist: a folder of that name, then
+        return path.absolute()
+
+
 def looks_like_file(text: str) -> bool:
     """Whether a model's name must be a path of this machine, and cannot be a hub name."""
     return text.endswith((".safetensors", ".sft")) or text.startswith(("/", "./", "../", "~"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ltx2core.config.load import load_config
 from ltx2core.errors import RunError
 from ltx2core.runs.folder import RunFolder
-from ltx2tui.launches import file_launch, resume_launch
+from ltx2tui.launches import file_launch, resume_launch, root_of
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from ltx2tui.training import Launch
 
@@ -26,29 +28,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch_for(arguments: argparse.Namespace) -> Launch:
     """The run that was asked for. Raises RunError for a run to resume that is not there, ConfigError for a config that cannot be used."""
+    # The config is loaded now, so that what is wrong with it is said before a screen opens.
+    loaded = None if arguments.config is None else load_config(arguments.config)
+    root = root_of(loaded, asked=arguments.asked_root)
     name: str | None = arguments.run
     if arguments.resume:
-        from ltx2tui.summary import summaries
-
-        runs = summaries(arguments.root)
-        if name is None:
-            if not runs:
-                raise RunError("There is no run to resume.", fix="Start one with `ltx2tui train --config FILE`.")
-            name = runs[0].folder.name
-        folder = RunFolder(arguments.root / "runs" / name)
-        if arguments.config is None:
-            if not folder.config.exists():
-                raise RunError(
-                    f"The run {name!r} cannot be resumed: it has no config.", fix="`ltx2tui runs` lists the runs; or give --config."
-                )
-            return resume_launch(folder)
-    if arguments.config is None:
+        name = name or _newest(root)
+    if loaded is not None:
+        return file_launch(root, arguments.config, loaded, name=name, resume=arguments.resume)
+    if name is None or not arguments.resume:
         raise MissingArgumentError("No config was given.", fix="Use --config FILE, or --resume. `ltx2tui configure` writes a config.")
-    launch = file_launch(arguments.root, arguments.config, name=name, resume=arguments.resume)
-    loaded = launch.prepare()  # now, so that a wrong config is said before a screen opens
-    from dataclasses import replace
+    folder = RunFolder(root / "runs" / name)
+    if not folder.config.exists():
+        raise RunError(
+            f"The run {name!r} in {folder.path.parent} cannot be resumed: it has no config.",
+            fix="`ltx2tui runs` lists the runs; or give --config.",
+        )
+    return resume_launch(folder)
 
-    return replace(launch, prepare=lambda: loaded)
+
+def _newest(root: Path) -> str:
+    from ltx2tui.summary import summaries
+
+    runs = summaries(root)
+    if not runs:
+        raise RunError(f"There is no run to resume in {root / 'runs'}.", fix="Start one with `ltx2tui train --config FILE`.")
+    return runs[0].folder.name
 
 
 def begin(launch: Launch, *, headless: bool) -> int:
