@@ -38,7 +38,7 @@ def inference_sigmas(steps: int) -> list[float]:
     if steps < 1:
         raise ValueError(f"expected at least one step, got {steps}")
     even = [1 - index / steps for index in range(steps)]
-    shifted = [_SHIFT / (_SHIFT + 1 / sigma - 1) for sigma in even]
+    shifted = [min(1.0, _SHIFT / (_SHIFT + 1 / sigma - 1)) for sigma in even]
     stretch = (1 - shifted[-1]) / (1 - _LAST_SIGMA) if steps > 1 else 1.0
     return [*(1 - (1 - sigma) / stretch for sigma in shifted), 0.0]
 

@@ -91,7 +91,7 @@ def scenes_of(words: Sequence[Words], generator: torch.Generator) -> Scenes:
         size=size[:, None],
         colour=colour[:, None],
         texture=torch.zeros(count, 1, dtype=torch.long),
-        second_colour=colour[:, None],
+        second_colour=colour[:, None].clone(),
         period=torch.full((count, 1), 12.0),
         centre=((uniform[:, 2:4] - 0.5) * 2 * torch.where(direction == 0, 28.0, 10.0))[:, None],
         velocity=(direction * speed[:, None])[:, None],
