@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.app import App
@@ -22,6 +23,8 @@ from ltx2tui.theme import DARK, LIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from textual.screen import Screen
+
     from ltx2core.hardware.nvml import Nvml
     from ltx2core.hardware.probe import Machine
     from ltx2tui.descriptors import Terminal
@@ -33,7 +36,7 @@ class Ltx2App(App[str]):
     """The app on one terminal. Its result says how it was left: "left", "headless" (training goes on), DETACHED, or "ended"."""
 
     TITLE = "LTX-2 LoRA trainer"
-    CSS_PATH = Path(__file__).with_name("app.tcss")
+    CSS_PATH: ClassVar = [Path(__file__).with_name("app.tcss"), Path(__file__).with_name("screens") / "welcome.tcss"]
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -89,17 +92,26 @@ class Ltx2App(App[str]):
             signal.signal(signal.SIGTERM, self._signalled)
         self.open_first()
 
+    def on_ready(self) -> None:
+        """Collecting garbage was put off until the first paint; what is loaded by then stays for good."""
+        gc.freeze()
+        gc.enable()
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The welcome is the bottom of the stack, unless the app was opened for one run: no second screen has to be styled for it."""
+        if self._watch_first is not None or self._launch_first is not None:
+            return super().get_default_screen()
+        from ltx2tui.screens.welcome import WelcomeScreen
+
+        return WelcomeScreen()
+
     def open_first(self) -> None:
-        """Show what the app was opened for."""
+        """Show what the app was opened for; with nothing, the welcome is there."""
         if self._watch_first is not None:
             self.watch_run(self._watch_first)
         elif self._launch_first is not None:
             launch = self._launch_first
             self.call_after_refresh(lambda: self.begin(launch))
-        else:
-            from ltx2tui.screens.welcome import WelcomeScreen
-
-            self.push_screen(WelcomeScreen())
 
     def watch_run(self, feed: Feed) -> None:
         """Show the Run screen of a run, over whatever is there."""

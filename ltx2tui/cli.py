@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 
 JSON = _argument("--json", action="store_true", help="print JSON, for scripts")
+CONFIG = _argument("--config", type=Path, metavar="FILE", required=True, help="the config whose clips and captions are meant")
+ANY_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, for its output_dir and to compare with what it needs")
 HEADLESS = _argument("--headless", action="store_true", help="plain progress lines instead of the app")
 
 COMMANDS: tuple[Command, ...] = (
@@ -119,6 +122,18 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "cache build", "cache", "make the cache of a config without training", "ltx2tui cache build --config config.json", (CONFIG, JSON)
+    ),
+    Command("cache verify", "cache", "read every entry and name those that are damaged", "ltx2tui cache verify --json", (ANY_CONFIG, JSON)),
+    Command(
+        "cache prune",
+        "cache",
+        "remove every entry that a config does not need, those of other configs too",
+        "ltx2tui cache prune --config config.json",
+        (CONFIG, JSON),
+    ),
+    Command("cache stat", "cache", "say how large the cache is, and what a config lacks in it", "ltx2tui cache stat", (ANY_CONFIG, JSON)),
+    Command(
         "lora info",
         "lora_info",
         "say what a LoRA file holds",
@@ -126,7 +141,7 @@ COMMANDS: tuple[Command, ...] = (
         (_argument("file", type=Path, metavar="FILE", help="the LoRA"), JSON),
     ),
 )
-GROUPS = {"config": "look at config files", "lora": "look at LoRA files"}
+GROUPS = {"config": "look at config files", "cache": "look after the cache of encoded clips", "lora": "look at LoRA files"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
         )
         for argument in command.arguments:
             own.add_argument(*argument.names, **argument.options)
-        own.set_defaults(module=command.module)
+        own.set_defaults(module=command.module, words=command.words)
     return top
 
 
@@ -184,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen.asked_root = getattr(chosen, "root", None) or (Path(home) if home else None)
     chosen.root = chosen.asked_root or Path()
     try:
-        code: int = _load(chosen.module).run(chosen)
+        code: int = import_module(f"ltx2tui.commands.{chosen.module}").run(chosen)
     except Ltx2Error as error:
         sys.stderr.write(f"{error.text}\n" + (f"{error.fix}\n" if error.fix else ""))
         return error.exit_code
@@ -194,18 +209,6 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor at the flush at exit
         return 0
     return code
-
-
-def _load(module: str) -> Any:
-    """A command's module. Nothing is garbage while modules load, so collecting is put off: 8 % of the time to the first paint."""
-    import gc
-    from importlib import import_module
-
-    gc.disable()
-    try:
-        return import_module(f"ltx2tui.commands.{module}")
-    finally:
-        gc.enable()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,8 @@ DETACHED = "detached"
 class Terminal:
     """The process's terminal while the app is up. Made before the app runs; the driver takes it up and gives it back."""
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: list[Any] | None = None) -> None:
+        self.attributes = attributes  # of the terminal, to go back to; None: those it has when the driver starts
         self._screen = os.dup(1)
         self._error = os.dup(2)
         self._gone = False

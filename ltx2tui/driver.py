@@ -70,6 +70,11 @@ class HangupDriver(LinuxDriver):
         with contextlib.suppress(RuntimeError):  # the loop is closed: the app has ended already
             self._loop.call_soon_threadsafe(self._app.exit, DETACHED)
 
+    def start_application_mode(self) -> None:
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        if self._terminal.attributes is not None:  # those of before the first picture, which turned the echo off
+            self.attrs_before = self._terminal.attributes
+
     def close(self) -> None:
         super().close()
         self._terminal.give_back()

@@ -17,7 +17,7 @@ DARK = Theme(
     background="#11151c",
     surface="#171c25",
     panel="#222a36",
-    variables={"border-quiet": "#38424f", "text-quiet": "#8a95a5", "footer-key-foreground": "#6cb6d9", "border-blurred": "#38424f"},
+    variables={"border-quiet": "#38424f", "text-quiet": "#8a95a5", "border-blurred": "#38424f"},
 )
 
 LIGHT = Theme(
@@ -33,5 +33,5 @@ LIGHT = Theme(
     background="#fbfaf7",
     surface="#f3f1eb",
     panel="#e6e3da",
-    variables={"border-quiet": "#c3beb0", "text-quiet": "#676458", "footer-key-foreground": "#12637e", "border-blurred": "#c3beb0"},
+    variables={"border-quiet": "#c3beb0", "text-quiet": "#676458", "border-blurred": "#c3beb0"},
 )

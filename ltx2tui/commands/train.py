@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ltx2core.config.load import load_config
 from ltx2core.errors import RunError
 from ltx2core.runs.folder import RunFolder
 from ltx2tui.launches import file_launch, resume_launch, root_of
@@ -28,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch_for(arguments: argparse.Namespace) -> Launch:
     """The run that was asked for. Raises RunError for a run to resume that is not there, ConfigError for a config that cannot be used."""
+    from ltx2core.config.load import load_config
+
     # The config is loaded now, so that what is wrong with it is said before a screen opens.
     loaded = None if arguments.config is None else load_config(arguments.config)
     root = root_of(loaded, asked=arguments.asked_root)

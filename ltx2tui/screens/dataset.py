@@ -13,12 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.suggester import Suggester
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from ltx2core.errors import Ltx2Error
 from ltx2tui import words
 from ltx2tui.screens.wizard import Page
 from ltx2tui.widgets.head import Head
+from ltx2tui.widgets.keys import Keys
 from ltx2tui.widgets.thumbnail import Thumbnail
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class DatasetScreen(Page):
                 clip.border_title = "Clip"
                 yield Thumbnail(nothing="The chosen clip appears here.", autoplay=False, id="clip-picture")
                 yield VerticalScroll(Static("", id="clip-text", markup=False), id="clip-words", can_focus=False)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._columns()

@@ -9,11 +9,12 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from ltx2tui.machine_lines import machine_sections
 from ltx2tui.screens.wizard import Page
 from ltx2tui.widgets.head import Head
+from ltx2tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -42,7 +43,7 @@ class HardwareScreen(Page):
     def compose(self) -> ComposeResult:
         yield Head("Hardware", step=self.step)
         yield VerticalScroll(Static("Looking at the machine …", id="machine"), id="machine-box")
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self.probe()

@@ -10,7 +10,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
 from ltx2core.runs.folder import NAME_RULE, RunFolder
@@ -18,6 +18,7 @@ from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
 from ltx2tui.screens.wizard import Step
 from ltx2tui.widgets.head import Head
+from ltx2tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +75,7 @@ class ReviewScreen(Step):
         with VerticalScroll(id="review", classes="panel", can_focus=True) as box:
             box.border_title = "What will be done"
             yield Static("Checking …", id="review-text")
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._say_where()

@@ -12,7 +12,7 @@ from textual.containers import Grid, Vertical
 from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 from textual.worker import Worker, WorkerState, get_current_worker
 
 from ltx2core.errors import Ltx2Error
@@ -21,6 +21,7 @@ from ltx2tui.screens.dialogs import Choice, Help, Question
 from ltx2tui.state import RunState, reduce
 from ltx2tui.widgets.chart import LossChart
 from ltx2tui.widgets.head import Bar, Head
+from ltx2tui.widgets.keys import Keys
 from ltx2tui.widgets.log import RunLog
 from ltx2tui.widgets.memory import MemoryGraph
 from ltx2tui.widgets.thumbnail import Thumbnail
@@ -121,7 +122,7 @@ class RunScreen(Screen[None]):
                 memory.border_title = "4 Memory"
                 yield MemoryGraph("RAM ", nothing="not measured yet", id="ram")
                 yield MemoryGraph("VRAM", nothing="no GPU in this run", id="vram")
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._show()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from ltx2tui.screens.wizard import Page
 from ltx2tui.widgets.form import FieldRow, Form, help_for
 from ltx2tui.widgets.head import Head
+from ltx2tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -35,7 +36,7 @@ class SettingsScreen(Page):
         with Vertical(id="help", classes="panel"):
             yield Static("", id="help-text", markup=False)
             yield Static("", id="help-rules", classes="quiet", markup=False)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self._path = ""

@@ -11,23 +11,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import Static
 
-from ltx2tui import words
+from ltx2tui import splash, words
 from ltx2tui.widgets.head import Head
+from ltx2tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.widgets import DataTable
 
     from ltx2tui.app import Ltx2App
     from ltx2tui.summary import RunSummary
-
-WHAT = """[b]Train a LoRA for LTX-2 from a folder of clips.[/b]
-A LoRA is a small file that teaches the video model one thing: a person, an object, a style, a way of moving."""
-
-WAYS = """[b $primary]n[/]  [b]New run[/b]      [$text-quiet]four short pages: hardware, clips, settings, review[/]
-[b $primary]d[/]  [b]Demo[/b]         [$text-quiet]everything once on a small built-in model, in minutes[/]
-[b $primary]⏎[/]  [b]Open a run[/b]   [$text-quiet]watch one that trains, or look at one that ended[/]"""
 
 MARKS = {"training": "●", "finished": "✓", "stopped": "‖", "failed": "✕", "interrupted": "✕"}
 
@@ -35,11 +30,10 @@ MARKS = {"training": "●", "finished": "✓", "stopped": "‖", "failed": "✕"
 class WelcomeScreen(Screen[None]):
     """Where to go from here."""
 
-    CSS_PATH = "welcome.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", tooltip="Set up a run in four pages", id="welcome.new"),
         Binding("d", "demo", "Demo", tooltip="Make clips, train and sample with the built-in model", id="welcome.demo"),
-        Binding("enter", "open", "Open", tooltip="Watch the chosen run", id="welcome.open"),
+        Binding("enter", "open", "Open", tooltip="Watch the chosen run", priority=True, id="welcome.open"),
         Binding("r", "resume", "Resume", tooltip="Go on with the chosen run from its last checkpoint", id="welcome.resume"),
         Binding("question_mark", "help", "Help", tooltip="This list", id="welcome.help"),
         Binding("q", "quit", "Quit", tooltip="Leave the app", id="welcome.quit"),
@@ -54,25 +48,21 @@ class WelcomeScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[RunSummary] = []
+        self._table: DataTable[str] | None = None
 
     def compose(self) -> ComposeResult:
         yield Head("Welcome")
-        yield Static(WHAT, id="what")
-        yield Static(WAYS, id="ways")
+        yield Static(f"[b]{splash.HEADLINE}[/b]\n{splash.WHAT}", id="what")
+        ways = (f"[b $primary]{key}[/]  [b]{name:<13}[/b][$text-quiet]{text}[/]" for key, name, text in splash.WAYS)
+        yield Static("\n".join(ways), id="ways")
         with Vertical(id="runs", classes="panel") as runs:
             runs.border_title = "Runs"
-            yield Static("No runs yet. [b $primary]d[/] is a good first one.", id="no-runs")
-            yield DataTable(id="run-table", cursor_type="row", zebra_stripes=False)
-        yield Footer(show_command_palette=False)
+            yield Static("", id="no-runs")
+        yield Keys()
 
     @property
     def ltx(self) -> Ltx2App:
         return cast("Ltx2App", self.app)
-
-    def on_mount(self) -> None:
-        table = self.query_one(DataTable)
-        table.add_columns("", "run", "state", "step", "loss", "last change")
-        table.display = False
 
     def on_screen_resume(self) -> None:
         self.look()
@@ -84,9 +74,26 @@ class WelcomeScreen(Screen[None]):
         self.post_message(self.Found(summaries(self.ltx.root)))
 
     @on(Found)
-    def _show(self, message: Found) -> None:
+    async def _show(self, message: Found) -> None:
         self.runs = message.runs
-        table = self.query_one(DataTable)
+        self.query_one("#runs").border_subtitle = str(self.ltx.root / "runs")
+        nothing = self.query_one("#no-runs", Static)
+        nothing.update("" if self.runs else "No runs yet. [b $primary]d[/] is a good first one.")
+        nothing.display = not self.runs
+        if self.runs or self._table is not None:
+            await self._fill()
+        self.refresh_bindings()
+
+    async def _fill(self) -> None:
+        """A row a run. The table comes with the first: without it the app paints sooner."""
+        from textual.widgets import DataTable
+
+        table = self._table
+        if table is None:
+            self._table = table = DataTable(id="run-table", cursor_type="row", zebra_stripes=False)
+            await self.query_one("#runs").mount(table)
+            table.add_columns("", "run", "state", "step", "loss", "last change")
+            table.focus()
         row = table.cursor_row
         table.clear()
         for run in self.runs:
@@ -94,9 +101,6 @@ class WelcomeScreen(Screen[None]):
             table.add_row(MARKS[run.status], run.folder.name, run.status, steps, words.loss(run.loss), self._ago(run.at))
         table.move_cursor(row=min(row, max(0, len(self.runs) - 1)))
         table.display = bool(self.runs)
-        self.query_one("#no-runs").display = not self.runs
-        self.query_one("#runs").border_subtitle = str(self.ltx.root / "runs")
-        self.refresh_bindings()
 
     def _ago(self, at: float) -> str:
         if not at:
@@ -112,7 +116,7 @@ class WelcomeScreen(Screen[None]):
 
     @property
     def chosen(self) -> RunSummary | None:
-        row = self.query_one(DataTable).cursor_row
+        row = self._table.cursor_row if self._table is not None else -1
         return self.runs[row] if 0 <= row < len(self.runs) else None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -122,12 +126,10 @@ class WelcomeScreen(Screen[None]):
             return bool(self.runs and self.chosen and self.chosen.can_resume) or None
         return True
 
-    @on(DataTable.RowHighlighted)
-    def _moved(self) -> None:
+    def on_data_table_row_highlighted(self) -> None:
         self.refresh_bindings()
 
-    @on(DataTable.RowSelected)
-    def _selected(self) -> None:
+    def on_data_table_row_selected(self) -> None:
         self.action_open()
 
     def action_new(self) -> None:
