@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ltx2core.data.scan import scan_folder
+from ltx2core.demo import HOT_PINK, demo_verdict, judge, prepare_demo
+from ltx2core.models.nano.measure import share_of_colour
+from ltx2core.models.nano.vocabulary import COLOURS, every_word
+from ltx2core.runs.folder import RunFolder
+from ltx2core.training.session import TrainingSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_demo_makes_ten_clips_with_sound_that_nothing_is_wrong_with(tmp_path: Path) -> None:
+    loaded = prepare_demo(tmp_path, steps=4)
+    found = scan_folder(tmp_path / "clips")
+    assert len(found) == 10
+    assert all(clip.usable and clip.audio is not None and clip.caption and "zorb" in clip.caption for clip in found)
+    assert loaded.config.max_train_steps == 4
+    assert loaded.notices == ()
+
+
+def test_the_clips_show_what_nano_does_not_know(tmp_path: Path) -> None:
+    from ltx2core.data.clip import Bucket
+    from ltx2core.data.decode import decode_frames
+
+    prepare_demo(tmp_path)
+    frames = decode_frames(tmp_path / "clips" / "zorb-00.mp4", bucket=Bucket(width=128, height=128, frames=17), fps=25)
+    assert share_of_colour(frames, HOT_PINK) > 0.02
+    assert "zorb" not in every_word()
+    assert all(max(abs(a - b) for a, b in zip(rgb, HOT_PINK, strict=True)) > 60 for rgb in COLOURS.values())
+
+
+def test_making_the_clips_again_leaves_them_as_they_are(tmp_path: Path) -> None:
+    prepare_demo(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "clips").iterdir()}
+    prepare_demo(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "clips").iterdir()} == before
+
+
+def test_a_verdict_of_a_run_that_never_sampled_says_nothing_false(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "empty")
+    folder.create()
+    assert demo_verdict(folder) == []
+    assert not judge(folder).learned
+
+
+@pytest.mark.slow
+def test_the_whole_demo_teaches_nano_a_zorb(tmp_path: Path) -> None:
+    session = TrainingSession(prepare_demo(tmp_path), root=tmp_path, name="demo", resume=False)
+    session.run()
+    assert session.outcome == "finished"
+    verdict = judge(session.folder)
+    assert verdict.loss_fell_by is not None
+    assert verdict.loss_fell_by >= 0.25
+    assert verdict.learned, verdict
+    assert session.folder.lora.exists()
+    assert (session.folder.path / "before-after.png").exists()
+    assert len(demo_verdict(session.folder)) >= 4
