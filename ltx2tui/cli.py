@@ -38,7 +38,8 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 JSON = _argument("--json", action="store_true", help="print JSON, for scripts")
 CONFIG = _argument("--config", type=Path, metavar="FILE", required=True, help="the config whose clips and captions are meant")
-ANY_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, for its output_dir and to compare with what it needs")
+ROOT_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, whose output_dir holds the cache")
+NEEDS_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, to compare the cache with what it needs")
 HEADLESS = _argument("--headless", action="store_true", help="plain progress lines instead of the app")
 
 COMMANDS: tuple[Command, ...] = (
@@ -124,7 +125,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "cache build", "cache", "make the cache of a config without training", "ltx2tui cache build --config config.json", (CONFIG, JSON)
     ),
-    Command("cache verify", "cache", "read every entry and name those that are damaged", "ltx2tui cache verify --json", (ANY_CONFIG, JSON)),
+    Command(
+        "cache verify", "cache", "read every entry and name those that are damaged", "ltx2tui cache verify --json", (ROOT_CONFIG, JSON)
+    ),
     Command(
         "cache prune",
         "cache",
@@ -132,7 +135,7 @@ COMMANDS: tuple[Command, ...] = (
         "ltx2tui cache prune --config config.json",
         (CONFIG, JSON),
     ),
-    Command("cache stat", "cache", "say how large the cache is, and what a config lacks in it", "ltx2tui cache stat", (ANY_CONFIG, JSON)),
+    Command("cache stat", "cache", "say how large the cache is, and what a config lacks in it", "ltx2tui cache stat", (NEEDS_CONFIG, JSON)),
     Command(
         "lora info",
         "lora_info",

@@ -68,7 +68,7 @@ def progress_line(state: RunState) -> str:
 
 def see_to_end(training: Training, *, resuming: bool = False) -> int:
     """Print a run's lines until it ends; the exit code. `resuming` when the app showed it so far: what it showed is not said again."""
-    printer = _Printer()
+    printer = Printer()
     _take_signals(training, printer)
     feed = LocalFeed(training)
     lines = PlainLines()
@@ -89,7 +89,7 @@ def see_to_end(training: Training, *, resuming: bool = False) -> int:
     return EXIT_CODES[training.outcome]
 
 
-def _take_signals(training: Training, printer: _Printer) -> None:
+def _take_signals(training: Training, printer: Printer) -> None:
     """SIGTERM and the first SIGINT stop after the step, with a checkpoint; a second SIGINT ends the process."""
 
     def stop(number: int, _frame: object) -> None:
@@ -103,7 +103,7 @@ def _take_signals(training: Training, printer: _Printer) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-class _Printer:
+class Printer:
     """Writes lines with Rich, which leaves out colours where there is no terminal. A reader that went away stops the lines, not the run."""
 
     def __init__(self) -> None:

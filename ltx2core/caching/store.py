@@ -51,3 +51,7 @@ class Store:
             for path in sorted((self.root / kind).glob("??/*.safetensors")):
                 if not path.name.startswith("."):
                     yield kind, path
+
+    def names(self) -> set[str]:
+        """The names of all entries on disk."""
+        return {path.stem for _, path in self.entries()}

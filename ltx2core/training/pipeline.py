@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.fingerprint import fingerprint
-from ltx2core.caching.passes import CachePass
-from ltx2core.caching.store import Store
 from ltx2core.errors import RunError
-from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.training.adapter import add_adapter, load_adapter, module_names
@@ -19,16 +16,14 @@ from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, latest_complete
 from ltx2core.training.data import Reader
-from ltx2core.training.dataset import find_samples
 from ltx2core.training.export import export_lora, training_metadata
 from ltx2core.training.loop import Loop
 from ltx2core.training.optimizer import AdapterOptimizer
+from ltx2core.training.prepare import prepare
 from ltx2core.training.settings import (
     adam_settings,
     adapter_settings,
-    find_text_encoder,
     loop_settings,
-    pick_device,
     sample_settings,
     schedule_of,
     trigger_of,
@@ -48,6 +43,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
+    from ltx2core.training.prepare import Prepared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,39 +67,13 @@ class Pipeline:
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
-        config = self.loaded.config
-        device, dtype = pick_device(config)
-        checkpoint = open_checkpoint(
-            find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=self.loaded.base)
-        )
-        samples = find_samples(
-            self.loaded.datasets,
-            base=self.loaded.base,
-            frame_rate=config.frame_rate,
-            emit=self.emit,
-            should_stop=lambda: self.control.stop_requested,
-        )
-        audio = any(sample.clip.audio is not None for sample in samples)
-        if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in self.loaded.datasets.videos):
-            self.emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
-        prompt = config.validation_prompt or samples[0].captions[0]
-        cached = CachePass(
-            store=Store(self.root / "cache"),
-            checkpoint=checkpoint,
-            text_encoder=find_text_encoder(config, checkpoint, base=self.loaded.base),
-            device=device,
-            dtype=dtype,
-            emit=self.emit,
-            should_stop=lambda: self.control.stop_requested,
-            tiled=config.vae_enable_tiling,
-        ).run(samples, audio=audio, prompts=(prompt, config.validation_negative_prompt))
-        return self._train(cached, checkpoint, prompt=prompt, audio=audio, device=device, dtype=dtype)
+        prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
+        return self._train(prepared, prepared.cache())
 
-    def _train(
-        self, cached: Cached, checkpoint: Checkpoint, *, prompt: str, audio: bool, device: torch.device, dtype: torch.dtype
-    ) -> Finished:
-        config = self.loaded.config
-        reader = Reader(Store(self.root / "cache"), cached, device)
+    def _train(self, prepared: Prepared, cached: Cached) -> Finished:
+        config, checkpoint, audio = self.loaded.config, prepared.checkpoint, prepared.audio
+        device, dtype = prepared.device, prepared.dtype
+        reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
@@ -134,8 +104,8 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prompt,
-            negative_prompt=config.validation_negative_prompt,
+            prompt=prepared.prompt,
+            negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
             sample_settings=sample_settings(config, audio=audio),
             audio_weight=config.audio_loss_weight,

@@ -1,0 +1,86 @@
+"""What comes before training: the model's file, the clips that can be used, and their cache. Shared by runs and `ltx2tui cache`.
+
+Loads torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ltx2core.caching.passes import CachePass
+from ltx2core.caching.store import Store
+from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
+from ltx2core.runs.events import Notice
+from ltx2core.training.dataset import find_samples
+from ltx2core.training.settings import find_text_encoder, pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+
+    from ltx2core.caching.passes import Cached
+    from ltx2core.config.load import LoadedConfig
+    from ltx2core.data.clip import Sample
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.events import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a config trains on. Nothing is encoded yet; `cache` does that."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    samples: list[Sample]
+    audio: bool  # whether sound is trained on
+    prompt: str  # of the sample videos
+    negative_prompt: str
+    passes: CachePass
+
+    @property
+    def store(self) -> Store:
+        return self.passes.store
+
+    def cache(self) -> Cached:
+        """Encode what the store lacks. Raises as CachePass.run does."""
+        return self.passes.run(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+
+    def names(self) -> set[str]:
+        """The names of all entries that training reads, whether they exist or not."""
+        return self.passes.names(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+
+
+def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], should_stop: Callable[[], bool]) -> Prepared:
+    """Open the model and look at the clips. Raises Ltx2Error for what a user can mend, Stopped when asked to."""
+    config = loaded.config
+    device, dtype = pick_device(config)
+    checkpoint = open_checkpoint(
+        find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base)
+    )
+    samples = find_samples(loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop)
+    audio = any(sample.clip.audio is not None for sample in samples)
+    if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in loaded.datasets.videos):
+        emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
+    return Prepared(
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        samples=samples,
+        audio=audio,
+        prompt=config.validation_prompt or samples[0].captions[0],
+        negative_prompt=config.validation_negative_prompt,
+        passes=CachePass(
+            store=Store(root / "cache"),
+            checkpoint=checkpoint,
+            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base),
+            device=device,
+            dtype=dtype,
+            emit=emit,
+            should_stop=should_stop,
+            tiled=config.vae_enable_tiling,
+        ),
+    )

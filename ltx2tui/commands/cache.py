@@ -1,0 +1,144 @@
+"""`ltx2tui cache`: make the cache of a config without training, look for damage in it, remove what is not needed, say how large it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ltx2core.config.load import load_config
+from ltx2core.errors import RunError
+from ltx2core.runs.events import Notice
+from ltx2core.runs.folder import list_runs
+from ltx2core.runs.journal import Entry
+from ltx2tui.headless import PlainLines, Printer
+from ltx2tui.launches import root_of
+from ltx2tui.words import count, size
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ltx2core.config.load import LoadedConfig
+    from ltx2core.runs.events import Event
+    from ltx2core.training.prepare import Prepared
+
+
+def run(arguments: argparse.Namespace) -> int:
+    loaded = None if arguments.config is None else load_config(arguments.config)
+    root = root_of(loaded, asked=arguments.asked_root)
+    actions = {"cache build": _build, "cache verify": _verify, "cache prune": _prune, "cache stat": _stat}
+    return actions[arguments.words](loaded, root, arguments.json)
+
+
+def _build(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+    assert loaded is not None  # argparse asks for it
+    notices: list[Notice] = []
+    tell = _collect(notices) if as_json else _print()
+    for notice in loaded.notices:
+        tell(notice)
+    prepared = _prepare(loaded, root, tell)
+    missing = prepared.names() - prepared.store.names()
+    cached = prepared.cache()
+    kinds = Counter(kind for kind, path in prepared.store.entries() if path.stem in missing)
+    made = {kind: kinds[kind] for kind in ("video", "audio", "text")}
+    if as_json:
+        _write({"cache": str(prepared.store.root), "clips": len(cached.clips), "made": made, "notices": [asdict(one) for one in notices]})
+        return 0
+    text = ", ".join(f"{number} {kind}" for kind, number in made.items() if number) or "nothing was missing"
+    sys.stdout.write(f"{prepared.store.root} holds all that {count(len(cached.clips), 'clip')} need; made now: {text}.\n")
+    return 0
+
+
+def _verify(_: LoadedConfig | None, root: Path, as_json: bool) -> int:
+    from ltx2core.caching.manage import verify_cache
+    from ltx2core.caching.store import Store
+
+    store, seen = Store(root / "cache"), 0
+
+    def looked_at(done: int) -> None:
+        nonlocal seen
+        seen = done
+
+    damaged = verify_cache(store, on_entry=looked_at)
+    if as_json:
+        _write({"cache": str(store.root), "entries": seen, "damaged": [str(path) for path in damaged]})
+    else:
+        sys.stdout.writelines(f"{path} is damaged.\n" for path in damaged)
+        works = "Delete them: the next run, or `ltx2tui cache build`, makes them again." if damaged else "All can be used."
+        sys.stdout.write(f"{count(seen, 'entry', 'entries')} read whole in {store.root}, {len(damaged)} damaged. {works}\n")
+    return 1 if damaged else 0
+
+
+def _prune(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+    from ltx2core.caching.manage import prune_cache
+
+    assert loaded is not None  # argparse asks for it
+    if training := next((folder for folder in list_runs(root) if folder.is_alive()), None):
+        raise RunError(f"The run {training.name!r} reads this cache now.", fix="Wait until it has ended, or stop it first.")
+    prepared = _prepare(loaded, root, lambda _: None)
+    removed, file_bytes = prune_cache(prepared.store, keep=prepared.names())
+    kept = len(prepared.store.names())
+    if as_json:
+        _write({"cache": str(prepared.store.root), "removed": removed, "bytes": file_bytes, "kept": kept})
+    else:
+        sys.stdout.write(f"{count(removed, 'entry', 'entries')} removed from {prepared.store.root}, {size(file_bytes)}; {kept} are kept.\n")
+    return 0
+
+
+def _stat(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+    from ltx2core.caching.manage import measure_cache
+    from ltx2core.caching.store import Store
+
+    store = Store(root / "cache")
+    sizes = measure_cache(store)
+    needed = None if loaded is None else _prepare(loaded, root, lambda _: None).names()
+    there = store.names()
+    if as_json:
+        kinds = {one.kind: {"entries": one.entries, "bytes": one.file_bytes} for one in sizes}
+        config = None if needed is None else {"needs": len(needed), "missing": len(needed - there), "not_needed": len(there - needed)}
+        _write({"cache": str(store.root), "kinds": kinds, "config": config})
+        return 0
+    sys.stdout.write(f"{store.root}\n")
+    for one in sizes:
+        sys.stdout.write(f"  {one.kind:<6} {count(one.entries, 'entry', 'entries'):>16}  {size(one.file_bytes)}\n")
+    if needed is not None:
+        missing, other = len(needed - there), len(there - needed)
+        sys.stdout.write(
+            f"The config needs {count(len(needed), 'entry', 'entries')}: {missing} missing. It does not need {other} others.\n"
+        )
+    return 0
+
+
+def _prepare(loaded: LoadedConfig, root: Path, tell: Callable[[Event], None]) -> Prepared:
+    from ltx2core.training.prepare import prepare  # loads torch
+
+    return prepare(loaded, root=root, emit=tell, should_stop=lambda: False)  # Ctrl-C ends the process: entries are written whole
+
+
+def _collect(notices: list[Notice]) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event)
+
+    return tell
+
+
+def _print() -> Callable[[Event], None]:
+    """Says events as `train --headless` does."""
+    printer, lines = Printer(), PlainLines()
+
+    def tell(event: Event) -> None:
+        for line in lines.after([Entry(time.time(), event)], now=time.monotonic()):
+            printer.line(line)
+
+    return tell
+
+
+def _write(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")

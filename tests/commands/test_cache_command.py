@@ -1,0 +1,109 @@
+"""`ltx2tui cache` from the command line, on nano and small clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from engine_fixtures import FRAMES, HEIGHT, write_clip
+
+from ltx2core.runs.folder import RunFolder, RunLock
+from ltx2core.runs.journal import Journal
+from ltx2tui import cli
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a config for two clips, one of them with sound."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LTX2TUI_HOME", raising=False)
+    for seed in range(2):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=seed == 0)
+    entry = {"id": "clips", "instance_data_dir": "clips", "resolution": HEIGHT, "video": {"num_frames": FRAMES}, "audio": {}}
+    (tmp_path / "datasets.json").write_text(json.dumps([entry]))
+    values = {"pretrained_model_name_or_path": "nano", "data_backend_config": "datasets.json", "output_dir": "out"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    return tmp_path
+
+
+def _call(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:
+    """What a cache command prints as JSON."""
+    capsys.readouterr()
+    assert cli.main(["cache", *words, "--json"]) == code
+    value = json.loads(capsys.readouterr().out)
+    assert isinstance(value, dict)
+    return value
+
+
+CONFIG = ("--config", "config.json")
+
+
+def test_a_cache_is_built_measured_damaged_mended_and_pruned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(capsys, "stat", *CONFIG)["config"] == {"needs": 7, "missing": 7, "not_needed": 0}
+    built = _call(capsys, "build", *CONFIG)
+    assert built["clips"] == 2
+    assert built["made"] == {"video": 2, "audio": 1, "text": 4}  # two captions, the empty one, the negative prompt
+    assert built["cache"] == str(here / "out" / "cache")
+    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 0, "audio": 0, "text": 0}
+
+    stat = _call(capsys, "stat", *CONFIG)
+    assert {kind: entry["entries"] for kind, entry in stat["kinds"].items()} == {"video": 2, "audio": 1, "text": 4}  # type: ignore[attr-defined]
+    assert stat["config"] == {"needs": 7, "missing": 0, "not_needed": 0}
+
+    assert _call(capsys, "verify", *CONFIG) == {"cache": built["cache"], "entries": 7, "damaged": []}
+    damaged = next((here / "out" / "cache" / "video").glob("*/*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    assert _call(capsys, "verify", *CONFIG, code=1)["damaged"] == [str(damaged)]
+    assert cli.main(["cache", "verify", "--root", "out"]) == 1
+    said = capsys.readouterr().out
+    assert f"{damaged.relative_to(here)} is damaged." in said
+    assert "7 entries read whole" in said
+    assert "cache build" in said
+    damaged.unlink()
+    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 1, "audio": 0, "text": 0}
+
+    (here / "clips" / "clip0.txt").write_text("something else")
+    assert _call(capsys, "stat", *CONFIG)["config"] == {"needs": 7, "missing": 1, "not_needed": 1}
+    assert _call(capsys, "prune", *CONFIG)["removed"] == 1
+    assert _call(capsys, "stat", *CONFIG)["config"] == {"needs": 7, "missing": 1, "not_needed": 0}
+
+
+def test_the_words_say_what_was_made_and_what_is_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "build", *CONFIG]) == 0
+    said = capsys.readouterr().out
+    assert "2 clips to train on, in buckets 64x64@9 (2)." in said
+    assert "2 of 2 clips" in said
+    assert "holds all that 2 clips need; made now: 2 video, 1 audio, 4 text." in said
+    assert cli.main(["cache", "stat", *CONFIG]) == 0
+    said = capsys.readouterr().out
+    assert "video" in said
+    assert "2 entries" in said
+    assert "needs 7 entries: 0 missing" in said
+    assert cli.main(["cache", "prune", *CONFIG]) == 0
+    assert "0 entries removed" in capsys.readouterr().out
+
+
+def test_a_cache_that_a_run_reads_is_not_pruned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(here / "out" / "runs" / "busy")
+    lock = RunLock(folder)
+    Journal(folder.journal).close()
+    try:
+        assert cli.main(["cache", "prune", *CONFIG]) == 1
+    finally:
+        lock.release()
+    assert "'busy' reads this cache" in capsys.readouterr().err
+
+
+def test_a_cache_that_is_not_there_is_empty_and_stays_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stat = _call(capsys, "stat")
+    assert stat == {"cache": "cache", "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text")}, "config": None}
+    assert _call(capsys, "verify")["entries"] == 0
+    assert not Path("cache").exists()
+
+
+def test_building_asks_for_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["cache", "build"])
+    assert ended.value.code == 2
+    assert "--config" in capsys.readouterr().err
