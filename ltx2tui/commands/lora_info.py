@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("rank", f"{info.rank}, {info.tensors} tensors of {info.dtype}"),
         ("sound", "trained too" if info.has_audio else "not trained"),
         ("layers", ", ".join(info.targets)),
-        *sorted(info.metadata.items()),
+        *((name, value) for name, value in sorted(info.metadata.items()) if value and name not in ("rank", "targets")),
     ]
     for name, value in rows:
         sys.stdout.write(f"{name:<22}{value}\n")
