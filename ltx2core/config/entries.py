@@ -34,9 +34,19 @@ Model = TypeVar("Model", bound=Keys)
 
 
 def read_entries(
-    entries: object, *, file: str, bases: Sequence[Path], frame_rate: float, problems: list[str], notices: list[Notice]
+    entries: object,
+    *,
+    file: str,
+    bases: Sequence[Path],
+    frame_rate: float,
+    problems: list[str],
+    notices: list[Notice],
+    need_clips: bool = True,
 ) -> DatasetList:
-    """The datasets of a list. What is wrong with any entry goes to `problems`, what was changed to `notices`."""
+    """The datasets of a list. What is wrong with any entry goes to `problems`, what was changed to `notices`.
+
+    need_clips: False makes a notice of a folder that is not there.
+    """
     if isinstance(entries, dict):
         problems.append(f"{file} holds a group of keys: a dataset list is a list of entries; put it in [ ].")
         return DatasetList()
@@ -56,7 +66,8 @@ def read_entries(
             continue
         kind = _kind(entry, file=file, where=where, problems=problems, notices=notices)
         if kind == "video" and (video := _checked(VideoDataset, entry, file, where, problems)) and not video.disabled:
-            videos.append(_video(video, file, where, bases, frame_rate, problems, notices))
+            video = _video(video, file, where, frame_rate, problems, notices)
+            videos.append(_with_folder(video, file, where, bases, problems, None if need_clips else notices))
         elif kind == "text_embeds" and (texts := _checked(TextEmbeds, entry, file, where, problems)) and not texts.disabled:
             embeds.append(texts)
             notices += not_built(texts, file=file, prefix=where)
@@ -92,9 +103,7 @@ def _without_null(entry: dict[str, object]) -> dict[str, object]:
     return {key: _without_null(value) if isinstance(value, dict) else value for key, value in entry.items() if value is not None}
 
 
-def _video(
-    dataset: VideoDataset, file: str, where: str, bases: Sequence[Path], frame_rate: float, problems: list[str], notices: list[Notice]
-) -> VideoDataset:
+def _video(dataset: VideoDataset, file: str, where: str, frame_rate: float, problems: list[str], notices: list[Notice]) -> VideoDataset:
     dataset, told = adjust_dataset(dataset, file=file, path=where, frame_rate=frame_rate)
     notices += told
     notices += not_built(dataset, file=file, prefix=where)
@@ -105,10 +114,21 @@ def _video(
     needs_prompt = dataset.caption_strategy == "instanceprompt" or dataset.only_instance_prompt or dataset.prepend_instance_prompt
     if needs_prompt and not dataset.instance_prompt:
         problems.append(f'{file} {where}.instance_prompt is missing: the captions need it; add "instance_prompt": "a caption".')
+    return dataset
+
+
+def _with_folder(
+    dataset: VideoDataset, file: str, where: str, bases: Sequence[Path], problems: list[str], notices: list[Notice] | None
+) -> VideoDataset:
+    """The dataset with the absolute path of its folder. notices: where to tell that there is none; None makes it a problem."""
     folder = find(str(dataset.instance_data_dir), bases)
     if folder is None:
         text = str(dataset.instance_data_dir)
-        problems.append(line(file, f"{where}.instance_data_dir", text, "there is no such folder", "name the folder with your clips"))
+        if notices is None:
+            problems.append(line(file, f"{where}.instance_data_dir", text, "there is no such folder", "name the folder with your clips"))
+        else:
+            said = f"{file} {where}.instance_data_dir = {shown(text)}: there is no such folder here, and training needs it."
+            notices.append(Notice(code="no_clips_folder", level="warning", text=said, fix="Make it, or name the folder with your clips."))
         return dataset
     if not folder.is_dir():
         works = f"use {shown(str(folder.parent))}"

@@ -59,17 +59,22 @@ def load_config_dict(values: object, *, base: Path, datasets: object = None) -> 
 
 
 def load_part(path: Path) -> LoadedConfig:
-    """A file to be looked at, not trained with: a whole config, a few keys of one, or a dataset list. Raises ConfigError."""
+    """A file to be looked at, not trained with: a whole config, a few keys of one, or a dataset list. Raises ConfigError.
+
+    A folder of clips that is not there yet gives a notice: an example is right before the clips are.
+    """
     notes: list[str] = []
     values = read_settings(path, notes=notes)
     base = path.absolute().parent
     if isinstance(values, list):
         found = _Findings([], [])
-        listed = read_entries(values, file=path.name, bases=(base,), frame_rate=25.0, problems=found.problems, notices=found.notices)
+        listed = read_entries(
+            values, file=path.name, bases=(base,), frame_rate=25.0, problems=found.problems, notices=found.notices, need_clips=False
+        )
         _stop_if(found.problems)
         return LoadedConfig(config=TrainConfig(), datasets=listed, notices=(*_twice(notes), *found.notices), path=path, base=base)
     part = isinstance(values, dict) and not any(name.lstrip("-") == LIST_KEY for name in values)
-    return _load(values, base=base, path=path, datasets=None, part=part, notes=notes)
+    return _load(values, base=base, path=path, datasets=None, part=part, notes=notes, need_clips=False)
 
 
 def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
@@ -80,7 +85,9 @@ def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
     write_json(folder.config, config)
 
 
-def _load(values: object, *, base: Path, path: Path | None, datasets: object, part: bool, notes: list[str]) -> LoadedConfig:
+def _load(
+    values: object, *, base: Path, path: Path | None, datasets: object, part: bool, notes: list[str], need_clips: bool = True
+) -> LoadedConfig:
     file = path.name if path is not None else "config"
     found = _Findings([], _twice(notes))
     if not isinstance(values, dict):
@@ -95,7 +102,7 @@ def _load(values: object, *, base: Path, path: Path | None, datasets: object, pa
     config, told = adjust_config(config, file=file)
     found.notices += told
     found.notices += not_built(config, file=file, written=written)
-    config, listed = _datasets(config, datasets, base=base, file=file, part=part, found=found)
+    config, listed = _datasets(config, datasets, base=base, file=file, part=part, need_clips=need_clips, found=found)
     _stop_if(found.problems)
     return LoadedConfig(config=config, datasets=listed, notices=tuple(found.notices), path=path, base=base)
 
@@ -168,7 +175,7 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
 
 
 def _datasets(
-    config: TrainConfig, datasets: object, *, base: Path, file: str, part: bool, found: _Findings
+    config: TrainConfig, datasets: object, *, base: Path, file: str, part: bool, need_clips: bool, found: _Findings
 ) -> tuple[TrainConfig, DatasetList]:
     """The dataset list, from values or from the file that the config names; the config with that file's absolute path."""
     bases: tuple[Path, ...] = (base,)
@@ -198,7 +205,13 @@ def _datasets(
         config = config.model_copy(update={LIST_KEY: path})
         bases, list_file = (base, path.parent), path.name
     listed = read_entries(
-        datasets, file=list_file, bases=bases, frame_rate=config.frame_rate, problems=found.problems, notices=found.notices
+        datasets,
+        file=list_file,
+        bases=bases,
+        frame_rate=config.frame_rate,
+        problems=found.problems,
+        notices=found.notices,
+        need_clips=need_clips,
     )
     return config, listed
 
