@@ -23,6 +23,7 @@ class View:
     paused: bool
     stopping: bool
     here: bool
+    still_for: float = 0.0  # seconds that nothing got on, when that is unusual
 
 
 def mood(state: RunState, view: View) -> Mood:
@@ -31,7 +32,7 @@ def mood(state: RunState, view: View) -> Mood:
         return "bad"
     if state.ended == "finished":
         return "done"
-    return "still" if state.ended == "stopped" or view.paused or view.stopping else "live"
+    return "still" if state.ended == "stopped" or view.paused or view.stopping or view.still_for else "live"
 
 
 def status(state: RunState, view: View) -> str:
@@ -55,6 +56,9 @@ def place(state: RunState, view: View) -> str:
 def phase_line(state: RunState, view: View, *, width: int) -> Text:
     """State, progress, pace and time left, in one line; what does not fit is left out from the right."""
     mark = {"live": "●", "bad": "✕", "done": "✓", "still": "‖"}[mood(state, view)]
+    stalled = view.still_for > 0 and not view.paused and view.alive and state.ended is None
+    if stalled:
+        mark = "!"
     text = Text(f"{mark} {status(state, view)}", style="bold", no_wrap=True)
     done, total = state.progress
     unit = "" if state.phase == "train" or state.ended else state.unit
@@ -63,9 +67,13 @@ def phase_line(state: RunState, view: View, *, width: int) -> Text:
         parts.append(f"step {done:,} of {total:,}" if total else f"step {done:,}" if done else "")
     elif total:
         parts.append(f"{done:,} of {total:,} {unit}".rstrip())
-    if state.phase == "train" and state.ended is None and state.seconds_per_step is not None:
+    if state.ended is None and view.alive and view.paused and not view.stopping:
+        parts.append("p goes on")
+    elif stalled:
+        parts.append(f"nothing new for {words.duration(view.still_for)}")
+    elif state.phase == "train" and state.ended is None and state.seconds_per_step is not None:
         parts.append(words.pace(state.seconds_per_step))
-    if state.seconds_left is not None and not view.paused and view.alive:
+    if state.seconds_left is not None and not view.paused and not stalled and view.alive:
         parts.append(f"{words.duration(state.seconds_left)} left")
     if state.lora and state.ended == "finished":
         parts.append(f"LoRA in {state.lora}")
@@ -112,6 +120,12 @@ def legend(state: RunState, *, log_scale: bool, width: int) -> str:
     while len(parts) > 1 and len(" · ".join(parts)) > width:
         parts.pop()
     return " · ".join(parts)
+
+
+def ending(state: RunState) -> str:
+    """How a run that is over ended, in a few words."""
+    what = {"finished": "finished", "stopped": "stopped", "failed": "failed", None: "its process is gone"}[state.ended]
+    return f"{what} after step {state.step:,}"
 
 
 def leaving(state: RunState) -> str:

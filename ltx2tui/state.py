@@ -64,6 +64,7 @@ class RunState:
     pid: int = 0
     session_started_at: float = 0.0
     last_at: float = 0.0
+    moved_at: float = 0.0  # of the last event that shows the run gets on: memory and notices come from a stuck one too
 
     phase: events.Phase | None = None
     phase_started_at: float = 0.0
@@ -132,6 +133,13 @@ class RunState:
         elapsed = self.last_at - self.phase_started_at
         return elapsed / done * (total - done) if done and elapsed > 0 else None
 
+    def still_for(self, now: float) -> float:
+        """Seconds that nothing got on, when that is more than a wait for slow data or a slow step explains; else 0."""
+        if self.ended is not None or not self.moved_at:
+            return 0.0
+        usual = max(30.0, 10 * self.seconds_per_step) if self.phase == "train" and self.seconds_per_step is not None else 120.0
+        return now - self.moved_at if now - self.moved_at > usual else 0.0
+
     @property
     def is_alarming(self) -> bool:
         """Whether the newest steps had no finite loss."""
@@ -152,7 +160,7 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
         case events.MemorySampled():
             return _after_memory(state, event, at)
         case events.Progress():
-            return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at)
+            return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at, moved_at=at)
         case events.PhaseStarted():
             return _after_phase(state, event, at)
         case events.RunStarted():
@@ -161,18 +169,20 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return _after_held_out(state, event, at)
         case events.SampleReady():
             text = f"Step {event.step:,}: a sample was written in {event.seconds:.1f} s."
-            return _logged(replace(state, samples=(*state.samples, event), last_at=at), at, "info", text)
+            return _logged(replace(state, samples=(*state.samples, event), last_at=at, moved_at=at), at, "info", text)
         case events.CheckpointSaved():
             text = f"Step {event.step:,}: checkpoint saved."
-            return _logged(replace(state, checkpoints=(*state.checkpoints, event), last_at=at), at, "info", text)
+            return _logged(replace(state, checkpoints=(*state.checkpoints, event), last_at=at, moved_at=at), at, "info", text)
         case events.LoraExported():
-            return _logged(replace(state, lora=event.path, last_at=at), at, "info", f"Step {event.step:,}: the LoRA is in {event.path}.")
+            return _logged(
+                replace(state, lora=event.path, last_at=at, moved_at=at), at, "info", f"Step {event.step:,}: the LoRA is in {event.path}."
+            )
         case events.Notice():
             return _logged(replace(state, last_at=at), at, event.level, event.text, event.fix)
         case events.RunFinished():
             return _after_end(state, event, at)
         case events.RunFailed():
-            return _logged(replace(state, ended="failed", failure=event, last_at=at), at, "error", event.text, event.fix)
+            return _logged(replace(state, ended="failed", failure=event, last_at=at, moved_at=at), at, "error", event.text, event.fix)
 
 
 def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunState:
@@ -184,6 +194,7 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
         pid=event.pid,
         session_started_at=at,
         last_at=at,
+        moved_at=at,
         phase=None,
         phase_done=0,
         phase_total=0,
@@ -206,7 +217,15 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
 
 def _after_phase(state: RunState, event: events.PhaseStarted, at: float) -> RunState:
     return replace(
-        state, phase=event.phase, phase_started_at=at, phase_done=0, phase_total=event.total, unit=event.unit, item="", last_at=at
+        state,
+        phase=event.phase,
+        phase_started_at=at,
+        phase_done=0,
+        phase_total=event.total,
+        unit=event.unit,
+        item="",
+        last_at=at,
+        moved_at=at,
     )
 
 
@@ -225,6 +244,7 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
         grad_norm=event.grad_norm,
         bucket=event.bucket,
         last_at=at,
+        moved_at=at,
     )
     if finite:
         return after
@@ -238,7 +258,7 @@ def _after_held_out(state: RunState, event: events.HeldOutMeasured, at: float) -
     base = event.base_loss if event.base_loss is not None else event.loss if event.step == 0 else state.base_loss
     points = (*(point for point in state.held_out if point.step < event.step), HeldOut(event.step, event.loss))
     change = f", {event.loss / base - 1:+.0%} against the base model" if base and event.step else ""
-    state = replace(state, held_out=points, base_loss=base, last_at=at)
+    state = replace(state, held_out=points, base_loss=base, last_at=at, moved_at=at)
     return _logged(state, at, "info", f"Step {event.step:,}: held-out loss {event.loss:.4f}{change}.")
 
 
@@ -257,7 +277,12 @@ def _after_memory(state: RunState, event: events.MemorySampled, at: float) -> Ru
 
 def _after_end(state: RunState, event: events.RunFinished, at: float) -> RunState:
     state = replace(
-        state, ended="stopped" if event.stopped else "finished", step=max(state.step, event.step), session_seconds=event.seconds, last_at=at
+        state,
+        ended="stopped" if event.stopped else "finished",
+        step=max(state.step, event.step),
+        session_seconds=event.seconds,
+        last_at=at,
+        moved_at=at,
     )
     return _logged(state, at, "info", f"{'Stopped' if event.stopped else 'Finished'} after step {event.step:,}.")
 

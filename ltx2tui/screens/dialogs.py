@@ -43,9 +43,15 @@ class Question(ModalScreen[Answer | None], Generic[Answer]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            yield Static(self._text, markup=False, classes="dialog-text")
+            yield Static(self._text, markup=False, classes="dialog-text", id="question-text")
             yield OptionList(*(Option(self._line(choice)) for choice in self._choices))
             yield Label("↑ ↓ enter, or the letter · esc cancels", classes="quiet")
+
+    def say(self, text: str) -> None:
+        """Say something else above the choices."""
+        if text != self._text:
+            self._text = text
+            self.query_one("#question-text", Static).update(text)
 
     def _line(self, choice: Choice[Answer]) -> str:
         from rich.markup import escape

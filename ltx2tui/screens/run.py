@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from textual import on, work
 from textual.binding import Binding, BindingType
@@ -17,24 +19,28 @@ from textual.worker import Worker, WorkerState, get_current_worker
 
 from ltx2core.errors import Ltx2Error
 from ltx2tui import lines
-from ltx2tui.screens.dialogs import Choice, Help, Question
+from ltx2tui.screens.dialogs import Answer, Choice, Help, Question
 from ltx2tui.state import RunState, reduce
 from ltx2tui.widgets.chart import LossChart
 from ltx2tui.widgets.head import Bar, Head
 from ltx2tui.widgets.keys import Keys
 from ltx2tui.widgets.log import RunLog
 from ltx2tui.widgets.memory import MemoryGraph
-from ltx2tui.widgets.thumbnail import Thumbnail
+from ltx2tui.widgets.validation import Validation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.app import ComposeResult
 
     from ltx2core.runs.control import Request
+    from ltx2tui.app import Ltx2App
     from ltx2tui.training import Feed
 
 Leave = Literal["stop", "headless"]
 PANELS = ("loss", "video", "log", "memory")
 READ_SECONDS = 0.5  # two redraws a second: each takes the interpreter from the training thread, and more show nothing more
+ASK_SECONDS = 2.0
 NARROW = 100  # columns under which panels drop their extras
 
 
@@ -79,6 +85,9 @@ class RunScreen(Screen[None]):
         state: RunState
         alive: bool
         conclusion: tuple[str, ...]
+        paused: bool
+        stopping: bool
+        still_for: float  # seconds that nothing got on, when that is unusual
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, RunScreen.Arrived)
@@ -95,11 +104,12 @@ class RunScreen(Screen[None]):
         super().__init__()
         self.feed = feed
         self.stopping = False
+        self.still_for = 0.0
         self.conclusion: tuple[str, ...] = ()
         self._gone = threading.Event()
-        self._sample_shown = -1
         self._applies = (False, False)  # whether keys for a live run, and for samples, are shown as usable
-        self._shown_sample: int | None = None  # index of the one scrubbed to; None follows the newest
+        self._question: Question[Any] | None = None  # asked now; without sense as soon as the run has ended
+        self._question_says: Callable[[RunState], str] | None = None
 
     def compose(self) -> ComposeResult:
         yield Head(self.feed.folder.name)
@@ -111,10 +121,7 @@ class RunScreen(Screen[None]):
             with Vertical(id="loss", classes="panel") as loss:
                 loss.border_title = "1 Loss"
                 yield LossChart(id="chart")
-            with Vertical(id="video", classes="panel") as video:
-                video.border_title = "2 Validation"
-                yield Thumbnail(nothing="The first validation video appears here.", id="picture")
-                yield Static(id="prompt", markup=False)
+            yield Validation(id="video")
             with Vertical(id="log", classes="panel") as log:
                 log.border_title = "3 Log"
                 yield RunLog(id="lines")
@@ -140,16 +147,21 @@ class RunScreen(Screen[None]):
     @work(thread=True, exclusive=True, group="journal", exit_on_error=False)
     def follow(self) -> None:
         worker = get_current_worker()
-        state, alive, first = RunState(), True, True
-        conclusion: tuple[str, ...] = ()
+        state, told, asked = RunState(), None, 0.0
+        paused = stopping = False
         while not worker.is_cancelled:
-            before = state, alive, conclusion
             alive = self.feed.alive()
             state = reduce(state, self.feed.read())
-            conclusion = self.feed.conclusion()
-            if first or (state, alive, conclusion) != before:
-                self.post_message(self.Arrived(state, alive, conclusion))
-                first = False
+            if alive and time.monotonic() - asked > ASK_SECONDS:  # others may pause and stop it too
+                asked = time.monotonic()
+                with contextlib.suppress(Ltx2Error):  # it may just be starting, or ending
+                    answer = self.feed.ask("status")
+                    paused, stopping = bool(answer.get("paused")), bool(answer.get("stopping"))
+            still_for = state.still_for(self.ltx.now()) if alive else 0.0
+            now = self.Arrived(state, alive, self.feed.conclusion(), paused, stopping, still_for // 10 * 10)
+            if now != told:
+                told = now
+                self.post_message(now)
             if self._gone.wait(READ_SECONDS):
                 return
 
@@ -165,10 +177,13 @@ class RunScreen(Screen[None]):
     @on(Arrived)
     def _take(self, message: Arrived) -> None:
         self.conclusion = message.conclusion
+        self.stopping, self.still_for = message.stopping, message.still_for
         # No batch_update: it ends with a repaint of the whole screen, and nothing is drawn before this handler returns anyway.
         self.set_reactive(RunScreen.alive, message.alive)
+        self.set_reactive(RunScreen.paused, message.paused)
         self.set_reactive(RunScreen.state, message.state)
         self._show()
+        self._settle_question()
 
     @on(Answered)
     def _answered(self, message: Answered) -> None:
@@ -200,7 +215,7 @@ class RunScreen(Screen[None]):
         if not self.is_mounted:
             return
         state = self.state
-        view = lines.View(alive=self.alive, paused=self.paused, stopping=self.stopping, here=self.feed.here)
+        view = lines.View(alive=self.alive, paused=self.paused, stopping=self.stopping, here=self.feed.here, still_for=self.still_for)
         mood = lines.mood(state, view)
         width = max(20, self.size.width - 2)
         for name in ("live", "bad", "done", "still"):
@@ -220,36 +235,18 @@ class RunScreen(Screen[None]):
         )
         self.query_one("#vram").display = bool(len(state.vram)) or not memory
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
-        self._show_sample()
+        self.query_one(Validation).show(state.samples, self.feed.folder.path)
         loss = self.query_one("#loss")
         loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
-        applies = self.alive and state.ended is None, bool(state.samples)
+        applies = self.running, bool(state.samples)
         if applies != self._applies:  # the footer is made anew each time: half of what a redraw costs
             self._applies = applies
             self.refresh_bindings()
 
-    def _show_sample(self) -> None:
-        samples = self.state.samples
-        video = self.query_one("#video")
-        if not samples:
-            self.query_one(Thumbnail).show(None)
-            self.query_one("#prompt", Static).update("", layout=False)
-            video.border_title, video.border_subtitle = "2 Validation", ""
-            return
-        index = len(samples) - 1 if self._shown_sample is None else min(self._shown_sample, len(samples) - 1)
-        sample = samples[index]
-        self.query_one(Thumbnail).show(self.feed.folder.path / sample.path)
-        if index != self._sample_shown:
-            self._sample_shown = index
-            self.query_one("#prompt", Static).update(sample.prompt, layout=False)
-        video.border_title = f"2 Validation · step {sample.step:,}"
-        video.border_subtitle = f"‹ {index + 1} of {len(samples)} ›" if len(samples) > 1 else ""
-
     # -- actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        running = self.alive and self.state.ended is None
-        if action in ("ask", "pause", "stop") and not running:
+        if action in ("ask", "pause", "stop") and not self.running:
             return None
         if action in ("play", "scrub") and not self.state.samples:
             return None
@@ -262,14 +259,10 @@ class RunScreen(Screen[None]):
         self.request("resume" if self.paused else "pause")
 
     def action_play(self) -> None:
-        self.query_one(Thumbnail).toggle()
+        self.query_one(Validation).toggle()
 
     def action_scrub(self, by: int) -> None:
-        last = len(self.state.samples) - 1
-        now = last if self._shown_sample is None else self._shown_sample
-        wanted = max(0, min(last, now + by))
-        self._shown_sample = None if wanted == last else wanted
-        self._show_sample()
+        self.query_one(Validation).scrub(by)
 
     def action_log_scale(self) -> None:
         chart = self.query_one(LossChart)
@@ -284,24 +277,53 @@ class RunScreen(Screen[None]):
     def action_help(self) -> None:
         self.app.push_screen(Help(self, "Run"))
 
+    @property
+    def ltx(self) -> Ltx2App:
+        return cast("Ltx2App", self.app)
+
+    @property
+    def running(self) -> bool:
+        """Whether there still is something to stop or to ask for."""
+        return self.alive and self.state.ended is None
+
     @work
     async def action_stop(self) -> None:
         choices = [Choice("s", "Stop", "Finishes this step and writes a checkpoint; --resume goes on from it.", True)]
-        if await self.app.push_screen_wait(Question("Stop this run?", "The run ends for everyone who watches it.", choices)):
+        if await self._ask(Question("Stop this run?", "The run ends for everyone who watches it.", choices)):
             self.request("stop")
 
     @work
     async def action_leave(self) -> None:
         """Leave at once where nothing is lost; ask where this process trains."""
-        if not self.feed.here or not self.alive:
-            self.app.home()  # type: ignore[attr-defined]
+        if not self.feed.here or not self.running:
+            self.ltx.home()
             return
-        leave = await self.app.push_screen_wait(Question("Leave the run?", lines.leaving(self.state), LEAVING))
+        leave = await self._ask(Question("Leave the run?", lines.leaving(self.state), LEAVING), says=lines.leaving)
         if leave == "stop":
             self.request("stop")
-            self.app.exit_when_trained()  # type: ignore[attr-defined]
+            self.ltx.exit_when_trained()
         elif leave == "headless":
             self.app.exit("headless")
+
+    async def _ask(self, question: Question[Answer], *, says: Callable[[RunState], str] | None = None) -> Answer | None:
+        """The answer to a question about a run that goes on; None for escape, and when the run ends first. `says` keeps its text true."""
+        self._question, self._question_says = question, says
+        try:
+            return await self.app.push_screen_wait(question)
+        finally:
+            self._question = None
+
+    def _settle_question(self) -> None:
+        """Keep an open question true: its numbers move, and the end of the run takes it away."""
+        question = self._question
+        if question is None or question is not self.app.screen:
+            return
+        if self.running:
+            if self._question_says is not None:
+                question.say(self._question_says(self.state))
+            return
+        question.action_dismiss_none()
+        self.notify(f"The run has ended meanwhile: {lines.ending(self.state)}.", timeout=8, markup=False)
 
 
 LEAVING: tuple[Choice[Leave], ...] = (

@@ -144,6 +144,8 @@ RUNS: dict[str, Callable[[], Script]] = {
     "empty": Script,
     "caching": lambda: Script().started().said("info", "Attention: torch SDPA, not compiled.").cached("cache_video", 12, "clips", done=5),
     "training": training_script,
+    "paused": training_script,
+    "stalled": training_script,
     "training_cpu": lambda: training_script(gpu=False, steps=150),
     "sampling": _sampling,
     "nan": lambda: training_script(steps=150).steps(151, 170, gap=range(160, 171)),
@@ -159,8 +161,10 @@ def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
     write_clip(folder / "samples" / "step" / "0.mp4", flat=flat)
     ended = name in ("failed", "finished", "stopped")
     feed = ScriptedFeed(script.entries, folder=folder, alive=not ended)
+    feed.paused = name == "paused"
     app = SceneApp(root=folder.parent.parent, watch=feed)
     last = script.entries[-1].at if script.entries else 0.0
+    app.now = lambda: last + (130 if name == "stalled" else 1)
 
     async def complete(pilot: Pilot[str]) -> None:
         from ltx2tui.screens.run import RunScreen
@@ -170,10 +174,11 @@ def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
             screen = app.screen
             if not isinstance(screen, RunScreen) or screen.state.last_at != last:
                 return False
-            picture = screen.query_one(Thumbnail)
-            if picture.playing:
-                picture.rest()
-            return picture.path is None or picture.settled
+            pictures = list(screen.query(Thumbnail))
+            for picture in pictures:
+                if picture.playing:
+                    picture.rest()
+            return all(picture.path is None or picture.settled for picture in pictures)
 
         await until(pilot, shown)
 

@@ -33,13 +33,19 @@ class ScriptedFeed:
         entries, self._entries = self._entries, []
         return entries
 
+    def end(self, *entries: Entry) -> None:
+        """The run ends, with these as its last lines."""
+        self._entries = list(entries)
+        self._alive = False
+
     def alive(self) -> bool:
         return self._alive
 
     def ask(self, request: Request) -> dict[str, object]:
-        self.asked.append(request)
+        if request != "status":
+            self.asked.append(request)
         self.paused = {"pause": True, "resume": False}.get(request, self.paused)
-        return {"ok": True, "paused": self.paused, "stopping": request == "stop"}
+        return {"ok": True, "paused": self.paused, "stopping": "stop" in self.asked}
 
     def conclusion(self) -> tuple[str, ...]:
         return ()

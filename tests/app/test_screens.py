@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES = [(80, 24), (160, 48)]
-RUNS = ["empty", "caching", "training", "sampling", "nan", "failed", "finished", "stopped"]
+RUNS = ["empty", "caching", "training", "paused", "stalled", "sampling", "nan", "failed", "finished", "stopped"]
 PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
 
 Compare = Any
@@ -77,6 +77,62 @@ async def test_keys_that_do_not_apply_to_an_ended_run_are_dimmed() -> None:
         assert feed.asked == []
         await pilot.press("q")
     assert scene.app.return_value == "left"
+
+
+@pytest.mark.parametrize("key", ["q", "x"])
+async def test_a_question_about_a_run_goes_away_when_the_run_ends_meanwhile(key: str) -> None:
+    from ltx2core.runs import events
+    from ltx2core.runs.journal import Entry
+    from ltx2tui.screens.dialogs import Question
+    from ltx2tui.screens.run import RunScreen
+    from tests.app.scenes import shown_text, until
+
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    feed = scene.app._watch_first
+    assert isinstance(feed, ScriptedFeed)
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(scene.app.screen, Question))
+        feed.end(Entry(scene.app.now(), events.RunFinished(step=413, stopped=False, seconds=300.0)))
+        await until(pilot, lambda: isinstance(scene.app.screen, RunScreen) and "Finished" in shown_text(scene.app))
+        said = [notification.message for notification in scene.app._notifications]
+        assert said == ["The run has ended meanwhile: finished after step 413."]
+        assert feed.asked == []
+        await pilot.press("q")
+    assert scene.app.return_value == "left"
+
+
+async def test_a_run_that_somebody_else_paused_is_shown_as_paused_and_p_goes_on() -> None:
+    from tests.app.scenes import shown_text, until
+
+    scene = run_scene("paused", Path("runs/red-kite"), flat=True)
+    feed = scene.app._watch_first
+    assert isinstance(feed, ScriptedFeed)
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "Paused" in shown_text(scene.app))
+        await pilot.press("p")
+        await until(pilot, lambda: "Training" in shown_text(scene.app))
+    assert feed.asked == ["resume"]
+
+
+async def test_the_help_of_a_run_lists_every_key_it_has() -> None:
+    from rich.console import Console
+
+    from ltx2tui.screens.dialogs import Help
+
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    async with scene.app.run_test(size=(160, 48)) as pilot:
+        await scene.complete(pilot)
+        below = scene.app.screen
+        await pilot.press("question_mark")
+        assert isinstance(scene.app.screen, Help)
+        console = Console(width=120, color_system=None)
+        with console.capture() as taken:
+            console.print(scene.app.screen._table())
+        keys = {scene.app.get_key_display(binding) for _, binding in below._bindings if "copy_text" not in binding.action}
+        listed = {word for line in taken.get().splitlines() for word in line.split("  ")[0].split()}
+        assert keys <= listed
 
 
 async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_answers() -> None:
