@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltx2core.config.datasets import DatasetList
-    from ltx2core.data.clip import Clip, Sample
+    from ltx2core.data.clip import Clip, Problem, Sample
     from ltx2core.runs.events import Event
 
 _MOST_LINES = 20  # of clips named one by one; `ltx2tui check` shows all
+_MOST_NAMES = 10  # in a line
+_OF_SOUND = frozenset({"no_audio", "unknown_audio_codec", "audio_short", "audio_late"})
 
 
 def find_samples(
@@ -48,6 +50,7 @@ def find_samples(
         samples += placed if dataset.audio is not None and dataset.audio.auto_split else [_without_audio(sample) for sample in placed]
         rejected += left_out
     _tell_rejected(rejected, emit)
+    _tell_changed(samples, emit)
     if not samples:
         raise DatasetError(
             f"Not one of {len(rejected)} clips can be trained on.",
@@ -71,3 +74,17 @@ def _tell_rejected(rejected: list[Clip], emit: Callable[[Event], None]) -> None:
         kinds = Counter(next(p.code for p in clip.problems if p.level == "error") for clip in rejected[_MOST_LINES:])
         text = f"{len(rejected) - _MOST_LINES} more clips are left out: " + ", ".join(f"{n} {code}" for code, n in kinds.most_common())
         emit(Notice(code="clips_left_out", level="warning", text=text, fix="`ltx2tui check FOLDER` names each of them."))
+
+
+def _tell_changed(samples: list[Sample], emit: Callable[[Event], None]) -> None:
+    """One line for each thing that is done to clips, or is unwise about them, with the clips' names."""
+    found: dict[str, list[tuple[Clip, Problem]]] = {}
+    for sample in samples:
+        for problem in sample.clip.problems:
+            if problem.code not in _OF_SOUND or sample.clip.audio is not None:  # clips without sound are named while caching
+                found.setdefault(problem.code, []).append((sample.clip, problem))
+    for code, ((_, first), *others) in found.items():
+        names = ", ".join(clip.path.name for clip, _ in others[:_MOST_NAMES])
+        rest = f" and {len(others) - _MOST_NAMES} more" if len(others) > _MOST_NAMES else ""
+        text = f"{first.text} So it is with {names}{rest}." if others else first.text
+        emit(Notice(code=code, level=first.level, text=text, fix=first.fix))
