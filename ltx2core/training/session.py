@@ -61,7 +61,6 @@ class TrainingSession:
             journal = Journal(self.folder.journal)
             stack.callback(journal.close)
             stack.enter_context(_serving(self.folder, self.control, journal))
-            stack.enter_context(Telemetry(journal.emit))
             self.outcome = self._run(journal)
         return self.outcome
 
@@ -114,14 +113,15 @@ class TrainingSession:
                 pid=os.getpid(),
             )
         )
-        for notice in self._loaded.notices:
-            journal.emit(notice)
-        save_config(self.folder, self._loaded)
-        from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
+        with Telemetry(journal.emit):  # here: nothing may come before the first line of a session, nor after its last
+            for notice in self._loaded.notices:
+                journal.emit(notice)
+            save_config(self.folder, self._loaded)
+            from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
 
-        finished = Pipeline(
-            loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=journal.emit, resume=self._resume
-        ).run()
+            finished = Pipeline(
+                loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=journal.emit, resume=self._resume
+            ).run()
         return finished.step, finished.stopped
 
     def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:

@@ -16,12 +16,14 @@ from engine_fixtures import MakeConfig, OpenRun, events_of, watch, write_clip
 
 from ltx2core.config.load import load_config, save_config
 from ltx2core.errors import RunError, StorageError
+from ltx2core.hardware.telemetry import Telemetry
 from ltx2core.runs.control import Control, ask
 from ltx2core.runs.events import (
     CheckpointSaved,
     Event,
     HeldOutMeasured,
     LoraExported,
+    MemorySampled,
     Notice,
     PhaseStarted,
     RunFailed,
@@ -34,6 +36,7 @@ from ltx2core.runs.folder import RunFolder
 from ltx2core.training.session import TrainingSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -279,6 +282,27 @@ def test_an_unwritable_output_says_so(make_config: MakeConfig, tmp_path: Path) -
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
         TrainingSession(make_config(), root=tmp_path / "file", name="run", resume=False).run()
+
+
+def test_a_session_starts_and_ends_with_its_own_lines_however_eager_the_telemetry(
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Eager(Telemetry):
+        def __init__(self, emit: Callable[[MemorySampled], None]) -> None:
+            super().__init__(emit, seconds=0.0005)
+
+        def __enter__(self) -> Telemetry:
+            super().__enter__()
+            time.sleep(0.1)  # what a busy machine does to the thread that started it
+            return self
+
+    monkeypatch.setattr("ltx2core.training.session.Telemetry", Eager)
+    session = open_run(make_config(pretrained_model_name_or_path="no/such/model"))
+    assert session.run() == "failed"
+    first, *between, last = events_of(session)
+    assert isinstance(first, RunStarted)
+    assert sum(isinstance(event, MemorySampled) for event in between) > 1
+    assert isinstance(last, RunFailed)
 
 
 def test_a_missing_model_fails_the_run_with_what_would_work(make_config: MakeConfig, open_run: OpenRun) -> None:
