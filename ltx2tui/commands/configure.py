@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
-from ltx2core.errors import Stopped, StorageError
+from ltx2core.errors import Ltx2Error, Stopped, StorageError
 from ltx2core.runs.files import write_json
 from ltx2tui.draft import FORM, Draft, Value, field_of, problem_with
 from ltx2tui.reading import read_value, shown
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import argparse
 
 
+class NoQuestionsError(Ltx2Error):
+    """The command was called where nobody can answer."""
+
+    exit_code = 2
+
+
 def run(arguments: argparse.Namespace) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise NoQuestionsError(
+            "The questions need a terminal.", fix="Write config.json by hand; `ltx2tui explain KEY` says what a key means."
+        )
     out: Path = arguments.out
     datasets = out.with_name("datasets.json")
     if taken := next((path for path in (out, datasets) if path.exists()), None):
@@ -56,6 +66,9 @@ def _ask(path: str, value: Value) -> Value:
 
     if isinstance(value, bool):
         answer = questionary.confirm(title, default=value).ask()
+    elif get_origin(field.annotation) is Literal:
+        choices = [str(choice) for choice in get_args(field.annotation)]
+        answer = questionary.select(f"{title}  ({key})", choices=choices, default=str(value)).ask()
     else:
         answer = questionary.text(title, default=shown(value), instruction=f"({key}) ", validate=judge).ask()
     if answer is None:
