@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FRAME_RULE = "LTX-2 takes 8k + 1 frames"
 SIZE_RULE = "LTX-2 takes multiples of 32 pixels"
+SMALLEST_SAMPLE = 64  # pixels a side: the decoder pads by reflection, which a single latent cannot give
 SAMPLE_RATE = 16000
 CHANNELS = 2
 
@@ -81,7 +82,7 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
     written = config.validation_resolution
     first, *others = written.split(",")
     height, width = read_size(first) or (0, 0)  # checked when it was read
-    snapped = (snap_size(height), snap_size(width))
+    snapped = (max(snap_size(height), SMALLEST_SAMPLE), max(snap_size(width), SMALLEST_SAMPLE))
     if (size := f"{snapped[0]}x{snapped[1]}") != written:
         changes["validation_resolution"] = size
     where = f"{file} validation_resolution = {written}"
@@ -90,8 +91,11 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
         notices.append(Notice(code="not_built_yet", level="warning", text=text))
     if snapped != (height, width):
         wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
-        text = f"{where}: {SIZE_RULE}; samples are {snapped[0]} high and {snapped[1]} wide."
-        notices.append(Notice(code="size_snapped", text=text, fix=_side_choice(wrong)))
+        small = wrong < SMALLEST_SAMPLE
+        rule = f"{SIZE_RULE}, and samples at least {SMALLEST_SAMPLE}" if small else SIZE_RULE
+        text = f"{where}: {rule}; samples are {snapped[0]} high and {snapped[1]} wide."
+        fix = f"Use {SMALLEST_SAMPLE} instead of {wrong}." if small else _side_choice(wrong)
+        notices.append(Notice(code="size_snapped", text=text, fix=fix))
     if height > width:
         text = f"{where} is read as height x width: samples are upright, {snapped[0]} high and {snapped[1]} wide."
         notices.append(Notice(code="size_upright", text=text, fix=f"For a wide picture write {width}x{height}."))

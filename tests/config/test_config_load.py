@@ -293,3 +293,12 @@ def test_a_config_is_built_for_a_folder(project: Path) -> None:
 def test_loading_settings_imports_no_torch_and_no_screen() -> None:
     code = "import sys, ltx2core.config.load, ltx2core.config.explain; print({'torch', 'textual', 'rich', 'av'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_a_sample_too_small_to_be_decoded_is_made_larger() -> None:
+    loaded = load({"validation_resolution": "32x96"})
+    assert loaded.config.validation_size == (64, 96)
+    (notice,) = notices(loaded, "size_snapped")
+    assert "at least 64" in notice.text
+    assert notice.fix == "Use 64 instead of 32."
+    assert notices(load({"validation_resolution": "64x96"}), "size_snapped") == []
