@@ -89,7 +89,7 @@ def phase_line(state: RunState, view: View, *, width: int) -> Text:
 def numbers_line(state: RunState, *, width: int) -> Text:
     """The newest numbers of training."""
     if state.failure is not None:
-        return Text(" ".join(f"{state.failure.text} {state.failure.fix}".split()), no_wrap=True, overflow="ellipsis")
+        return Text("  " + " ".join(f"{state.failure.text} {state.failure.fix}".split()), no_wrap=True, overflow="ellipsis")
     parts = []
     if len(state.losses):
         parts.append(f"loss {words.loss(state.smoothed.mean if state.smoothed.weight else None)}")

@@ -24,7 +24,7 @@ class NoQuestionsError(Ltx2Error):
 def run(arguments: argparse.Namespace) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise NoQuestionsError(
-            "The questions need a terminal.", fix="Write config.json by hand; `ltx2tui explain KEY` says what a key means."
+            "The questions need a terminal.", fix="Write config.json by hand; `ltx2tui explain KEY` says what keys mean."
         )
     out: Path = arguments.out
     datasets = out.with_name("datasets.json")

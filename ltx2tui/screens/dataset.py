@@ -219,7 +219,9 @@ class DatasetScreen(Page):
             table.clear()
         for row in rows:
             cells = _cells(row, Path(self._scanning).expanduser())
-            table.add_row(*(cells[name] for name in names))
+            style = "" if row.usable else self.app.theme_variables["text-quiet"]
+            grave = {"bucket": "" if row.usable else self.app.theme_variables["error"], "notes": self.app.theme_variables["warning"]}
+            table.add_row(*(Text(cells[name], style=grave.get(name, style) or style) for name in names))
 
     @on(DataTable.RowHighlighted)
     def _choose(self, event: DataTable.RowHighlighted) -> None:
@@ -254,7 +256,11 @@ class DatasetScreen(Page):
 
     def relook(self) -> None:
         """Colours are in the text: draw it again in the new look."""
-        self._show_clip(self.query_one(DataTable).cursor_row)
+        table = self.query_one(DataTable)
+        row = table.cursor_row
+        self._fill(self.rows)
+        table.move_cursor(row=row)
+        self._show_clip(row)
 
     # -- keys
 

@@ -42,7 +42,9 @@ class HardwareScreen(Page):
 
     def compose(self) -> ComposeResult:
         yield Head("Hardware", step=self.step)
-        yield VerticalScroll(Static("Looking at the machine …", id="machine"), id="machine-box")
+        with VerticalScroll(id="machine-box", classes="panel") as box:
+            box.border_title = "This machine"
+            yield Static("Looking at the machine …", id="machine")
         yield Keys()
 
     def on_mount(self) -> None:

@@ -16,6 +16,7 @@ from ltx2core.errors import Ltx2Error
 from ltx2core.runs.folder import NAME_RULE, RunFolder
 from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
+from ltx2tui.reading import shown
 from ltx2tui.screens.wizard import Step
 from ltx2tui.widgets.head import Head
 from ltx2tui.widgets.keys import Keys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
 
+WIDE = 100
 MARKS = {"info": "·", "warning": "!", "error": "✕"}
 
 
@@ -63,6 +65,7 @@ class ReviewScreen(Step):
     def __init__(self) -> None:
         super().__init__()
         self._loaded: LoadedConfig | None = None
+        self._checked: ReviewScreen.Checked | None = None
 
     def compose(self) -> ComposeResult:
         yield Head("Review", step=self.step)
@@ -90,7 +93,7 @@ class ReviewScreen(Step):
 
     @on(Checked)
     def _show(self, message: Checked) -> None:
-        self._loaded = message.loaded
+        self._checked, self._loaded = message, message.loaded
         self.query_one("#review-text", Static).update(self._table(message))
         self.refresh_bindings()
 
@@ -113,14 +116,16 @@ class ReviewScreen(Step):
         table.add_column(style=theme["primary"], no_wrap=True)
         table.add_column(style="bold")
         table.add_column(style=theme["text-quiet"])
-        table.add_row("Clips", self.draft.folder, "instance_data_dir")
+        wide = self.app.size.width >= WIDE  # a narrow screen has no room for the keys: the settings page tells them
+        table.add_row("Clips", self.draft.folder, "instance_data_dir" if wide else "")
         for group, paths in FORM:
             table.add_row(Text(f"\n{group}", style=f"bold {theme['text-quiet']}"))
             for path in paths:
                 _, key, field = field_of(path)
                 value = self.draft.value(path)
-                shown = "automatic" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-                table.add_row(field.title or key, Text(shown), key + ("  · set by you" if path in self.draft.set_values else ""))
+                said = "automatic" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else shown(value)
+                by_you = "set by you" if path in self.draft.set_values else ""
+                table.add_row(field.title or key, Text(said), "  · ".join(filter(None, (key if wide else "", by_you))))
         parts.append(table)
         return Group(*parts)
 
@@ -146,6 +151,10 @@ class ReviewScreen(Step):
         if action in ("start", "write") and self._loaded is None:
             return None
         return True
+
+    def on_resize(self) -> None:
+        if self._checked is not None:
+            self.query_one("#review-text", Static).update(self._table(self._checked))
 
     def relook(self) -> None:
         """Colours are in the table: draw it again in the new look."""

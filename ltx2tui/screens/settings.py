@@ -17,6 +17,8 @@ from ltx2tui.widgets.keys import Keys
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+WIDE = 120
+
 
 class SettingsScreen(Page):
     """A form; the field that has the focus is explained under it."""
@@ -41,6 +43,9 @@ class SettingsScreen(Page):
     def on_mount(self) -> None:
         self._path = ""
         next(iter(self.query(FieldRow))).query_one(Input).focus()
+
+    def on_resize(self) -> None:
+        self.set_class(self.app.size.width >= WIDE, "-wide")
 
     @on(FieldRow.Entered)
     def _explain(self, message: FieldRow.Entered) -> None:
@@ -73,13 +78,13 @@ class SettingsScreen(Page):
         form = self.query_one(Form)
         form.show(self.draft)
         row = next(row for row in self.query(FieldRow) if row.path == self._path)
-        row.query("Input, Select, Switch").first().focus()
+        row.query("Input, Select").first().focus()
 
     def action_next(self) -> None:
         problems = self.query_one(Form).problems
         if problems:
             row, text = problems[0]
-            row.query("Input, Select, Switch").first().focus()
+            row.query("Input, Select").first().focus()
             self.notify(text, severity="warning", markup=False)
             return
         from ltx2tui.screens.review import ReviewScreen

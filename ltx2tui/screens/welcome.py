@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from rich.text import Text
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ltx2tui.summary import RunSummary
 
 MARKS = {"training": "●", "finished": "✓", "stopped": "‖", "failed": "✕", "interrupted": "✕"}
+COLOURS = {"training": "primary", "finished": "success", "stopped": "warning", "failed": "error", "interrupted": "error"}
 
 
 class WelcomeScreen(Screen[None]):
@@ -48,7 +50,7 @@ class WelcomeScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[RunSummary] = []
-        self._table: DataTable[str] | None = None
+        self._table: DataTable[str | Text] | None = None
 
     def compose(self) -> ComposeResult:
         yield Head("Welcome")
@@ -98,7 +100,14 @@ class WelcomeScreen(Screen[None]):
         table.clear()
         for run in self.runs:
             steps = f"{run.step:,} of {run.total_steps:,}" if run.total_steps else f"{run.step:,}"
-            table.add_row(MARKS[run.status], run.folder.name, run.status, steps, words.loss(run.loss), self._ago(run.at))
+            table.add_row(
+                Text(MARKS[run.status], style=self.app.theme_variables[COLOURS[run.status]]),
+                run.folder.name,
+                run.status,
+                steps,
+                words.loss(run.loss),
+                self._ago(run.at),
+            )
         table.move_cursor(row=min(row, max(0, len(self.runs) - 1)))
         table.display = bool(self.runs)
 

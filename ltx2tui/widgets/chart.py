@@ -113,10 +113,10 @@ class LossChart(Widget):
             columns, low, high = envelope.envelope(values, shift=shift)
             if len(columns):
                 dots = plot_height * 4
-                if line:
-                    envelope.paint_line(
-                        cells, columns, span.dots((low + high) * np.float32(0.5), height=dots, log=self.log_scale), gap=2 << max(0, shift)
-                    )
+                if line:  # two dots thick, to stand out from the single steps behind it
+                    middle = span.dots((low + high) * np.float32(0.5), height=dots, log=self.log_scale)
+                    for y in (middle, np.minimum(middle + 1, dots - 1)):
+                        envelope.paint_line(cells, columns, y, gap=2 << max(0, shift))
                 else:
                     top, bottom = span.dots(high, height=dots, log=self.log_scale), span.dots(low, height=dots, log=self.log_scale)
                     envelope.paint_envelope(cells, columns, top, bottom)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from textual import on
 from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
-from textual.widgets import Input, Label, Select, Static, Switch
+from textual.widgets import Input, Label, Select, Static
 
 from ltx2tui.draft import FORM, Draft, Value, field_of, problem_with
 from ltx2tui.reading import read_value, shown
@@ -44,8 +44,8 @@ class FieldRow(Horizontal):
         choices = _choices(self._field.annotation)
         if choices:
             yield Select([(choice, choice) for choice in choices], value=str(self._value), allow_blank=False, compact=True)
-        elif isinstance(self._value, bool):
-            yield Switch(self._value, animate=False)
+        elif isinstance(self._value, bool):  # words, not a switch: that is two blocks which only colour tells apart
+            yield Select([("yes", True), ("no", False)], value=self._value, allow_blank=False, compact=True)
         else:
             control = Input(shown(self._value), placeholder="automatic", compact=True, select_on_focus=False)
             control.cursor_blink = False
@@ -57,8 +57,8 @@ class FieldRow(Horizontal):
         if self.has_focus_within:
             return
         self._value = value
-        for control in self.query("Input, Select, Switch"):
-            with control.prevent(Input.Changed, Select.Changed, Switch.Changed):
+        for control in self.query("Input, Select"):
+            with control.prevent(Input.Changed, Select.Changed):
                 control.value = shown(value) if isinstance(control, Input) else value  # type: ignore[attr-defined]
         self._judge(value)
 
@@ -74,13 +74,8 @@ class FieldRow(Horizontal):
     @on(Select.Changed)
     def _selected(self, event: Select.Changed) -> None:
         event.stop()
-        if isinstance(event.value, str):
+        if isinstance(event.value, str | bool):
             self._take(event.value)
-
-    @on(Switch.Changed)
-    def _switched(self, event: Switch.Changed) -> None:
-        event.stop()
-        self._take(event.value)
 
     def on_descendant_focus(self) -> None:
         self.post_message(self.Entered(self.path))

@@ -36,7 +36,8 @@ class Keys(Widget):
         for _, binding, enabled, _tooltip in screen.active_bindings.values():
             if binding.show:
                 found.setdefault(binding.action, (binding.key, self.app.get_key_display(binding), binding.description, enabled))
-        shown = tuple(found.values())
+        order = list(screen._bindings.key_to_bindings)  # as the screen lists them, whatever has the focus
+        shown = tuple(sorted(found.values(), key=lambda one: order.index(one[0]) if one[0] in order else len(order)))
         if shown != self._shown:
             self._shown = shown
             self.refresh()

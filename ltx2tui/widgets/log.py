@@ -38,8 +38,7 @@ class RunLog(RichLog):
         self._write(log[len(log) - min(max(new, 0), len(log)) :])
         if conclusion != self._conclusion:
             self._conclusion = conclusion
-            for line in conclusion:
-                self.write(Text(line, style="bold"))
+            self._conclude()
 
     def on_resize(self, event: Resize) -> None:  # the base class's own handler runs after this one
         if self.size.width != self._laid_out_for:
@@ -55,16 +54,24 @@ class RunLog(RichLog):
         self._laid_out_for = self.size.width
         self.clear()
         self._write(self._log)
+        self._conclude()
+
+    def _conclude(self) -> None:
         for line in self._conclusion:
-            self.write(Text(line, style="bold"))
+            self.write(Text(line, style="bold"), width=self._width)
+
+    @property
+    def _width(self) -> int:
+        """Columns for a line. Left to itself, the base class wraps at the console's 80."""
+        return max(12, self.scrollable_content_region.width or self.size.width)
 
     def _write(self, log: tuple[LogLine, ...]) -> None:
         for line in log:
-            self.write(self._said(line), scroll_end=self.is_vertical_scroll_end)
+            self.write(self._said(line), width=self._width, scroll_end=self.is_vertical_scroll_end)
 
     def _said(self, line: LogLine) -> Text:
         """A line with its wrapped rest hanging under its start; on a narrow screen without the seconds."""
-        width = self.scrollable_content_region.width or self.size.width
+        width = self._width
         stamp = time.strftime("%H:%M:%S " if width >= 50 else "%H:%M ", time.localtime(line.at))
         styles = {name: self.get_component_rich_style(f"log--{name}", partial=True) for name in ("time", line.level, "fix")}
         text = Text.assemble((stamp, styles["time"]), (f"{MARKS[line.level]} ", styles[line.level]))

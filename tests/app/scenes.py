@@ -91,8 +91,8 @@ def gpu_machine() -> Machine:
     return replace(CPU_ONLY, gpus=(card,), driver="580.65", no_gpu_because=None, ram_limited_by="container")
 
 
-def write_clip(path: Path, *, flat: bool = False) -> None:
-    """A clip of a red disc that crosses a field; `flat` is one colour, which every encoder writes alike."""
+def write_clip(path: Path, *, flat: bool = False, kite: bool = True) -> None:
+    """A clip of a red disc that crosses a field, or of the field alone; `flat` is one colour, which every encoder writes alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     across, down = np.meshgrid(np.arange(256), np.arange(160))
     with av.open(str(path), "w") as container:
@@ -100,7 +100,9 @@ def write_clip(path: Path, *, flat: bool = False) -> None:
         stream.width, stream.height, stream.pix_fmt = 256, 160, "yuv420p"
         for number in range(24):
             picture = np.stack([40 + down * 0.5, 90 + across * 0.3, 170 - down * 0.6], -1).astype(np.uint8)
-            picture[(across - 40 - number * 7) ** 2 + (down - 70 - 20 * np.sin(number / 4)) ** 2 < 900] = (220, 50, 40)
+            if not kite:
+                picture[:] = picture * 0.6 + 40
+            picture[kite & ((across - 40 - number * 7) ** 2 + (down - 70 - 20 * np.sin(number / 4)) ** 2 < 900)] = (220, 50, 40)
             if flat:
                 picture[:] = (60, 120, 160)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -158,7 +160,8 @@ RUNS: dict[str, Callable[[], Script]] = {
 def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
     """The Run screen in a state of RUNS."""
     script = RUNS[name]()
-    write_clip(folder / "samples" / "step" / "0.mp4", flat=flat)
+    write_clip(folder / "samples" / "later" / "0.mp4", flat=flat)
+    write_clip(folder / "samples" / "base" / "0.mp4", flat=flat, kite=False)
     ended = name in ("failed", "finished", "stopped")
     feed = ScriptedFeed(script.entries, folder=folder, alive=not ended)
     feed.paused = name == "paused"
@@ -200,7 +203,7 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
         "hardware_gpu": (HardwareScreen, "Processor"),
         "dataset": (DatasetScreen, "usable"),
         "settings": (SettingsScreen, "usually"),
-        "review": (ReviewScreen, "lora_rank"),
+        "review": (ReviewScreen, "set by you"),
     }
     make, sign = pages[name]
     if name == "welcome_runs":

@@ -111,9 +111,14 @@ class Script:
     def held_out(self, step: int, loss: float) -> Script:
         return self.add(events.HeldOutMeasured(step=step, loss=loss, video_loss=loss, audio_loss=None, base_loss=0.31))
 
-    def sample(self, step: int, path: str = "samples/step/0.mp4") -> Script:
+    def sample(self, step: int) -> Script:
         return self.add(
-            events.SampleReady(step=step, path=path, prompt="A red kite circles over a green valley, wind in the grass.", seconds=11.2)
+            events.SampleReady(
+                step=step,
+                path=f"samples/{'base' if step == 0 else 'later'}/0.mp4",
+                prompt="A red kite circles over a green valley, wind in the grass.",
+                seconds=11.2,
+            )
         )
 
     def saved(self, step: int) -> Script:
