@@ -6,6 +6,7 @@ python docs/make_screens.py [NAME ...]
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 from tests.app.scenes import Scene, page_scene, run_scene  # noqa: E402
 
 PAGES = ("welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review")
-RUNS = ("training", "caching", "finished", "nan", "failed")
+RUNS = ("training", "paused", "stalled", "caching", "finished", "nan", "failed")
 SIZES = ((80, 24), (160, 48))
 FONT = "DejaVu Sans Mono"
 
@@ -54,10 +55,14 @@ async def draw(scene: Scene, size: tuple[int, int], *keys: str) -> str:
 
 
 def as_png(svg: str) -> bytes:
-    """A picture of a screenshot. The SVG names a web font; an installed one has every box and dot that is drawn."""
+    """A picture of a screenshot, in a palette: a third of the bytes. The SVG names a web font; an installed one has every box and dot."""
     import resvg_py
+    from PIL import Image
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg.replace("Fira Code", FONT), font_family=FONT, monospace_family=FONT))
+    whole = bytes(resvg_py.svg_to_bytes(svg_string=svg.replace("Fira Code", FONT), font_family=FONT, monospace_family=FONT))
+    with Image.open(io.BytesIO(whole)) as picture, io.BytesIO() as small:
+        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        return small.getvalue()
 
 
 if __name__ == "__main__":
