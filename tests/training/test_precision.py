@@ -20,7 +20,7 @@ def test_a_bf16_run_trains_float32_adapters_close_to_the_float32_run(
 ) -> None:
     exact = open_run(make_config(max_train_steps=2), "float32")
     assert exact.run() == "finished"
-    monkeypatch.setattr("ltx2core.training.pipeline.pick_device", lambda _: (torch.device("cpu"), torch.bfloat16))
+    monkeypatch.setattr("ltx2core.training.prepare.pick_device", lambda _: (torch.device("cpu"), torch.bfloat16))
     loaded = make_config(max_train_steps=2, validation_disable=False, validation_step_interval=2, gradient_checkpointing=True)
     session = open_run(loaded, "bf16")
     assert session.run() == "finished", session.failure
