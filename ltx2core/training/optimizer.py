@@ -61,9 +61,15 @@ class AdapterOptimizer:
         return {f"{moment}.{name}": value[moment] for name, value in states.items() for moment in _MOMENTS if moment in value}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave. Raises KeyError when it belongs to other parameters."""
-        if not tensors:
-            return
+        """Take over what `state` gave. Raises KeyError when it belongs to other parameters.
+
+        A parameter without state has had no gradient yet: sound's, while every batch so far was of clips without sound.
+        """
+        known = {f"{moment}.{name}" for name in self._parameters for moment in _MOMENTS}
+        if strange := sorted(set(tensors) - known):
+            raise KeyError(strange[0])
         for name, parameter in self._parameters.items():
+            if not any(f"{moment}.{name}" in tensors for moment in _MOMENTS):
+                continue
             values = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
             self._adam.state[parameter] = {moment: value.to(parameter.device, torch.float32) for moment, value in values.items()}

@@ -64,6 +64,26 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(parameters[name], copies[name]) for name in parameters)
 
 
+def test_a_state_from_before_a_parameter_s_first_gradient_goes_on_bit_for_bit() -> None:
+    parameters = _parameters()
+    optimizer = AdapterOptimizer(parameters, AdamSettings())
+    parameters["a"].grad = torch.ones(3, 4)  # "b" is sound's, and this clip had none
+    optimizer.step(1e-2, finite=TRUE)
+    copies = {name: torch.nn.Parameter(parameter.detach().clone()) for name, parameter in parameters.items()}
+    restored = AdapterOptimizer(copies, AdamSettings())
+    restored.load_state({name: value.clone() for name, value in optimizer.state().items()})
+    for number in range(2):
+        _step(parameters, optimizer, number)
+        _step(copies, restored, number)
+    assert all(torch.equal(parameters[name], copies[name]) for name in parameters)
+
+
+def test_the_state_of_another_adapter_is_refused() -> None:
+    optimizer = AdapterOptimizer(_parameters(), AdamSettings())
+    with pytest.raises(KeyError):
+        optimizer.load_state({"exp_avg.c": torch.zeros(3, 4)})
+
+
 def test_clipping_shortens_a_long_gradient_and_tells_its_norm() -> None:
     parameters = _parameters()
     optimizer = AdapterOptimizer(parameters, AdamSettings())
