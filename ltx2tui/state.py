@@ -222,6 +222,7 @@ def _after_phase(state: RunState, event: events.PhaseStarted, at: float) -> RunS
         phase_started_at=at,
         phase_done=0,
         phase_total=event.total,
+        total_steps=event.total if event.phase == "train" and event.total else state.total_steps,  # of epochs, known only now
         unit=event.unit,
         item="",
         last_at=at,

@@ -61,6 +61,8 @@ def summarize(folder: RunFolder) -> RunSummary:
         match event:
             case events.RunStarted():
                 total, step, ended = event.total_steps, event.resumed_at_step, None
+            case events.PhaseStarted(phase="train", total=steps) if steps:
+                total = steps  # of epochs, known only now
             case events.StepDone():
                 step, loss = event.step, event.loss
             case events.RunFinished():

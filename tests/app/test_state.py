@@ -35,6 +35,13 @@ def test_steps_add_up_to_pace_and_time_left() -> None:
     assert math.isclose(state.seconds_left, 180.0)
 
 
+def test_a_run_of_epochs_knows_its_steps_once_it_trains() -> None:
+    started = events.RunStarted(name="cats", total_steps=0, resumed_at_step=0, pid=7)
+    state = _after(started, events.PhaseStarted(phase="train", total=40, unit="steps"), _step(1))
+    assert state.total_steps == 40
+    assert state.progress == (1, 40)
+
+
 def test_caching_tells_time_left_from_its_own_pace() -> None:
     state = _after(
         STARTED,
