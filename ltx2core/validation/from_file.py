@@ -66,7 +66,8 @@ def apply_lora(transformer: nn.Module, path: Path) -> None:
     wanted = [name for name in layers if official_key(f"{name}.lora_A.weight") in tensors]
     if 2 * len(wanted) != len(tensors):
         lost = sorted(set(tensors) - {official_key(f"{name}.lora_{side}.weight") for name in layers for side in "AB"})
-        raise CheckpointError(f"{path} is not for this model: it has no layer for {lost[0]}.", fix="Use the model that it was trained on.")
+        why = f"is not for this model: it has no layer for {lost[0]}" if lost else "lacks one of the two matrices of a layer"
+        raise CheckpointError(f"{path} {why}.", fix="Use the whole file, with the model that it was trained on.")
     # The file's B holds alpha / rank already, so here both are the rank.
     parameters = add_adapter(
         transformer, AdapterSettings(rank=info.rank, alpha=float(info.rank), targets=tuple(wanted)), audio=True, seed=0

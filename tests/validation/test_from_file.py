@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ltx2core.errors import CheckpointError
-from ltx2core.validation.from_file import sample_with_lora
+from ltx2core.validation.from_file import apply_lora, sample_with_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,3 +44,10 @@ def test_a_lora_of_another_model_is_refused(make_config: MakeConfig, tmp_path: P
     save_file({f"{name}.lora_A.weight": torch.zeros(4, 8), f"{name}.lora_B.weight": torch.zeros(8, 4)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="is not for this model"):
         sample_with_lora(make_config(), prompt="x", lora=tmp_path / "a.safetensors", folder=tmp_path / "out")
+
+
+def test_a_lora_without_its_second_matrix_is_refused(tmp_path: Path) -> None:
+    layers = torch.nn.ModuleDict({"transformer_blocks": torch.nn.ModuleList([torch.nn.ModuleDict({"to_q": torch.nn.Linear(8, 8)})])})
+    save_file({"diffusion_model.transformer_blocks.0.to_q.lora_A.weight": torch.zeros(4, 8)}, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="lacks one of the two"):
+        apply_lora(layers, tmp_path / "a.safetensors")
