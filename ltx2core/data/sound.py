@@ -121,14 +121,6 @@ def _padding(frame: AudioFrame) -> int:
     return round(missing) if missing >= max(tick, 1) else 0
 
 
-def _lay(planes: NDArray[np.float32], part: NDArray[np.float32], at: int) -> int:
-    """Copy what of `part` lies inside; the place of the next sample comes back."""
-    begin, end = max(at, 0), min(at + part.shape[1], planes.shape[1])
-    if begin < end and part.shape[0] == planes.shape[0]:
-        planes[:, begin:end] = part[:, begin - at : end - at]
-    return at + int(part.shape[1])
-
-
 def _resample(planes: NDArray[np.float32], *, source_rate: int, sample_rate: int) -> NDArray[np.float32]:
     """The same channels at sample_rate, aligned at the start: FFmpeg takes its filter's delay off."""
     layout = "mono" if planes.shape[0] == 1 else "stereo"
