@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.fingerprint import fingerprint
+from ltx2core.config.load import save_config
 from ltx2core.errors import RunError
 from ltx2core.models.components import load_transformer
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
@@ -92,6 +93,7 @@ class Pipeline:
             seed=config.seed,
         )
         start = self._load_checkpoint(parameters, optimizer, identity)
+        save_config(self.folder, self.loaded)
         self._describe(model, parameters, layers, audio=audio)
         between = Milestones(
             model=model,

@@ -116,7 +116,8 @@ class TrainingSession:
         with Telemetry(journal.emit):  # here: nothing may come before the first line of a session, nor after its last
             for notice in self._loaded.notices:
                 journal.emit(notice)
-            save_config(self.folder, self._loaded)
+            if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
+                save_config(self.folder, self._loaded)
             from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
 
             finished = Pipeline(

@@ -231,6 +231,7 @@ def test_resuming_with_another_rank_is_refused_by_name(make_config: MakeConfig, 
     assert other.run() == "failed"
     assert other.failure is not None
     assert "another rank" in other.failure.text
+    assert load_config(other.folder.config).config.lora_rank == 4  # --resume without --config still works
     assert isinstance(events_of(other)[-1], RunFailed)
 
 
