@@ -43,26 +43,33 @@ class Journal:
             raise StorageError(f"{path} cannot be written: {error.strerror}.", fix="Choose another folder with --root.") from error
         self.path = path
         self.lost = 0
+        self._is_cut = False  # whether the last line was written in part
         self._lock = Lock()
         self._end_cut_line()
 
     def emit(self, event: Event) -> None:
         line = json.dumps(to_json(event, seconds_since_epoch=time.time()), separators=(",", ":"), allow_nan=False)
         with self._lock:
-            try:
-                os.write(self._descriptor, line.encode() + b"\n")
-            except OSError:
+            if not self._write(line):
                 self.lost += 1
-                return
-            if self.lost:
-                lost, self.lost = self.lost, 0
-                notice = Notice(
-                    code="journal_gap", level="warning", text=f"{lost} journal lines could not be written.", fix="Free disk space."
-                )
-                os.write(self._descriptor, json.dumps(to_json(notice, seconds_since_epoch=time.time())).encode() + b"\n")
+            elif self.lost:
+                text = f"{self.lost} journal lines could not be written."
+                notice = Notice(code="journal_gap", level="warning", text=text, fix="Free disk space.")
+                if self._write(json.dumps(to_json(notice, seconds_since_epoch=time.time()))):
+                    self.lost = 0
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _write(self, line: str) -> bool:
+        """Whether the whole line is written. A disk that fills up takes a part of it, which is ended before the next."""
+        data = (b"\n" if self._is_cut else b"") + line.encode() + b"\n"
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:
+            return False
+        self._is_cut = written < len(data)
+        return not self._is_cut
 
     def _end_cut_line(self) -> None:
         """End a line that a killed process left unfinished, so that the next one is not lost with it."""

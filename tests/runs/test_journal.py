@@ -84,6 +84,23 @@ def test_a_full_disk_never_stops_the_loop_and_is_told_later(tmp_path: Path, monk
     assert kinds == ["step_done", "notice"]
 
 
+def test_a_disk_that_fills_up_in_a_line_or_in_the_notice_of_a_gap_loses_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    real_write, room = os.write, [40, 0, 10_000, 0, 10_000, 10_000]
+
+    def little_room(descriptor: int, data: bytes) -> int:
+        if not (free := room.pop(0)):
+            raise OSError(28, "No space left on device")
+        return real_write(descriptor, data[:free])
+
+    monkeypatch.setattr(os, "write", little_room)
+    for number in range(1, 5):
+        journal.emit(step(number))
+    events = [entry.event for entry in read_journal(journal.path)]
+    assert [event.step for event in events if isinstance(event, StepDone)] == [3, 4]
+    assert [event.text[:2] for event in events if isinstance(event, Notice)] == ["2 "]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="journal"):
         Journal(tmp_path / "missing" / "journal.jsonl")
