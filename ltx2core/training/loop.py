@@ -71,7 +71,7 @@ class _Measured:
     values: Tensor
     has_audio: bool
     learning_rate: float
-    seconds: float
+    begin: float  # on the clock of time.perf_counter
     bucket: str
 
 
@@ -162,7 +162,7 @@ class Loop:
             values=torch.stack([total, video, torch.stack(audio).mean() if audio else torch.zeros_like(total), norm]),
             has_audio=bool(audio),
             learning_rate=learning_rate,
-            seconds=time.perf_counter() - begin,
+            begin=begin,
             bucket=bucket,
         )
 
@@ -172,6 +172,8 @@ class Loop:
         if pending is None:
             return
         total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
+        # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
+        seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
         self._emit(
             StepDone(
                 step=pending.step,
@@ -180,7 +182,7 @@ class Loop:
                 audio_loss=audio if pending.has_audio else None,
                 learning_rate=pending.learning_rate,
                 grad_norm=norm,
-                seconds=pending.seconds,
+                seconds=seconds,
                 bucket=pending.bucket,
             )
         )
