@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 
 MAX_TOKENS = 1024
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _REGISTERS = 128  # of a connector: the token count must be a multiple
 
 
@@ -98,11 +99,11 @@ def encoder_states(encoder: TextEncoder, input_ids: Tensor, attention_mask: Tens
 
 
 def text_encoder_fingerprint(folder: Path) -> str:
-    """Changes when the text encoder or its tokenizer does: 16 hex digits. Reads the config, the tokenizer and the weights' headers."""
+    """Changes when the text encoder or its tokenizer does: 16 hex digits. Reads config, tokenizer and a part of every tensor."""
     digest = hashlib.sha256(json.dumps(_config(folder), sort_keys=True).encode())
     for path in sorted(folder.glob("*")):
-        if path.name == "tokenizer.json":
-            digest.update(path.read_bytes())
+        if path.name in _TOKENIZER_FILES:
+            digest.update(path.name.encode() + path.read_bytes())
         elif path.suffix == ".safetensors":
             _, entries = read_header(path)
             with path.open("rb") as file:

@@ -12,7 +12,7 @@ from ltx2core.errors import CheckpointError
 from ltx2core.models import components
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.names import COMPONENTS, component_of, to_diffusers, to_official
-from ltx2core.models.text import load_text_encoder
+from ltx2core.models.text import load_text_encoder, text_encoder_fingerprint
 from ltx2core.validation.sampling import inference_sigmas
 
 TINY = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.safetensors"
@@ -91,6 +91,14 @@ def test_a_folder_is_searched_for_the_file_that_is_named(tmp_path: Path) -> None
     assert "other.safetensors" in caught.value.fix
     with pytest.raises(CheckpointError, match="no file or folder"):
         find_checkpoint("Lightricks/LTX-2", filename=None, base=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"])
+def test_a_text_encoder_s_fingerprint_follows_its_tokenizer_and_the_length_that_it_allows(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3_text"}')
+    before = text_encoder_fingerprint(tmp_path)
+    (tmp_path / name).write_text('{"model_max_length": 256}')
+    assert text_encoder_fingerprint(tmp_path) != before
 
 
 def test_a_folder_without_a_text_encoder_is_refused(tmp_path: Path) -> None:
