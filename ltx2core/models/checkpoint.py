@@ -116,7 +116,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def find_checkpoint(name: str, *, filename: str | None, base: Path) -> Path:
-    """The file that `pretrained_model_name_or_path` means: "nano", a .safetensors file, or a folder that holds `filename`.
+    """The file that `pretrained_model_name_or_path` means: "nano", a .safetensors file, a folder that holds `filename`,
+    or a hub name from which `filename` was downloaded before.
 
     Raises CheckpointError that says where it looked and what to put there.
     """
@@ -135,10 +136,24 @@ def find_checkpoint(name: str, *, filename: str | None, base: Path) -> Path:
         found = sorted(item.name for item in path.glob("*.safetensors"))
         hint = f"Set ltx2_checkpoint_filename to one of: {', '.join(found[:5])}." if found else "Put the combined .safetensors file there."
         raise CheckpointError(f"{path} holds no {wanted.name}.", fix=hint)
+    if (downloaded := _in_hub_cache(name, filename or DEFAULT_FILENAME)) is not None:
+        return downloaded
     raise CheckpointError(
         f"pretrained_model_name_or_path = {name!r} is no file or folder here.",
         fix=f'Download {filename or DEFAULT_FILENAME} and give its path, or use "nano", the embedded miniature.',
     )
+
+
+def _in_hub_cache(name: str, filename: str) -> Path | None:
+    """The file in the hub's cache on this machine; None when it is not there. Asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, filename)
+    except HFValidationError:  # not a hub name
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def read_header(path: Path) -> tuple[dict[str, str], dict[str, _Entry]]:

@@ -93,6 +93,20 @@ def test_a_folder_is_searched_for_the_file_that_is_named(tmp_path: Path) -> None
         find_checkpoint("Lightricks/LTX-2", filename=None, base=tmp_path)
 
 
+def test_a_hub_name_means_the_file_that_was_downloaded_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--Lightricks--LTX-2"
+    file = repository / "snapshots" / "abc" / "ltx-2-19b-dev.safetensors"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert find_checkpoint("Lightricks/LTX-2", filename=None, base=tmp_path / "elsewhere") == file
+    for name in ("Lightricks/LTX-3", "no such/name/at all", ""):
+        with pytest.raises(CheckpointError):
+            find_checkpoint(name, filename=None, base=tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"])
 def test_a_text_encoder_s_fingerprint_follows_its_tokenizer_and_the_length_that_it_allows(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gemma3_text"}')
