@@ -38,6 +38,7 @@ class Identity:
     alpha: float
     targets: str  # fingerprint of the layers' names
     seed: int
+    data: str = ""  # fingerprint of clips, captions and batches: the one thing that may change, which is told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

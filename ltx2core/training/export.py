@@ -92,7 +92,7 @@ def lora_info(path: Path) -> LoraInfo:
 
 
 def training_metadata(
-    *, base_model: str, base_version: str, targets: list[str], buckets: list[str], fps: float, trigger: str, steps: int, seed: int
+    *, base_model: str, base_version: str, targets: list[str], buckets: list[str], rates: list[float], trigger: str, steps: int, seed: int
 ) -> dict[str, str]:
     """The header of an exported file: what it was trained on and how to use it."""
     from importlib.metadata import version
@@ -102,7 +102,7 @@ def training_metadata(
         "base_model_version": base_version,
         "targets": json.dumps(targets),
         "buckets": json.dumps(buckets),
-        "frame_rate": f"{fps:g}",
+        "frame_rate": ", ".join(f"{rate:g}" for rate in rates),
         "trigger": trigger,
         "steps": str(steps),
         "seed": str(seed),

@@ -91,6 +91,12 @@ class Pipeline:
             alpha=settings.alpha,
             targets=fingerprint({"layers": " ".join(layers)}),
             seed=config.seed,
+            data=fingerprint(
+                {
+                    "clips": " ".join(f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}" for clip in clips),
+                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}",
+                }
+            ),
         )
         start = self._load_checkpoint(parameters, optimizer, identity)
         save_config(self.folder, self.loaded)
@@ -153,19 +159,25 @@ class Pipeline:
         if saved is None:
             self.emit(Notice(code="nothing_to_resume", text="This run has no checkpoint yet: it starts with step 1."))
             return 0
-        changed = [name for name in Identity.__slots__ if getattr(saved.identity, name) != getattr(identity, name)]
+        words = {
+            "base": "another model",
+            "rank": "another rank",
+            "alpha": "another alpha",
+            "targets": "other layers",
+            "seed": "another seed",
+        }
+        changed = [name for name in words if getattr(saved.identity, name) != getattr(identity, name)]
         if changed:
-            words = {
-                "base": "another model",
-                "rank": "another rank",
-                "alpha": "another alpha",
-                "targets": "other layers",
-                "seed": "another seed",
-            }
             raise RunError(
                 f"{saved.folder.name} of run {self.folder.name!r} was trained with {', '.join(words[name] for name in changed)}.",
                 fix="Put the old values back to resume, or train under another name with --run.",
             )
+        if saved.identity.data not in ("", identity.data):
+            text = (
+                f"Clips, captions or batch size are not those that {saved.folder.name} was trained with; the run goes on with the new ones."
+            )
+            fix = "Held-out losses from here on may be of other clips than those before. For a fair comparison train under another name."
+            self.emit(Notice(code="data_changed", level="warning", text=text, fix=fix))
         adapter, state = saved.tensors()
         try:
             load_adapter(parameters, adapter)
@@ -203,7 +215,7 @@ class Pipeline:
             base_version=checkpoint.version,
             targets=sorted({".".join(layer.split(".")[2:]) if layer.startswith("transformer_blocks.") else layer for layer in layers}),
             buckets=sorted({clip.sample.bucket.label for clip in clips}),
-            fps=config.frame_rate,
+            rates=sorted({clip.sample.fps for clip in clips}),
             trigger=trigger_of(self.loaded),
             steps=step,
             seed=config.seed,

@@ -36,7 +36,7 @@ class HeldOutLoss:
 
 
 def split_held_out(clips: Sequence[CachedClip], *, share: float) -> tuple[list[CachedClip], list[CachedClip]]:
-    """The clips to train on and those to measure on, chosen by content: adding a clip, or renaming one, moves no other.
+    """The clips to train on and those to measure on, chosen by content: renaming a clip moves none, adding one moves at most one other.
 
     Copies of one file stay on one side. None are held out when share is 0 or there are too few clips.
     """

@@ -75,7 +75,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
         base_version="2.0.0",
         targets=["attn1.to_q"],
         buckets=["64x64@9"],
-        fps=25.0,
+        rates=[24.0, 25.0],
         trigger="xyz",
         steps=7,
         seed=1,
@@ -86,6 +86,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     assert "attn1.to_q" in info.targets
     assert info.metadata["alpha"] == "10"
     assert info.metadata["trigger"] == "xyz"
+    assert info.metadata["frame_rate"] == "24, 25"
     assert info.metadata["steps"] == "7"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,20 @@ def test_a_finished_run_can_be_extended(make_config: MakeConfig, open_run: OpenR
     longer = open_run(make_config(max_train_steps=4), resume=True)
     assert longer.run() == "finished"
     assert [event.step for event in events_of(longer) if isinstance(event, StepDone)] == [1, 2, 3, 4]
+
+
+def test_resuming_with_other_clips_goes_on_and_says_so(
+    make_config: MakeConfig, open_run: OpenRun, clips_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(clips_folder, tmp_path / "clips")
+    assert open_run(make_config(max_train_steps=1)).run() == "finished"
+    same = open_run(make_config(folder=folder, max_train_steps=2), resume=True)  # moved, but the same clips
+    assert same.run() == "finished", same.failure
+    assert not [event for event in events_of(same) if isinstance(event, Notice) and event.code == "data_changed"]
+    (folder / "clip0.mp4").unlink()
+    fewer = open_run(make_config(folder=folder, max_train_steps=3), resume=True)
+    assert fewer.run() == "finished", fewer.failure
+    assert [event.level for event in events_of(fewer) if isinstance(event, Notice) and event.code == "data_changed"] == ["warning"]
 
 
 def test_resuming_with_another_rank_is_refused_by_name(make_config: MakeConfig, open_run: OpenRun) -> None:
