@@ -94,6 +94,7 @@ class DatasetScreen(Page):
 
         folder: str
         rows: list[Row]
+        scan: threading.Event  # of the scan that found it, which may have been given up for another
         done: bool = False
         trouble: Ltx2Error | None = None
 
@@ -163,15 +164,15 @@ class DatasetScreen(Page):
             nonlocal batch, last
             batch.append(place(clip))
             if (now := self.ltx.monotonic()) - last > 0.25:
-                self.post_message(self.Scanned(folder, batch))
+                self.post_message(self.Scanned(folder, batch, stop))
                 batch, last = [], now
 
         try:
             scan_folder(Path(folder).expanduser(), on_clip=found, should_stop=stop.is_set)
         except Ltx2Error as error:
-            self.post_message(self.Scanned(folder, [], done=True, trouble=error))
+            self.post_message(self.Scanned(folder, [], stop, done=True, trouble=error))
             return
-        self.post_message(self.Scanned(folder, batch, done=True))
+        self.post_message(self.Scanned(folder, batch, stop, done=True))
 
     def _placer(self) -> Placer:
         draft = self.draft
@@ -183,7 +184,7 @@ class DatasetScreen(Page):
 
     @on(Scanned)
     def _arrived(self, message: Scanned) -> None:
-        if message.folder != self._scanning:
+        if message.scan is not self._closed_scan:
             return
         if message.trouble is not None:
             self._say(str(message.trouble), wrong=True)
@@ -293,6 +294,7 @@ class DatasetScreen(Page):
         else:
             from ltx2tui.screens.settings import SettingsScreen
 
+            self.keep(replace(self.draft, folder=self._scanning))  # a long scan may not have come to its end
             self.app.push_screen(SettingsScreen())
 
 

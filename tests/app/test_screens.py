@@ -135,6 +135,26 @@ async def test_the_help_of_a_run_lists_every_key_it_has() -> None:
         assert keys <= listed
 
 
+async def test_what_a_given_up_scan_still_says_is_not_taken_for_the_new_one() -> None:
+    import threading
+
+    from ltx2core.errors import Stopped
+    from ltx2tui.screens.dataset import DatasetScreen
+    from tests.app.scenes import shown_text
+
+    scene = page_scene("dataset", Path(), flat=True)
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        screen = scene.app.screen
+        assert isinstance(screen, DatasetScreen)
+        rows, folder, given_up = list(screen.rows), screen.draft.folder, threading.Event()
+        screen.post_message(DatasetScreen.Scanned(folder, rows, given_up))
+        screen.post_message(DatasetScreen.Scanned(folder, [], given_up, done=True, trouble=Stopped("The scan was stopped.")))
+        await pilot.pause()
+        assert screen.rows == rows
+        assert "3 usable" in shown_text(scene.app)
+
+
 async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_answers() -> None:
     from textual.widgets import Input
 
