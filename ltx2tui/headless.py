@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def progress_line(state: RunState) -> str:
 def see_to_end(training: Training, *, resuming: bool = False) -> int:
     """Print a run's lines until it ends; the exit code. `resuming` when the app showed it so far: what it showed is not said again."""
     printer = Printer()
-    _take_signals(training, printer)
+    interrupted = _take_signals(training)
     feed = LocalFeed(training)
     lines = PlainLines()
     if resuming:
@@ -77,8 +78,12 @@ def see_to_end(training: Training, *, resuming: bool = False) -> int:
         printer.say(f"Training goes on here. `ltx2tui attach {training.folder.name}` shows it again; Ctrl-C stops it after its step.")
     else:
         printer.say(f"Run {training.folder.name}: {training.folder.path}")
+    told = False
     while True:
         alive = training.alive
+        if interrupted.is_set() and not told:
+            told = True
+            printer.say("Stopping after this step, with a checkpoint. Ctrl-C again leaves at once.")
         for line in lines.after(feed.read(), now=time.monotonic()):
             printer.line(line)
         if not alive:
@@ -89,18 +94,23 @@ def see_to_end(training: Training, *, resuming: bool = False) -> int:
     return EXIT_CODES[training.outcome]
 
 
-def _take_signals(training: Training, printer: Printer) -> None:
-    """SIGTERM and the first SIGINT stop after the step, with a checkpoint; a second SIGINT ends the process."""
+def _take_signals(training: Training) -> threading.Event:
+    """SIGTERM and the first SIGINT stop after the step, with a checkpoint; a second SIGINT ends the process. The event: the first came.
+
+    Nothing is printed in the handler: it may have interrupted a line that is half printed, which Python refuses to print into.
+    """
+    interrupted = threading.Event()
 
     def stop(number: int, _frame: object) -> None:
-        if number == signal.SIGINT and training.control.stop_requested:
-            os._exit(130)
-        training.control.stop()
         if number == signal.SIGINT:
-            printer.say("Stopping after this step, with a checkpoint. Ctrl-C again leaves at once.")
+            if interrupted.is_set():
+                os._exit(130)
+            interrupted.set()
+        training.control.stop()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    return interrupted
 
 
 class Printer:
