@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import Stopped
-from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, PhaseStarted, Progress, SampleReady
+from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
 from ltx2core.validation.held_out import measure_held_out
@@ -119,6 +120,12 @@ class Milestones:
             self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
         )
         if result is None:
+            return
+        if not math.isfinite(result.loss):  # JSON has no NaN, and a curve no place for it
+            text = f"Step {step}: the held-out loss was not a finite number, so it is left out."
+            self.emit(
+                Notice(code="held_out_not_finite", level="warning", text=text, fix="Look at the clips that are kept out of training.")
+            )
             return
         if step == 0:
             self._base_loss = result.loss

@@ -9,8 +9,8 @@ from engine_fixtures import MakeConfig, OpenRun, events_of, write_clip
 
 from ltx2core.caching.passes import CachedClip
 from ltx2core.data.clip import Bucket, Clip, Sample
-from ltx2core.runs.events import HeldOutMeasured, StepDone
-from ltx2core.validation.held_out import split_held_out
+from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
+from ltx2core.validation.held_out import HeldOutLoss, split_held_out
 
 
 def _clips(*sources: str) -> list[CachedClip]:
@@ -68,3 +68,17 @@ def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(
     assert longer.run() == "finished"
     last = [event for event in events_of(longer) if isinstance(event, HeldOutMeasured)][-1]
     assert (last.step, last.base_loss) == (4, runs[0][0].loss)
+
+
+def test_a_held_out_loss_that_is_not_finite_is_said_and_does_not_end_the_run(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
+    nan = HeldOutLoss(loss=float("nan"), video=float("nan"), audio=None)
+    monkeypatch.setattr("ltx2core.training.between.measure_held_out", lambda *_, **__: nan)
+    run = open_run(make_config(folder=tmp_path / "clips", max_train_steps=1, eval_steps_interval=1, eval_split=0.25))
+    assert run.run() == "finished", run.failure
+    events = events_of(run)
+    assert not [event for event in events if isinstance(event, HeldOutMeasured)]
+    assert len([event for event in events if isinstance(event, Notice) and event.code == "held_out_not_finite"]) == 2
