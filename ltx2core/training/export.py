@@ -48,7 +48,7 @@ def export_lora(path: Path, adapter: Mapping[str, Tensor], *, rank: int, alpha: 
         official_key(name): (tensor.detach().float().cpu() * (alpha / rank if ".lora_B." in name else 1.0)).to(torch.bfloat16).contiguous()
         for name, tensor in adapter.items()
     }
-    write_tensors(path, tensors, metadata={**metadata, "rank": str(rank), "alpha": f"{alpha:g}"})
+    write_tensors(path, tensors, metadata={**metadata, "rank": str(rank), "alpha": str(rank), "trained_alpha": f"{alpha:g}"})
     written = read_tensors(path)
     if written is None or written.keys() != tensors.keys() or any(not torch.equal(written[key], tensors[key]) for key in tensors):
         raise StorageError(f"{path} does not read back as it was written.", fix="Check the disk, then export again: checkpoints are kept.")

@@ -33,7 +33,7 @@ def test_a_run_s_lora_says_what_it_was_trained_on(make_config: MakeConfig, open_
     assert info["tensors"] % 2 == 0
     assert {"attn1.to_q", "audio_attn1.to_q", "attn2.to_out.0"} <= set(info["targets"])
     metadata = info["metadata"]
-    assert (metadata["steps"], metadata["seed"], metadata["alpha"], metadata["trigger"]) == ("1", "3", "8", "a square")
+    assert (metadata["steps"], metadata["seed"], metadata["trained_alpha"], metadata["trigger"]) == ("1", "3", "8", "a square")
     assert json.loads(metadata["buckets"]) == ["64x64@9"]
     assert metadata["base_model"] == nano_checkpoint().name
 

@@ -84,7 +84,8 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     info = lora_info(tmp_path / "lora.safetensors")
     assert (info.rank, info.dtype, info.tensors, info.has_audio) == (RANK, "BF16", len(parameters), True)
     assert "attn1.to_q" in info.targets
-    assert info.metadata["alpha"] == "10"
+    assert info.metadata["trained_alpha"] == "10"
+    assert info.metadata["alpha"] == info.metadata["rank"]  # alpha / rank is in B already: a reader that scales must scale by one
     assert info.metadata["trigger"] == "xyz"
     assert info.metadata["frame_rate"] == "24, 25"
     assert info.metadata["steps"] == "7"

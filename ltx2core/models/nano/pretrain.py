@@ -1,9 +1,12 @@
-"""Trains nano from nothing, on one GPU in under 20 minutes: `python -m ltx2core.models.nano.pretrain --out DIR`.
+"""Trains nano from nothing on one GPU: `python -m ltx2core.models.nano.pretrain --out DIR`.
 
 Four stages, each with its own seed and written to its own file as soon as it is done, so that a stage can be made again alone:
 video VAE, audio VAE, vocoder, and the denoiser (transformer, connectors and text encoder together, on latents of the shipped,
 bf16-rounded VAEs). `assemble` joins them into the combined file. The same seeds, step counts, card and libraries give the same
 weights; other cards round differently.
+
+The shipped VAEs and vocoder are of these stages. The shipped denoiser is of a shorter run of the same objective on two CPU cores
+(1,000 steps of 64 on 4,608 clips of the first size, nothing given clean); the denoiser stage has not been run to its end on a GPU yet.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ SIZES = ((128, 128, 17), (160, 96, 17), (96, 160, 17), (128, 128, 25))  # width,
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Optimizer steps of each stage. These made the shipped weights."""
+    """Optimizer steps of each stage."""
 
     video_vae: int = 3400
     audio_vae: int = 1800
