@@ -179,10 +179,12 @@ def run_scene(name: str, folder: Path, *, flat: bool = False) -> Scene:
                 return False
             pictures = list(screen.query(Thumbnail))
             for picture in pictures:
-                if picture.playing:
-                    picture.rest()
+                picture.autoplay, picture._rounds_left = False, 0  # a size that comes late must not set it going again
+                picture.rest()
             return all(picture.path is None or picture.settled for picture in pictures)
 
+        await until(pilot, shown)
+        await pilot.pause(0.2)  # what came in between is drawn
         await until(pilot, shown)
 
     return Scene(app, complete)
