@@ -156,6 +156,7 @@ class Milestones:
         except Ltx2Error as error:
             text = f"Step {step}: no sample was written. {error.text}"
             self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+            self._sampled_at = step  # said once
             return
         self._sampled_at = step
         relative = path.relative_to(self.folder.path).as_posix()
