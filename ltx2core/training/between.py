@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ltx2core.errors import Stopped
+from ltx2core.errors import Ltx2Error, Stopped
 from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
@@ -132,7 +132,7 @@ class Milestones:
         self.emit(HeldOutMeasured(step=step, loss=result.loss, video_loss=result.video, audio_loss=result.audio, base_loss=self._base_loss))
 
     def sample(self, step: int) -> None:
-        """Write a sample of the model as it is now. A stop breaks it off."""
+        """Write a sample of the model as it is now. A stop breaks it off; one that cannot be written is said, and training goes on."""
         steps, begin = self.sample_settings.steps, time.perf_counter()
         self.emit(PhaseStarted(phase="sample", total=steps, unit="steps"))
 
@@ -152,6 +152,11 @@ class Milestones:
                 on_step=on_step,
             )
         except Stopped:
+            return
+        except Ltx2Error as error:
+            text = f"Step {step}: no sample was written. {error.text}"
+            self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+            self._sampled_at = step  # said once
             return
         self._sampled_at = step
         relative = path.relative_to(self.folder.path).as_posix()
