@@ -36,9 +36,10 @@ class Thumbnail(Widget):
 
     @dataclass
     class Decoded(Message):
-        """Pictures of a clip for a size of this widget, or why there are none."""
+        """Pictures of a clip for a size of this widget in cells, or why there are none."""
 
         path: Path
+        size: tuple[int, int]
         pictures: Pictures | None
         trouble: str = ""
 
@@ -49,6 +50,7 @@ class Thumbnail(Widget):
         self.path: Path | None = None
         self._text = nothing
         self._pictures: Pictures | None = None
+        self._decoded_size: tuple[int, int] | None = None
         self._frame = 0
         self._rounds_left = 0
         self._timer: Timer | None = None
@@ -58,7 +60,7 @@ class Thumbnail(Widget):
         if path == self.path:
             return
         self.path = path
-        self._pictures, self._frame = None, 0
+        self._pictures, self._decoded_size, self._frame = None, None, 0
         self._text = self.nothing if path is None else READING
         self.playing = False
         self._rounds_left = ROUNDS if self.autoplay else 0
@@ -77,8 +79,12 @@ class Thumbnail(Widget):
 
     @property
     def settled(self) -> bool:
-        """Whether it shows a clip, or says why it cannot, and does not move."""
-        return (self._pictures is not None or bool(self._text and self._text != READING)) and not self.playing
+        """Whether it shows a clip in its present size, or says why it cannot, and does not move."""
+        return (self.path is None or not self._has_room or self._decoded_size == tuple(self.size)) and not self.playing
+
+    @property
+    def _has_room(self) -> bool:
+        return self.size.width >= 4 and self.size.height >= 2
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(1 / FRAMES_PER_SECOND, self._next_frame, pause=True)
@@ -87,24 +93,26 @@ class Thumbnail(Widget):
         self._decode()
 
     def _decode(self) -> None:
-        if self.path is not None and self.size.width >= 4 and self.size.height >= 2:
+        if self.path is not None and self._has_room:
             self._read(self.path, self.size.width, self.size.height)
 
     @work(thread=True, exclusive=True, group="thumbnail", exit_on_error=False)
     def _read(self, path: Path, width: int, height: int) -> None:
         from ltx2tui.widgets.frames import read_pictures
 
+        size = (width, height)
         try:
-            self.post_message(self.Decoded(path, read_pictures(path, width=width, height=height)))
+            self.post_message(self.Decoded(path, size, read_pictures(path, width=width, height=height)))
         except (OSError, ValueError, IndexError) as error:  # av's own errors are OSErrors and ValueErrors
-            self.post_message(self.Decoded(path, None, f"No picture: {type(error).__name__}"))
+            self.post_message(self.Decoded(path, size, None, f"No picture: {type(error).__name__}"))
 
     @on(Decoded)
     def _take(self, message: Decoded) -> None:
         message.stop()
-        if message.path != self.path:
+        # A thread cannot be stopped: what it decodes for a size that is gone comes all the same, perhaps after the right one.
+        if message.path != self.path or message.size != tuple(self.size):
             return
-        self._pictures, self._text = message.pictures, message.trouble
+        self._pictures, self._text, self._decoded_size = message.pictures, message.trouble, message.size
         self._frame = 0
         if self._pictures is not None and len(self._pictures.frames) > 1 and self._rounds_left:
             self.playing = True

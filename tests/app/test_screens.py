@@ -189,3 +189,18 @@ async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_ans
         await until(pilot, lambda: isinstance(app.screen, ReviewScreen) and "set by you" in shown_text(app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+
+
+async def test_pictures_decoded_for_a_size_that_is_gone_are_not_shown() -> None:
+    from ltx2tui.widgets.frames import read_pictures
+    from ltx2tui.widgets.thumbnail import Thumbnail
+
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    async with scene.app.run_test(size=(160, 48)) as pilot:
+        await scene.complete(pilot)
+        shown = next(picture for picture in scene.app.screen.query(Thumbnail) if picture.path is not None)
+        assert shown.path is not None
+        before = shown._pictures
+        shown.post_message(Thumbnail.Decoded(shown.path, (10, 5), read_pictures(shown.path, width=10, height=5)))
+        await pilot.pause()
+        assert shown._pictures is before

@@ -100,11 +100,11 @@ def test_fresh_weights_are_the_same_for_the_same_seed() -> None:
 
 
 def test_a_training_step_of_a_stage_is_the_same_twice() -> None:
-    from ltx2core.models.nano import pretrain
+    from ltx2core.models.nano.autoencoders import train_audio_vae
 
     def trained() -> dict[str, torch.Tensor]:
         modules = build(seed=0)
-        pretrain.train_audio_vae(modules, 2, torch.device("cpu"), batch=2)
+        train_audio_vae(modules, 2, torch.device("cpu"), batch=2)
         return modules.audio_vae.state_dict()
 
     first, second = trained(), trained()
