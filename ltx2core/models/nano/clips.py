@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FRAME = 128.0
+FPS, SECONDS = 25.0, 0.68  # of the clips that nano learns from
+SIZES = ((128, 128, 17), (160, 96, 17), (96, 160, 17), (128, 128, 25))  # width, height, frames; the first is most of the training
 MIN_SIZE, MAX_SIZE = 13.0, 26.0  # half the extent of a shape
 SOFTNESS = 2.5  # pixels over which an outline fades, as a lens has it
 PLAIN, STRIPES, CHECKER = 0, 1, 2  # textures
