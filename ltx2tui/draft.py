@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+    from ltx2core.config.datasets import VideoDataset
     from ltx2core.config.load import LoadedConfig
 
 Value = str | int | float | bool | list[str] | None
@@ -23,6 +24,7 @@ Value = str | int | float | bool | list[str] | None
 FORM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Model", ("pretrained_model_name_or_path", "pretrained_gemma_model_name_or_path", "mixed_precision")),
     ("Training", ("max_train_steps", "learning_rate", "lr_scheduler", "lora_rank", "train_batch_size", "seed")),
+    ("Captions", ("dataset.caption_strategy", "dataset.instance_prompt", "dataset.prepend_instance_prompt")),
     ("Clips", ("dataset.resolution", "dataset.video.num_frames", "frame_rate", "dataset.repeats", "dataset.audio.auto_split")),
     (
         "Samples",
@@ -97,6 +99,12 @@ class Draft:
         if self.value("dataset.audio.auto_split"):
             dataset["audio"] = {"auto_split": True}
         return values, [dataset]
+
+    def dataset(self) -> VideoDataset:
+        """The dataset's entry alone, which says how clips are captioned and placed. Raises pydantic's ValidationError."""
+        from ltx2core.config.datasets import VideoDataset
+
+        return VideoDataset.model_validate({**self.config()[1][0], "instance_data_dir": self.folder or "."})
 
     def loaded(self, base: Path) -> LoadedConfig:
         """The draft as a config that can be trained. Raises ConfigError with every problem."""

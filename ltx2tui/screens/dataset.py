@@ -17,6 +17,7 @@ from textual.widgets import DataTable, Input, Static
 
 from ltx2core.errors import Ltx2Error
 from ltx2tui import words
+from ltx2tui.screens.captions import Captions, CaptionsDialog
 from ltx2tui.screens.wizard import Page
 from ltx2tui.widgets.head import Head
 from ltx2tui.widgets.keys import Keys
@@ -25,6 +26,7 @@ from ltx2tui.widgets.thumbnail import Thumbnail
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from ltx2core.data.buckets import BucketRule
     from ltx2core.data.clip import Clip, Problem
 
 COLUMNS = (
@@ -47,6 +49,7 @@ class Row:
 
     clip: Clip
     bucket: str
+    captions: tuple[str, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -84,6 +87,7 @@ class DatasetScreen(Page):
     title_word = "Dataset"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "rescan", "Scan again", tooltip="Read the folder again", id="dataset.rescan"),
+        Binding("c", "captions", "Captions", tooltip="Where captions come from, and words put before them", id="dataset.captions"),
         Binding("v", "play", "Play", tooltip="Play the chosen clip, or stop it", id="dataset.play"),
         Binding("slash", "path", "Folder", tooltip="Type another folder", id="dataset.path"),
     ]
@@ -111,6 +115,9 @@ class DatasetScreen(Page):
             entry = Input(self.draft.folder, placeholder="~/videos/my-subject", suggester=FolderSuggester(), compact=True, id="folder")
             entry.cursor_blink = False
             yield entry
+        with Horizontal(id="captions-row"):
+            yield Static("Captions", id="captions-label")
+            yield Static("", id="captions-line", markup=False)
         yield Static("", id="scan-line", markup=False)
         with Horizontal(id="dataset-panels"):
             with Vertical(id="clips", classes="panel") as clips:
@@ -124,11 +131,12 @@ class DatasetScreen(Page):
 
     def on_mount(self) -> None:
         self._columns()
+        self._say_captions()
         self.query_one("#folder", Input).focus()
         if self.draft.folder:
             self.scan_folder(self.draft.folder)
         else:
-            self._say("Type a folder and press enter: .mp4 .mov .mkv .webm, each with a .txt caption of the same name.")
+            self._say("Type a folder and press enter: .mp4 .mov .mkv .webm, each with a caption.")
 
     def on_unmount(self) -> None:
         self._closed_scan.set()
@@ -168,19 +176,16 @@ class DatasetScreen(Page):
                 batch, last = [], now
 
         try:
-            scan_folder(Path(folder).expanduser(), on_clip=found, should_stop=stop.is_set)
+            scan_folder(Path(folder).expanduser(), on_clip=found, should_stop=stop.is_set, captions=place.rule.captions)
         except Ltx2Error as error:
             self.post_message(self.Scanned(folder, [], stop, done=True, trouble=error))
             return
         self.post_message(self.Scanned(folder, batch, stop, done=True))
 
     def _placer(self) -> Placer:
-        draft = self.draft
-        return Placer(
-            resolution=float(str(draft.value("dataset.resolution"))),
-            num_frames=int(str(draft.value("dataset.video.num_frames"))),
-            frame_rate=float(str(draft.value("frame_rate"))),
-        )
+        from ltx2core.data.dataset import bucket_rule
+
+        return Placer(bucket_rule(self.draft.dataset(), frame_rate=float(str(self.draft.value("frame_rate")))))
 
     @on(Scanned)
     def _arrived(self, message: Scanned) -> None:
@@ -236,7 +241,7 @@ class DatasetScreen(Page):
         self.query_one("#clip").border_title = clip.path.name
         self.query_one(Thumbnail).show(clip.path if clip.width else None)
         text = Text()
-        caption = (clip.caption or "").strip()
+        caption = "\n".join(row.captions) or (clip.caption or "").strip()
         grave = [problem for problem in row.problems if problem.level != "info"]
         for problem in grave:
             text.append(self._said(problem))
@@ -282,6 +287,19 @@ class DatasetScreen(Page):
     def action_play(self) -> None:
         self.query_one(Thumbnail).toggle()
 
+    @work
+    async def action_captions(self) -> None:
+        found = await self.app.push_screen_wait(CaptionsDialog(Captions.of(self.draft)))
+        if found is None:
+            return
+        self.keep(found.put_in(self.draft))
+        self._say_captions()
+        if self._scanning:
+            self.scan_folder(self._scanning)
+
+    def _say_captions(self) -> None:
+        self.query_one("#captions-line", Static).update(f"{Captions.of(self.draft).said}  (c changes it)")
+
     def action_path(self) -> None:
         self.query_one("#folder", Input).focus()
 
@@ -299,18 +317,19 @@ class DatasetScreen(Page):
 
 
 class Placer:
-    """Finds each clip's bucket, with the settings of the draft."""
+    """Finds each clip's bucket and captions, by the rule of the draft."""
 
-    def __init__(self, *, resolution: float, num_frames: int, frame_rate: float) -> None:
-        self._resolution, self._frames, self._rate = resolution, num_frames, frame_rate
+    def __init__(self, rule: BucketRule) -> None:
+        self.rule = rule
 
     def __call__(self, clip: Clip) -> Row:
-        from ltx2core.data.buckets import assign_buckets
+        from ltx2core.data.buckets import place
+        from ltx2core.data.clip import Sample
 
-        samples, rejected = assign_buckets([clip], resolution=self._resolution, num_frames=self._frames, frame_rate=self._rate)
-        if samples:
-            return Row(clip, samples[0].bucket.label, samples[0].clip.problems)
-        return Row(clip, "", rejected[0].problems if rejected else clip.problems)
+        placed = place(clip, self.rule)
+        if isinstance(placed, Sample):
+            return Row(clip, placed.bucket.label, placed.captions, placed.clip.problems)
+        return Row(clip, "", (), placed.problems)
 
 
 def _cells(row: Row, folder: Path) -> dict[str, str]:

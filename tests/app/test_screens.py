@@ -49,6 +49,32 @@ def test_what_a_key_shows_over_a_run_looks_as_before(name: str, keys: list[str],
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, *keys))
 
 
+def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> None:
+    scene = page_scene("dataset", Path(), flat=True)
+    assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, "c", "down", "down"))
+
+
+async def test_a_folder_without_text_files_can_be_captioned_by_names_or_by_one_caption() -> None:
+    from ltx2tui.screens.dataset import DatasetScreen
+    from tests.app.scenes import shown_text, until
+
+    scene = page_scene("dataset", Path(), flat=True)
+    app = scene.app
+    async with app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        assert "3 usable" in shown_text(app)  # no-caption.mp4 is not
+        await pilot.press("c", "down", "enter")
+        await until(pilot, lambda: "4 usable" in shown_text(app))
+        assert "from the clips' names" in shown_text(app)
+        await pilot.press("c", "down", "enter")
+        assert "Type the caption first." in shown_text(app)
+        await pilot.press(*"zorb", "enter")
+        await until(pilot, lambda: "for every clip" in shown_text(app) and "4 usable" in shown_text(app))
+        assert isinstance(app.screen, DatasetScreen)
+        assert {row.captions for row in app.screen.rows if row.usable} == {("zorb",)}
+        assert app.draft.dataset().caption_strategy == "instanceprompt"
+
+
 def test_the_light_look_is_as_before(snap_compare: Compare) -> None:
     scene = run_scene("training", Path("runs/red-kite"), flat=True)
     assert snap_compare(scene.app, terminal_size=(120, 36), run_before=_with_keys(scene, "ctrl+t"))
