@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx2core.errors import CheckpointError
-from ltx2core.models.names import COMPONENTS, Component, component_of, to_diffusers
+from ltx2core.models.names import COMPONENTS, Component, component_of, to_diffusers, version_by_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,8 +56,8 @@ class Checkpoint:
 
     @property
     def version(self) -> str:
-        """The model version, like "2.0.0"."""
-        return self.metadata.get("model_version", "2.0.0")
+        """The model version, like "2.3.0": what the header says, else what the tensors tell."""
+        return self.metadata.get("model_version") or version_by_keys(self.entries)
 
     def keys(self, component: Component) -> list[str]:
         """The official keys of a component, in file order."""
@@ -108,9 +108,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds no {', '.join(name.replace('_', ' ') for name in missing)}: it is not a combined LTX-2 checkpoint.",
             fix=f"Use the published combined file, {DEFAULT_FILENAME}.",
         )
-    if not checkpoint.version.startswith("2.0") or any("prompt_adaln_single" in key for key in entries):
+    if not checkpoint.version.startswith("2."):
         raise CheckpointError(
-            f"{path} is LTX-2 version {checkpoint.version}; this release trains version 2.0.", fix=f"Use {DEFAULT_FILENAME}."
+            f"{path} is LTX version {checkpoint.version}; this release trains LTX-2, versions 2.0 to 2.5.", fix=f"Use {DEFAULT_FILENAME}."
         )
     return checkpoint
 

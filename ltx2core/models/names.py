@@ -1,14 +1,18 @@
 """Tensor names: as Lightricks' files spell them, and as diffusers' modules do.
 
-A combined checkpoint holds five components under prefixes. Within a component a name is translated by ordered substring
-replacement; the video VAE also numbers its blocks differently. LoRA files use the official names, so the way back is needed too.
+A combined checkpoint holds five components under prefixes. Within a component whole words of a name are replaced; the video VAE also
+numbers its blocks differently. LoRA files use the official names, so the way back is needed too. The tables hold the words of all
+versions: a version that lacks a module has no key with its word.
 Source: the key lists of the published checkpoints and diffusers' modules (both Apache-2.0 or plain facts).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Component = Literal["transformer", "connectors", "video_vae", "audio_vae", "vocoder"]
 
@@ -21,7 +25,7 @@ _CONNECTOR_PREFIXES = (
     "text_embedding_projection.",
 )
 
-# official -> diffusers. Order matters: a longer name stands before a part of it.
+# official -> diffusers, whole words: `ups` is one in `ups.0.weight` and none in `upsample.filter`.
 _RENAMES: dict[Component, tuple[tuple[str, str], ...]] = {
     "transformer": (
         ("audio_patchify_proj", "audio_proj_in"),
@@ -44,6 +48,8 @@ _RENAMES: dict[Component, tuple[tuple[str, str], ...]] = {
         ("audio_embeddings_connector", "audio_connector"),
         ("transformer_1d_blocks", "transformer_blocks"),
         ("aggregate_embed", "text_proj_in"),
+        ("video_aggregate_embed", "video_text_proj_in"),
+        ("audio_aggregate_embed", "audio_text_proj_in"),
         ("q_norm", "norm_q"),
         ("k_norm", "norm_k"),
     ),
@@ -56,7 +62,14 @@ _RENAMES: dict[Component, tuple[tuple[str, str], ...]] = {
         ("per_channel_statistics.mean-of-means", "latents_mean"),
         ("per_channel_statistics.std-of-means", "latents_std"),
     ),
-    "vocoder": (("resblocks", "resnets"), ("ups", "upsamplers"), ("conv_pre", "conv_in"), ("conv_post", "conv_out")),
+    "vocoder": (
+        ("resblocks", "resnets"),
+        ("ups", "upsamplers"),
+        ("conv_pre", "conv_in"),
+        ("conv_post", "conv_out"),
+        ("act_post", "act_out"),
+        ("downsample.lowpass", "downsample"),
+    ),
 }
 
 
@@ -82,19 +95,31 @@ def to_diffusers(key: str, component: Component, *, num_encoder_blocks: int = 0)
     if component == "video_vae":
         name = _vae_block_to_diffusers(name, num_encoder_blocks)
     for official, ours in _RENAMES[component]:
-        name = name.replace(official, ours)
+        name = _replace_word(name, official, ours)
     return None if name.startswith("per_channel_statistics.") else name
 
 
 def to_official(name: str, component: Component, *, num_encoder_blocks: int = 0) -> str:
     """The official key of a diffusers name: the inverse of `to_diffusers`."""
     for official, ours in _RENAMES[component]:
-        name = re.sub(rf"(?<![A-Za-z_]){re.escape(ours)}(?![A-Za-z_])", official, name)
+        name = _replace_word(name, ours, official)
     if component == "video_vae":
         name = _vae_block_to_official(name, num_encoder_blocks)
     if component == "connectors":
-        return f"text_embedding_projection.{name}" if name.startswith("aggregate_embed") else f"{_TRANSFORMER}{name}"
+        return f"text_embedding_projection.{name}" if "aggregate_embed." in name else f"{_TRANSFORMER}{name}"
     return {"transformer": _TRANSFORMER, "video_vae": "vae.", "audio_vae": "audio_vae.", "vocoder": "vocoder."}[component] + name
+
+
+def version_by_keys(keys: Collection[str]) -> str:
+    """The version that a checkpoint's tensors tell: "2.0.0", "2.3.0" or "2.5.0". For files whose header does not say."""
+    if f"{_TRANSFORMER}prompt_adaln_single.linear.weight" not in keys:
+        return "2.0.0"
+    biased = f"{_TRANSFORMER}transformer_blocks.0.ff.net.0.proj.bias" in keys
+    return "2.3.0" if biased and f"{_TRANSFORMER}keyframes_abs_pos_embedding" not in keys else "2.5.0"
+
+
+def _replace_word(name: str, word: str, by: str) -> str:
+    return re.sub(rf"(?<![A-Za-z_]){re.escape(word)}(?![A-Za-z_])", by, name)
 
 
 def _prefix(key: str, component: Component) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,21 @@ def rewritten(path: Path, *, drop: str | None = None, version: str = "2.0.0", ch
     return path
 
 
-def test_every_official_name_survives_the_way_there_and_back() -> None:
-    checkpoint = open_checkpoint(TINY)
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_every_official_name_survives_the_way_there_and_back(version: str) -> None:
+    checkpoint = open_checkpoint(TINY.with_name(f"ltx-{version}-tiny.safetensors"))
     blocks = len(checkpoint.config["vae"]["encoder_blocks"])
     for component in COMPONENTS:
         for key in checkpoint.keys(component):
             name = to_diffusers(key, component, num_encoder_blocks=blocks)
             assert name is None or to_official(name, component, num_encoder_blocks=blocks) == key
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_a_version_that_the_header_does_not_tell_is_told_by_the_tensors(version: str) -> None:
+    checkpoint = open_checkpoint(TINY.with_name(f"ltx-{version}-tiny.safetensors"))
+    assert checkpoint.version == f"{version}.0"
+    assert replace(checkpoint, metadata={}).version == f"{version}.0"
 
 
 def test_every_tensor_belongs_to_one_component() -> None:
@@ -72,8 +81,8 @@ def test_a_plain_lora_and_another_version_are_refused(tmp_path: Path) -> None:
     save_file({"diffusion_model.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.zeros(4, 4)}, path)
     with pytest.raises(CheckpointError, match="not a combined LTX-2 checkpoint"):
         open_checkpoint(path)
-    with pytest.raises(CheckpointError, match=r"2\.3\.0"):
-        open_checkpoint(rewritten(tmp_path / "new.safetensors", version="2.3.0"))
+    with pytest.raises(CheckpointError, match=r"3\.0\.0"):
+        open_checkpoint(rewritten(tmp_path / "new.safetensors", version="3.0.0"))
 
 
 def test_a_fingerprint_follows_its_component_alone(tmp_path: Path) -> None:
