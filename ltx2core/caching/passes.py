@@ -1,7 +1,7 @@
 """Makes what training reads: video latents, audio latents, and text after the connectors. One encoder is in memory at a time.
 
 Only what is not in the store yet is encoded; when nothing is missing no encoder is loaded. A clip that cannot be decoded is left
-out with a Notice, and the rest goes on.
+out with a Notice, one whose sound cannot be trains video only, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class CachePass:
         digests.save()
         broken = self._video(clips)
         free_memory(self.device)
-        broken |= self._audio(clips) if audio else set()
+        silent = self._audio([clip for clip in clips if clip.video not in broken]) if audio else set()
         free_memory(self.device)
-        clips = [clip for clip in clips if clip.video not in broken and clip.audio not in broken]
+        clips = [replace(clip, audio=None) if clip.audio in silent else clip for clip in clips if clip.video not in broken]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
@@ -94,7 +94,7 @@ class CachePass:
         return {clip.video for clip in clips} | {clip.audio for clip in clips if clip.audio} | set(texts.values())
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
-        video_encoder = self.checkpoint.fingerprint("video_vae")
+        video_encoder = f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
         audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
         clips = []
         for sample in samples:
@@ -124,7 +124,7 @@ class CachePass:
         return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=sample.bucket.width, height=sample.bucket.height) else ""
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
-        encoder = f"{text_encoder_fingerprint(self.text_encoder)} {self.checkpoint.fingerprint('connectors')}"
+        encoder = f"{text_encoder_fingerprint(self.text_encoder)} {self.checkpoint.fingerprint('connectors')} {_precision(self.dtype)}"
         return {text: fingerprint({"text": text, "encoder": encoder, "pass": f"text {TEXT_PASS}"}) for text in sorted(texts)}
 
     def _video(self, clips: Sequence[CachedClip]) -> set[str]:
@@ -146,7 +146,7 @@ class CachePass:
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             return {"latents": encode_video(vae, pixels, tiled=self.tiled)[0].to(torch.bfloat16)}
 
-        return self._encode_clips("video", missing, encode, phase="cache_video")
+        return self._encode_clips("video", missing, encode, phase="cache_video", tell=self._leave_out)
 
     def _audio(self, clips: Sequence[CachedClip]) -> set[str]:
         """Encode the sound that is missing; the entries that could not be made come back."""
@@ -170,13 +170,13 @@ class CachePass:
             seconds = sample.bucket.frames / sample.fps
             sound = read_sound(sample.clip.path, seconds=seconds, sample_rate=SAMPLE_RATE)
             if sound is None:
-                raise DatasetError(f"{sample.clip.path.name}: its sound is gone since the scan.")
+                raise DatasetError("its sound is gone since the scan.")
             steps = audio_steps_for(seconds)
             latents = encode_sound(audio_vae, torch.from_numpy(sound.samples)[None].to(self.device), steps=steps)[0]
             learned = min(steps, -(-sound.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE))  # the rest is padding after its end
             return {"latents": latents.to(torch.bfloat16), "learned": torch.arange(latents.shape[1]) < learned}
 
-        return self._encode_clips("audio", missing, encode, phase="cache_audio")
+        return self._encode_clips("audio", missing, encode, phase="cache_audio", tell=self._train_without_sound)
 
     def _text(self, texts: Mapping[str, str]) -> None:
         missing = self._missing("text", {name: text for text, name in texts.items()}, phase="cache_text", unit="captions")
@@ -197,7 +197,13 @@ class CachePass:
             self.emit(Progress(phase="cache_text", done=done, total=len(missing), item=text[:80]))
 
     def _encode_clips(
-        self, kind: Kind, missing: Mapping[str, CachedClip], encode: Callable[[CachedClip], dict[str, torch.Tensor]], *, phase: Phase
+        self,
+        kind: Kind,
+        missing: Mapping[str, CachedClip],
+        encode: Callable[[CachedClip], dict[str, torch.Tensor]],
+        *,
+        phase: Phase,
+        tell: Callable[[Sample, str], None],
     ) -> set[str]:
         broken = set()
         for done, (name, clip) in enumerate(missing.items(), start=1):
@@ -206,7 +212,7 @@ class CachePass:
                 self.store.save(kind, name, encode(clip), source=clip.sample.clip.path.name)
             except DatasetError as error:
                 broken.add(name)
-                self._leave_out(clip.sample, error.text)
+                tell(clip.sample, error.text)
             self.emit(Progress(phase=phase, done=done, total=len(missing), item=clip.sample.clip.path.name))
         return broken
 
@@ -225,9 +231,18 @@ class CachePass:
         text = f"{sample.clip.path.name} is left out: {reason}"
         self.emit(Notice(code="clip_left_out", level="warning", text=text, fix="Replace the file, then start again."))
 
+    def _train_without_sound(self, sample: Sample, reason: str) -> None:
+        text = f"{sample.clip.path.name} trains video only: {reason}"
+        self.emit(Notice(code="sound_left_out", level="warning", text=text, fix="Encode its sound as AAC, then start again."))
+
     def _check_stop(self) -> None:
         if self.should_stop():
             raise Stopped("Stopped while caching; what was encoded is kept.")
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """Part of a name: an encoder computes other values in another precision."""
+    return str(dtype).removeprefix("torch.")
 
 
 def free_memory(device: torch.device) -> None:

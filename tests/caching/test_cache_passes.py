@@ -135,6 +135,31 @@ def test_two_runs_may_fill_one_cache_at_the_same_time(folder: Path, make_config:
     assert not list((tmp_path / "cold").rglob("*.tmp*"))
 
 
+def test_a_clip_whose_sound_cannot_be_read_trains_video_only_and_is_named(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples = _samples(make_config, folder)
+    write_clip(folder / "clip1.mp4", seed=1, sound=False, caption=(folder / "clip1.txt").read_text())  # it had sound at the scan
+    cached, events = _cache(tmp_path / "cache", samples)
+    assert [clip.audio is not None for clip in cached.clips] == [True, False, False]
+    said = [event.text for event in events if isinstance(event, Notice) and event.code == "sound_left_out"]
+    assert said == ["clip1.mp4 trains video only: its sound is gone since the scan."]
+
+
+def test_another_precision_encodes_again(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples = _samples(make_config, folder)
+    passes = {
+        dtype: CachePass(
+            store=Store(tmp_path / "cache"),
+            checkpoint=open_checkpoint(nano_checkpoint()),
+            text_encoder=nano_text_encoder(),
+            device=torch.device("cpu"),
+            dtype=dtype,
+            emit=lambda _: None,
+        ).names(samples, audio=False)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert not passes[torch.float32] & passes[torch.bfloat16]
+
+
 def test_a_clip_that_breaks_between_scan_and_cache_is_left_out_by_name(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
     samples = _samples(make_config, folder)
     data = (folder / "clip1.mp4").read_bytes()
