@@ -247,12 +247,7 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
         last_at=at,
         moved_at=at,
     )
-    if finite:
-        return after
-    after = replace(after, not_finite=state.not_finite + 1, last_not_finite_step=event.step)
-    if state.last_not_finite_step == event.step - 1 and state.not_finite:
-        return after  # said at the first of a row
-    return _logged(after, at, "error", f"Step {event.step:,}: the loss was not a number.", "Lower the learning rate if it goes on.")
+    return after if finite else replace(after, not_finite=state.not_finite + 1, last_not_finite_step=event.step)  # a Notice says so
 
 
 def _after_held_out(state: RunState, event: events.HeldOutMeasured, at: float) -> RunState:

@@ -71,6 +71,7 @@ class Training:
     failure: RunFailed | None = None  # of what went wrong before the run had a journal to say it in
     conclusion: tuple[str, ...] = ()
     started_at: float = 0.0  # seconds since the epoch
+    resumes: bool | None = None  # whether it goes on with an earlier session's work; None until the config is known
     _thread: threading.Thread | None = None
 
     @property
@@ -94,6 +95,7 @@ class Training:
         try:
             launch = self.launch
             loaded = launch.prepare()
+            self.resumes = launch.resume or loaded.config.resume_from_checkpoint == "latest"
             session = self.open_session(loaded, root=launch.root, name=launch.name, resume=launch.resume, control=self.control)
             session.run()
             self.outcome = session.outcome or "failed"
@@ -134,11 +136,13 @@ class LocalFeed:
         self.folder = training.folder
         self._tail = Tail(self.folder.journal)
         self._failure_told = False
-        self._since = 0.0 if training.launch.resume else training.started_at - 0.01  # a run of the same name may have failed before
 
     def read(self) -> list[Entry]:
         ended = not self.training.alive  # asked before reading, so that the last lines are not missed
-        entries = [entry for entry in self._tail.read() if entry.at >= self._since]
+        if self.training.resumes is None and not ended:
+            return []
+        since = 0.0 if self.training.resumes else self.training.started_at - 0.01  # a run of the same name may have failed before
+        entries = [entry for entry in self._tail.read() if entry.at >= since]
         if ended and self.training.failure is not None and not self._failure_told:
             self._failure_told = True
             entries.append(Entry(time.time(), self.training.failure))

@@ -1,6 +1,6 @@
 """Where the files of a run lie, and whether it is alive.
 
-runs/<name>/  config.json  datasets.json  journal.jsonl  output.log  run.lock  control.sock
+runs/<name>/  config.json  datasets.json  held_out.json  journal.jsonl  output.log  run.lock  control.sock
               checkpoints/step-000500/{adapter,optimizer}.safetensors + state.json
               samples/step-000500/*.mp4    lora/<name>.safetensors
 """
@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from ltx2core.runs.files import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -61,6 +63,10 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.json"
 
     @property
     def lora(self) -> Path:
@@ -109,17 +115,27 @@ class RunLock:
             self._file = folder.lock.open("a+")
         except OSError as error:
             raise storage_error(folder.lock, error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(self._file):
             self._file.close()
             raise RunError(
                 f"The run {folder.name!r} is training in another process.",
                 fix=f"Watch it with `ltx2tui attach {folder.name}`, or choose another name with --run.",
-            ) from None
+            )
 
     def release(self) -> None:
         self._file.close()
+
+
+def _taken(file: IO[str]) -> bool:
+    """Whether the lock could be had. Tried for a moment: who asks `is_alive` holds it for an instant."""
+    for attempt in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02 if attempt < 9 else 0)
+        else:
+            return True
+    return False
 
 
 def list_runs(root: Path) -> Iterator[RunFolder]:

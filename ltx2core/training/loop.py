@@ -190,14 +190,15 @@ class Loop:
         if self._bad_steps == 0:
             return
         what = "loss" if total is None else "gradient"
-        self._emit(
-            Notice(
-                code="non_finite",
-                level="warning",
-                text=f"Step {pending.step}: the {what} was not a finite number; the LoRA was left as it was.",
-                fix="If it repeats, lower learning_rate and look at the clips of this bucket.",
+        if self._bad_steps == 1:  # once for a row of them
+            self._emit(
+                Notice(
+                    code="non_finite",
+                    level="warning",
+                    text=f"Step {pending.step}: the {what} was not a finite number; the LoRA was left as it was.",
+                    fix="If it goes on, lower learning_rate and look at the clips of this bucket.",
+                )
             )
-        )
         if self._bad_steps >= MOST_BAD_STEPS:
             raise RunError(
                 f"The {what} was not a finite number in {self._bad_steps} steps in a row, up to step {pending.step}.",

@@ -30,7 +30,7 @@ from ltx2core.training.settings import (
     trigger_of,
 )
 from ltx2core.training.step import Model
-from ltx2core.validation.held_out import split_held_out
+from ltx2core.validation.held_out import keep_held_out, read_held_out, split_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class Pipeline:
         config, checkpoint, audio = self.loaded.config, prepared.checkpoint, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
-        clips, held_out = self._split(cached)
+        clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
         model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
@@ -100,6 +100,12 @@ class Pipeline:
         )
         start = self._load_checkpoint(parameters, optimizer, identity)
         save_config(self.folder, self.loaded)
+        if start >= total_steps and self.folder.lora.exists():
+            text = f"All {start} steps are trained already, and the LoRA is written."
+            self.emit(Notice(code="already_finished", text=text, fix="Raise max_train_steps to train on."))
+            return Finished(step=start, stopped=False)
+        if config.eval_steps_interval and config.eval_split:
+            keep_held_out(self.folder, held_out)
         self._describe(model, parameters, layers, audio=audio)
         between = Milestones(
             model=model,
@@ -137,7 +143,12 @@ class Pipeline:
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
         config = self.loaded.config
         share = config.eval_split if config.eval_steps_interval else 0.0
-        clips, held_out = split_held_out(cached.clips, share=share)
+        before = read_held_out(self.folder) if self.resume and share else None
+        clips, held_out = split_held_out(cached.clips, share=share, before=before)
+        if before and (gone := before - {clip.source for clip in held_out}):
+            text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: its curve has a step here."
+            fix = "Put them back, or train under another name for a fair comparison."
+            self.emit(Notice(code="held_out_changed", level="warning", text=text, fix=fix))
         if held_out:
             names = ", ".join(clip.sample.clip.path.name for clip in held_out)
             self.emit(Notice(code="held_out", text=f"Kept out of training, to measure the held-out loss on: {names}."))
@@ -176,8 +187,7 @@ class Pipeline:
             text = (
                 f"Clips, captions or batch size are not those that {saved.folder.name} was trained with; the run goes on with the new ones."
             )
-            fix = "Held-out losses from here on may be of other clips than those before. For a fair comparison train under another name."
-            self.emit(Notice(code="data_changed", level="warning", text=text, fix=fix))
+            self.emit(Notice(code="data_changed", level="warning", text=text, fix="For a fair comparison train under another name."))
         adapter, state = saved.tensors()
         try:
             load_adapter(parameters, adapter)

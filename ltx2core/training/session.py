@@ -1,4 +1,4 @@
-"""The one way to run: takes a loaded config, trains in the calling thread or in one of its own, and never lets an error escape unsaid.
+"""The one way to run: takes a loaded config, trains in the calling thread, and never lets an error escape unsaid.
 
 A session holds the run's lock, serves its control socket and writes its journal. Importing this loads no torch; running does.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +28,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 
 class TrainingSession:
-    """A run's session: from scanning to the exported LoRA. `run` blocks; `start` and `join` do it in a thread named "train"."""
+    """A run's session, from scanning to the exported LoRA. `run` blocks: a caller with something else to do gives it a thread."""
 
     def __init__(self, loaded: LoadedConfig, *, root: Path, name: str, resume: bool, control: Control | None = None) -> None:
         self.folder = RunFolder(root / "runs" / name)
@@ -37,17 +36,8 @@ class TrainingSession:
         self.outcome: Outcome | None = None
         self.failure: RunFailed | None = None
         self._loaded, self._root, self._resume = loaded, root, resume
-        self._thread: threading.Thread | None = None
         self._resumed_at = 0
-
-    def start(self) -> None:
-        """Run in a plain thread, not a daemon: a terminal that goes away does not take it along."""
-        self._thread = threading.Thread(target=self._run_in_thread, name="train")
-        self._thread.start()
-
-    def join(self, timeout: float | None = None) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout)
+        self._unserved: Notice | None = None
 
     def run(self) -> Outcome:
         """Train to the end; how it ended, which the journal says too.
@@ -60,16 +50,9 @@ class TrainingSession:
             self._check_name_is_free()
             journal = Journal(self.folder.journal)
             stack.callback(journal.close)
-            stack.enter_context(_serving(self.folder, self.control, journal))
+            self._unserved = stack.enter_context(_serving(self.folder, self.control))
             self.outcome = self._run(journal)
         return self.outcome
-
-    def _run_in_thread(self) -> None:
-        try:
-            self.run()
-        except Ltx2Error as error:
-            self.failure = RunFailed(text=error.text, fix=error.fix, detail=traceback.format_exc())
-            self.outcome = "failed"
 
     def _check_name_is_free(self) -> None:
         from ltx2core.training.checkpoint import latest_complete
@@ -114,7 +97,7 @@ class TrainingSession:
             )
         )
         with Telemetry(journal.emit):  # here: nothing may come before the first line of a session, nor after its last
-            for notice in self._loaded.notices:
+            for notice in [*self._loaded.notices, *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
                 save_config(self.folder, self._loaded)
@@ -132,17 +115,16 @@ class TrainingSession:
 
 
 @contextlib.contextmanager
-def _serving(folder: RunFolder, control: Control, journal: Journal) -> Iterator[None]:
-    """The control socket, where the folder can hold one; a run without it trains all the same."""
+def _serving(folder: RunFolder, control: Control) -> Iterator[Notice | None]:
+    """The control socket, where the folder can hold one; a run without it trains all the same, and this says so."""
     try:
         server = ControlServer(folder, control)
     except OSError as error:
         text = f"This run has no control socket ({error.strerror or error}), so `attach` can watch it but not steer it."
-        journal.emit(Notice(code="no_control_socket", level="warning", text=text))
-        yield
+        yield Notice(code="no_control_socket", level="warning", text=text)
         return
     try:
-        yield
+        yield None
     finally:
         server.close()
 

@@ -6,11 +6,13 @@ Forward only. Every measurement of every run sees the same noise for a clip, so 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.runs.files import write_json
 from ltx2core.training.batches import generator_for
 from ltx2core.training.step import losses_at
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ltx2core.caching.passes import CachedClip
+    from ltx2core.runs.folder import RunFolder
     from ltx2core.training.data import Reader
     from ltx2core.training.step import Model
 
@@ -35,15 +38,31 @@ class HeldOutLoss:
     audio: float | None
 
 
-def split_held_out(clips: Sequence[CachedClip], *, share: float) -> tuple[list[CachedClip], list[CachedClip]]:
+def split_held_out(
+    clips: Sequence[CachedClip], *, share: float, before: frozenset[str] | None = None
+) -> tuple[list[CachedClip], list[CachedClip]]:
     """The clips to train on and those to measure on, chosen by content: renaming a clip moves none, adding one moves at most one other.
 
-    Copies of one file stay on one side. None are held out when share is 0 or there are too few clips.
+    Copies of one file stay on one side. None are held out when share is 0 or there are too few clips. before: the sources that this
+    run has held out so far, which stay the ones, so that no measured clip was ever trained on.
     """
     sources = sorted({clip.source for clip in clips}, key=lambda source: hashlib.sha256(f"held out {source}".encode()).digest())
     count = min(MOST_CLIPS, max(1, round(share * len(sources)))) if share > 0 and len(sources) >= FEWEST_CLIPS else 0
-    chosen = set(sources[:count])
+    chosen = set(sources[:count]) if before is None else before
     return [clip for clip in clips if clip.source not in chosen], [clip for clip in clips if clip.source in chosen]
+
+
+def keep_held_out(folder: RunFolder, clips: Sequence[CachedClip]) -> None:
+    """Write down which clips this run holds out. Raises StorageError."""
+    write_json(folder.held_out, {"sources": sorted({clip.source for clip in clips})})
+
+
+def read_held_out(folder: RunFolder) -> frozenset[str] | None:
+    """The sources of the clips that this run has held out; None when it has not said so."""
+    try:
+        return frozenset(str(source) for source in json.loads(folder.held_out.read_text(encoding="utf-8"))["sources"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def measure_held_out(

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.markup import escape
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
@@ -78,7 +79,7 @@ class WelcomeScreen(Screen[None]):
     @on(Found)
     async def _show(self, message: Found) -> None:
         self.runs = message.runs
-        self.query_one("#runs").border_subtitle = str(self.ltx.root / "runs")
+        self.query_one("#runs").border_subtitle = escape(str(self.ltx.root / "runs"))
         nothing = self.query_one("#no-runs", Static)
         nothing.update("" if self.runs else "No runs yet. [b $primary]d[/] is a good first one.")
         nothing.display = not self.runs

@@ -104,6 +104,10 @@ class Script:
                 ),
                 seconds=0.42,
             )
+            if gap and step == gap[0]:
+                text = f"Step {step}: the loss was not a finite number; the LoRA was left as it was."
+                fix = "If it goes on, lower learning_rate and look at the clips of this bucket."
+                self.add(events.Notice(code="non_finite", level="warning", text=text, fix=fix), seconds=0)
             if step % 3 == 0:
                 self.memory()
         return self

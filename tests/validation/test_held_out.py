@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from engine_fixtures import MakeConfig, OpenRun, events_of, write_clip
@@ -11,6 +12,9 @@ from ltx2core.caching.passes import CachedClip
 from ltx2core.data.clip import Bucket, Clip, Sample
 from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
 from ltx2core.validation.held_out import HeldOutLoss, split_held_out
+
+if TYPE_CHECKING:
+    from ltx2core.training.session import TrainingSession
 
 
 def _clips(*sources: str) -> list[CachedClip]:
@@ -82,3 +86,24 @@ def test_a_held_out_loss_that_is_not_finite_is_said_and_does_not_end_the_run(
     events = events_of(run)
     assert not [event for event in events if isinstance(event, HeldOutMeasured)]
     assert len([event for event in events if isinstance(event, Notice) and event.code == "held_out_not_finite"]) == 2
+
+
+def test_clips_that_join_a_resumed_run_do_not_change_what_is_held_out(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+    def held_out_names(run: TrainingSession) -> str:
+        return [event.text for event in events_of(run) if isinstance(event, Notice) and event.code == "held_out"][-1]
+
+    folder = tmp_path / "clips"
+    for seed in range(4):
+        write_clip(folder / f"clip{seed}.mp4", seed=seed, sound=False)
+    first = open_run(make_config(folder=folder, max_train_steps=1, eval_steps_interval=1, eval_split=0.25))
+    assert first.run() == "finished", first.failure
+    for seed in range(4, 12):  # a quarter of these would be three, and perhaps three others
+        write_clip(folder / f"clip{seed}.mp4", seed=seed, sound=False)
+    grown = open_run(make_config(folder=folder, max_train_steps=2, eval_steps_interval=1, eval_split=0.25), resume=True)
+    assert grown.run() == "finished", grown.failure
+    assert held_out_names(grown) == held_out_names(first)
+    (folder / held_out_names(first).rpartition(" ")[2].strip(".").removesuffix(".mp4")).with_suffix(".mp4").unlink()
+    less = open_run(make_config(folder=folder, max_train_steps=3, eval_steps_interval=1, eval_split=0.25), resume=True)
+    assert less.run() == "finished", less.failure
+    said = [event.text for event in events_of(less) if isinstance(event, Notice) and event.code == "held_out_changed"]
+    assert said == ["1 of 1 clips that the held-out loss was measured on are gone or changed: its curve has a step here."]

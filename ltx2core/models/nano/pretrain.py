@@ -6,7 +6,7 @@ bf16-rounded VAEs). `assemble` joins them into the combined file. The same seeds
 weights; other cards round differently.
 
 A machine without a GPU can train the denoiser on, from what is shipped, in an hour or two:
-`--stage denoiser --start shipped --clips 5120 --batch 16 --steps 2400`.
+`--stage denoiser --start shipped --clips 5120 --batch 16 --steps 1700`.
 """
 
 from __future__ import annotations
