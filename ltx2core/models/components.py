@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
-from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 
 from ltx2core.errors import CheckpointError
 from ltx2core.models import header
-from ltx2core.models.forward import correct_cross_timesteps, remove_audio
+from ltx2core.models.forward import follow_official_code
+from ltx2core.models.modalities import leave_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
 
 
 def load_transformer(
-    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", video: bool = True, audio: bool = True
 ) -> LTX2VideoTransformer3DModel:
     """The transformer, frozen and in eval mode. Scale-shift tables stay in float32, as the file holds them.
 
-    audio: False leaves the audio modules of the blocks out, unread: 30 % fewer weights, for training on video alone.
+    video, audio: False leaves the modules of that modality out, unread, and those between the two: without audio it is 30 % fewer
+    weights, without video 83 %. One of them must stay.
     """
+    if not video and not audio:
+        raise ValueError("expected video, audio or both")
+
+    def prepare(model: LTX2VideoTransformer3DModel) -> None:
+        if not audio:
+            leave_out(model, "audio")
+        if not video:
+            leave_out(model, "video")
+
     arguments = header.transformer_arguments(checkpoint.config)
-    model = _load(checkpoint, "transformer", LTX2VideoTransformer3DModel, arguments, dtype, device, prepare=None if audio else remove_audio)
-    correct_cross_timesteps(model)
+    model = _load(checkpoint, "transformer", LTX2VideoTransformer3DModel, arguments, dtype, device, prepare=prepare)
+    follow_official_code(model)
     return model
 
 
 def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:
     """The text connectors, which turn a text encoder's stacked states into what the transformer attends to."""
-    width, stacked = checkpoint.shape("text_embedding_projection.aggregate_embed.weight")
-    arguments = header.connector_arguments(checkpoint.config, num_states=stacked // width)
+    _, stacked = checkpoint.shape(f"text_embedding_projection.{header.text_projection(checkpoint.config)}.weight")
+    arguments = header.connector_arguments(checkpoint.config, num_states=stacked // header.text_width(checkpoint.config))
     return _load(checkpoint, "connectors", LTX2TextConnectors, arguments, dtype, device)
 
 
@@ -50,9 +61,12 @@ def load_audio_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.
     return _load(checkpoint, "audio_vae", AutoencoderKLLTX2Audio, header.audio_vae_arguments(checkpoint.config), dtype, device)
 
 
-def load_vocoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2Vocoder:
+def load_vocoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2Vocoder | LTX2VocoderWithBWE:
     """The vocoder: mel frames to a stereo waveform at `config.output_sampling_rate`."""
-    return _load(checkpoint, "vocoder", LTX2Vocoder, header.vocoder_arguments(checkpoint.config), dtype, device)
+    config = checkpoint.config
+    if not header.extends_bandwidth(config):
+        return _load(checkpoint, "vocoder", LTX2Vocoder, header.vocoder_arguments(config), dtype, device)
+    return _load(checkpoint, "vocoder", LTX2VocoderWithBWE, header.extending_vocoder_arguments(config), dtype, device)
 
 
 def _load(

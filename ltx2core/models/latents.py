@@ -11,7 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
-    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 
 SPATIAL, TEMPORAL = 32, 8  # pixels and frames a latent
 TILE, OVERLAP = 16, 2  # latents a side at most, and shared by neighbours: 512 and 64 pixels, as diffusers has them
@@ -75,12 +75,18 @@ def encode_sound(audio_vae: AutoencoderKLLTX2Audio, waveform: Tensor, *, steps: 
 
 
 @torch.no_grad()
-def decode_sound(audio_vae: AutoencoderKLLTX2Audio, vocoder: LTX2Vocoder, latents: Tensor) -> tuple[Tensor, int]:
+def decode_sound(audio_vae: AutoencoderKLLTX2Audio, vocoder: LTX2Vocoder | LTX2VocoderWithBWE, latents: Tensor) -> tuple[Tensor, int]:
     """(waveform [B, 2, m], float32, clamped to -1..1, and its sample rate) of normalised audio latents [B, Z, T, bins]."""
+    waveform: Tensor = vocoder(decode_mel(audio_vae, latents).to(vocoder.dtype))
+    return waveform.float().clamp(-1, 1), int(vocoder.config.output_sampling_rate)
+
+
+@torch.no_grad()
+def decode_mel(audio_vae: AutoencoderKLLTX2Audio, latents: Tensor) -> Tensor:
+    """Log mel spectrogram [B, 2, 4 T - 3, 64] of normalised audio latents [B, Z, T, bins]."""
     packed = pack_audio(latents.to(audio_vae.device).float()) * audio_vae.latents_std.float() + audio_vae.latents_mean.float()
     mel: Tensor = audio_vae.decode(unpack_audio(packed, channels=latents.shape[1]).to(audio_vae.dtype), return_dict=False)[0]
-    waveform: Tensor = vocoder(mel.to(vocoder.dtype))
-    return waveform.float().clamp(-1, 1), int(vocoder.config.output_sampling_rate)
+    return mel
 
 
 def pack_video(latents: Tensor) -> Tensor:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; fps [B]; texts [B, T, D]."""
+    """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; texts [B, T, D].
+
+    fps: [B], on the CPU: its values are read in every step.
+    """
 
     video: Tensor
     audio: Tensor | None
@@ -63,7 +66,7 @@ class Reader:
             audio_learned=learned,
             text=TextEmbedding.stack(texts),
             grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames),
-            fps=to_device(torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32), self.device),
+            fps=torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32),
             bucket=bucket.label,
         )
 

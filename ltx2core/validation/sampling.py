@@ -72,7 +72,7 @@ def sample_latents(
     video = torch.randn(1, tokens, transformer.config.in_channels, generator=generator).to(device)
     channels = transformer.config.audio_in_channels
     audio = None if audio_steps is None else torch.randn(1, audio_steps, channels, generator=generator).to(device)
-    rates = torch.full((batch,), fps, device=device)
+    rates = torch.full((batch,), fps)
     sigmas = inference_sigmas(steps)
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         level = torch.full((batch,), sigma, device=device)

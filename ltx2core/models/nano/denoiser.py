@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ltx2core.models import latents
-from ltx2core.models.forward import correct_cross_timesteps, predict_velocity
+from ltx2core.models.forward import follow_official_code, predict_velocity
 from ltx2core.models.nano import clips
 from ltx2core.models.nano.clips import FPS, SIZES
 from ltx2core.models.nano.optimizer import Optimizer, autocast, counted
@@ -60,7 +60,7 @@ def train_denoiser(
         ]
     model = nn.ModuleDict({"transformer": modules.transformer, "connectors": modules.connectors, "text_encoder": modules.text_encoder})
     model.to(device).train()
-    correct_cross_timesteps(modules.transformer)
+    follow_official_code(modules.transformer)
     if device.type == "cuda":
         for block in modules.transformer.transformer_blocks:
             block.compile(dynamic=False)
@@ -133,7 +133,7 @@ def _denoising_loss(
             audio_sigma=None if video_alone else audio_sigma,
             text=text,
             grid=bucket.grid,
-            fps=torch.full((batch,), FPS, device=device),
+            fps=torch.full((batch,), FPS),
         )
     loss = _masked_loss(video_velocity, video_noise - clean_video, video_timesteps > 0)
     if audio_velocity is not None:
