@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
+from pydantic_core import PydanticCustomError
 
-from ltx2core.config.keys import Keys, Later, later
+from ltx2core.config.keys import Keys, Later, key, later
 
-CONDITIONING = Later(
-    name="training with given frames, masks or reference clips", instead="every frame of a clip is learned from its caption"
-)
+MASKS = Later(name="training with masks", instead="masks are not read, and nothing is given by them")
+REFERENCES = Later(name="training with reference clips (IC-LoRA)", instead="clips are learned without references")
 TREAD = Later(name="TREAD", instead="every token goes through every block")
+
+
+class GivenPartKeys(Keys):
+    """An entry of ltx2_intrinsic_conditioning."""
+
+    group: ClassVar[str] = "A given part"
+
+    type: Literal["first_frame", "prefix", "suffix", "spatial_crop", "mask"] = key(
+        ..., "Part", "first_frame; prefix or suffix: the first or last temporal_boundary latents; spatial_crop: spatial_region; mask."
+    )
+    probability: float = key(1.0, "How often", "The share of samples that it is given in.", ge=0, le=1)
+    modality: Literal["video", "audio"] = key("video", "Of", "Whether it is a part of the picture or of the sound.")
+    temporal_boundary: int = key(
+        1, "Length", "Latents of a prefix or suffix: 8 frames each, the very first one frame; 25 a second in sound.", ge=1, le=100_000
+    )
+    spatial_region: tuple[int, int, int, int] | None = key(
+        None, "Region", "y1, x1, y2, x2 of a spatial_crop in latent cells, which are 32 pixels; the end is not included."
+    )
+    mask_key: str | None = later(None, MASKS, "Mask", "The name of the masks to use.")
+
+    @model_validator(mode="after")
+    def _region_is_one(self) -> Self:
+        if self.type != "spatial_crop":
+            return self
+        if self.modality == "audio" or self.spatial_region is None:
+            raise PydanticCustomError("no_region", "a spatial_crop of the picture has its spatial_region")
+        top, left, bottom, right = self.spatial_region
+        if not (0 <= top < bottom and 0 <= left < right):
+            raise PydanticCustomError("no_region", "spatial_region is y1, x1, y2, x2 with y1 < y2 and x1 < x2")
+        return self
 
 
 class ConditioningKeys(Keys):
@@ -20,14 +50,20 @@ class ConditioningKeys(Keys):
     group: ClassVar[str] = "Conditioning and TREAD"
 
     tread_config: JsonValue = later(None, TREAD, "TREAD routes", "Routes that let some tokens skip some blocks: faster steps.")
-    ltx2_intrinsic_conditioning: JsonValue = later(None, CONDITIONING, "Given parts", "Parts of a clip that are given, as a list.")
-    ltx2_first_frame_conditioning_probability: float = later(
-        0.0, CONDITIONING, "First frame", "How often the first frame is given, as image-to-video needs.", ge=0, le=1
+    ltx2_intrinsic_conditioning: tuple[GivenPartKeys, ...] = key(
+        (),
+        "Given parts",
+        "Parts of a clip that are given now and then instead of learned, as a list; each has a type, a probability and what that needs.",
     )
-    ltx2_prefix_conditioning_probability: float = later(0.0, CONDITIONING, "Prefix", "How often the first frames are given.", ge=0, le=1)
-    ltx2_suffix_conditioning_probability: float = later(0.0, CONDITIONING, "Suffix", "How often the last frames are given.", ge=0, le=1)
-    ltx2_mask_conditioning_probability: float = later(0.0, CONDITIONING, "Mask", "How often what a mask shows is given.", ge=0, le=1)
-    ltx2_prefix_conditioning_frames: int = later(1, CONDITIONING, "Prefix length", "Latent frames of the prefix.", ge=1)
-    ltx2_suffix_conditioning_frames: int = later(1, CONDITIONING, "Suffix length", "Latent frames of the suffix.", ge=1)
-    ltx2_reference_spatial_scale_factor: float | None = later(None, CONDITIONING, "Reference size", "How much smaller references are.")
-    ltx2_reference_temporal_scale_factor: float = later(1.0, CONDITIONING, "Reference speed", "How many fewer frames references have.")
+    ltx2_first_frame_conditioning_probability: float = key(
+        0.0, "First frame", "How often the first frame is given, as image-to-video needs: 0.5 to train it, 0.1 to keep it.", ge=0, le=1
+    )
+    ltx2_prefix_conditioning_probability: float = key(0.0, "Prefix", "How often the first frames are given, to continue clips.", ge=0, le=1)
+    ltx2_suffix_conditioning_probability: float = key(0.0, "Suffix", "How often the last frames are given.", ge=0, le=1)
+    ltx2_mask_conditioning_probability: float = later(0.0, MASKS, "Mask", "How often what a mask shows is given.", ge=0, le=1)
+    ltx2_prefix_conditioning_frames: int = key(
+        1, "Prefix length", "Latent frames of the prefix: k are 8k - 7 frames of the clip.", ge=1, le=100_000
+    )
+    ltx2_suffix_conditioning_frames: int = key(1, "Suffix length", "Latent frames of the suffix: 8 frames each.", ge=1, le=100_000)
+    ltx2_reference_spatial_scale_factor: float | None = later(None, REFERENCES, "Reference size", "How much smaller references are.")
+    ltx2_reference_temporal_scale_factor: float = later(1.0, REFERENCES, "Reference speed", "How many fewer frames references have.")

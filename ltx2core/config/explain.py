@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from ltx2core.config.conditioning import GivenPartKeys
 from ltx2core.config.datasets import AudioSettings, TextEmbeds, VideoDataset, VideoSettings
 from ltx2core.config.keys import KeyFacts, Keys, facts_of, switched_on
 from ltx2core.config.train import GROUPS
@@ -31,6 +32,9 @@ DATASET_MODELS: tuple[tuple[str, type[Keys]], ...] = (
     ("audio.", AudioSettings),
     ("", TextEmbeds),
 )
+
+# The models of entries of config.json's own lists, and the path under which their keys stand.
+LIST_MODELS: tuple[tuple[str, type[Keys]], ...] = (("ltx2_intrinsic_conditioning[].", GivenPartKeys),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ def all_keys() -> list[Key]:
             if name not in seen:
                 keys.append(Key(name=name, group=group.group, field=field, of_dataset=False))
                 seen.add(name)
+    for path, model in LIST_MODELS:
+        keys += [Key(name=path + name, group=model.group, field=field, of_dataset=False) for name, field in model.model_fields.items()]
     for path, model in DATASET_MODELS:
         keys += [Key(name=path + name, group=model.group, field=field, of_dataset=True) for name, field in model.model_fields.items()]
     return keys
@@ -192,7 +198,7 @@ def _type_words(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(_type_words(part) for part in get_args(annotation) if part is not type(None)))
     if get_origin(annotation) is Literal:
         return ", ".join(str(option) for option in get_args(annotation))
-    if get_origin(annotation) is list:
+    if get_origin(annotation) in (list, tuple):
         return "list"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "group of keys"

@@ -19,10 +19,16 @@ def shown(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, default=_plain)
     except (ValueError, RecursionError):
         text = str(type(value).__name__)
     return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def _plain(value: object) -> object:
+    """A path, or a group of keys as far as it was set, for JSON."""
+    dump = getattr(value, "model_dump", None)
+    return str(value) if dump is None else dump(exclude_unset=True)
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -89,7 +95,9 @@ def field_at(model: type[BaseModel], location: list[int | str]) -> FieldInfo | N
     field: FieldInfo | None = None
     current: type[BaseModel] | None = model
     for part in location:
-        if current is None or not isinstance(part, str) or part not in current.model_fields:
+        if isinstance(part, int):  # an entry of a list is of the list's model
+            continue
+        if current is None or part not in current.model_fields:
             return field
         field = current.model_fields[part]
         current = model_in(field)
@@ -117,7 +125,9 @@ def key_names(model: type[BaseModel]) -> list[str]:
 def _unknown(location: list[int | str], model: type[BaseModel]) -> tuple[str, str]:
     current: type[BaseModel] | None = model
     for part in location[:-1]:
-        field = current.model_fields.get(part) if current is not None and isinstance(part, str) else None
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if current is not None else None
         current = model_in(field) if field is not None else None
     match = nearest(str(location[-1]), key_names(current)) if current is not None else None
     return "there is no such key", f"use {match}" if match else "remove it"
@@ -158,8 +168,12 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
         return "it cannot be empty", use_default
     if kind in ("list_type", "too_short"):
         return 'it is a list, such as ["attn1.to_q"], with at least one entry', "or leave the key out"
+    if kind == "tuple_type":
+        return "it is a list", "or leave the key out"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "it is a group of keys in braces", "use {}"
+    if kind == "no_region":
+        return str(error["msg"]), 'use "spatial_region": [0, 0, 4, 4]'
     if kind == "not_a_size":
         return "a size is height x width in pixels, both multiples of 32", "use 512x768"
     return str(error["msg"]).rstrip("."), use_default

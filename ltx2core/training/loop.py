@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.training.batches import DataOrder
+    from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
@@ -47,6 +48,7 @@ class LoopSettings:
     max_grad_norm: float = 1.0
     audio_weight: float = 1.0
     caption_dropout: float = 0.0
+    parts: tuple[GivenPart, ...] = ()  # of a clip, given now and then instead of learned
 
 
 class Between(Protocol):
@@ -146,7 +148,12 @@ class Loop:
             torch.manual_seed(derive_seed(settings.seed, "dropout", step, part))  # LoRA dropout draws from the global generator
             with self._model.autocast():
                 losses = training_losses(
-                    self._model, batch, sampler=settings.sampler, generator=generator, audio_weight=settings.audio_weight
+                    self._model,
+                    batch,
+                    sampler=settings.sampler,
+                    generator=generator,
+                    audio_weight=settings.audio_weight,
+                    parts=settings.parts,
                 )
             (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))

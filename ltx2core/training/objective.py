@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.training.conditions import draw_given
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Generator, Tensor
 
+    from ltx2core.training.conditions import GivenPart
     from ltx2core.training.sigma import SigmaSampler
 
 
@@ -41,34 +46,41 @@ class Losses:
     audio: Tensor | None
 
 
-def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None) -> Noised:
-    """A modality at noise level `sigma`; padding (not learned) gets noise too, as its neighbours do, but no loss.
+def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None, given: Tensor | None = None) -> Noised:
+    """A modality at noise level `sigma`. Padding (not learned) gets noise too, as its neighbours do, but no loss; what is given stays
+    clean, at timestep 0, and has no loss either.
 
-    clean, noise: [B, L, C]; sigma: [B]; learned: bool [B, L], None for all.
+    clean, noise: [B, L, C]; sigma: [B]; learned and given: bool [B, L], None for all and for nothing.
     """
     if clean.shape != noise.shape or sigma.shape != clean.shape[:1]:
         raise ValueError(f"expected two [B, L, C] and one [B], got {[[*t.shape] for t in (clean, noise, sigma)]}")
-    level = sigma.view(-1, 1, 1)
+    timesteps = sigma.view(-1, 1).expand(clean.shape[:2])
     mask = torch.ones(clean.shape[:2], dtype=torch.bool, device=clean.device) if learned is None else learned
-    return Noised(
-        clean=clean,
-        noise=noise,
-        noisy=(1 - level) * clean + level * noise,
-        sigma=sigma,
-        timesteps=sigma.view(-1, 1).expand(clean.shape[:2]),
-        learned=mask,
-    )
+    if given is not None:
+        timesteps, mask = timesteps.masked_fill(given, 0.0), mask & ~given
+    level = timesteps.unsqueeze(2)
+    return Noised(clean=clean, noise=noise, noisy=(1 - level) * clean + level * noise, sigma=sigma, timesteps=timesteps, learned=mask)
 
 
-def draw_noise(clean: Tensor, *, sampler: SigmaSampler, generator: Generator, learned: Tensor | None = None) -> Noised:
-    """A modality with drawn sigma and noise. The draws are made on the CPU, so a run is the same on every device."""
+def draw_noise(
+    clean: Tensor,
+    *,
+    sampler: SigmaSampler,
+    generator: Generator,
+    grid: tuple[int, int, int],
+    learned: Tensor | None = None,
+    parts: Sequence[GivenPart] = (),
+) -> Noised:
+    """A modality with drawn sigma, noise and given parts. The draws are made on the CPU, so a run is the same on every device."""
     sigma = sampler.sample(clean.shape[0], tokens=clean.shape[1], generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
+    given = draw_given(parts, grid=grid, count=clean.shape[0], generator=generator) if parts else None
     return add_noise(
         clean.float(),
         sigma=to_device(sigma, clean.device),
         noise=to_device(noise, clean.device),
         learned=learned,
+        given=None if given is None else to_device(given, clean.device),
     )
 
 

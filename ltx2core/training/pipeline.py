@@ -146,7 +146,7 @@ class Pipeline:
         before = read_held_out(self.folder) if self.resume and share else None
         clips, held_out = split_held_out(cached.clips, share=share, before=before)
         if before and (gone := before - {clip.source for clip in held_out}):
-            text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: its curve has a step here."
+            text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: the curve has a step."
             fix = "Put them back, or train under another name for a fair comparison."
             self.emit(Notice(code="held_out_changed", level="warning", text=text, fix=fix))
         if held_out:

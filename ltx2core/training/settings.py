@@ -10,9 +10,9 @@ from ltx2core.errors import CheckpointError
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.between import Schedule
 from ltx2core.training.loop import LoopSettings
+from ltx2core.training.objective_settings import given_parts, sigma_sampler
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.schedule import LearningRate
-from ltx2core.training.sigma import ShiftedLogitNormal, SigmaSampler, StaticShift
 from ltx2core.validation.media import SampleSettings
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ def adam_settings(config: TrainConfig) -> AdamSettings:
 
 
 def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
-    shift = config.flow_schedule_shift
-    sampler: SigmaSampler = StaticShift(shift=shift) if shift else ShiftedLogitNormal()
     return LoopSettings(
         total_steps=total_steps,
         seed=config.seed,
@@ -80,11 +78,12 @@ def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
             cycles=config.lr_num_cycles,
             power=config.lr_power,
         ),
-        sampler=sampler,
+        sampler=sigma_sampler(config),
         accumulation=config.gradient_accumulation_steps,
         max_grad_norm=config.max_grad_norm,
         audio_weight=config.audio_loss_weight,
         caption_dropout=config.caption_dropout_probability,
+        parts=given_parts(config),
     )
 
 

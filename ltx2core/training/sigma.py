@@ -1,4 +1,4 @@
-"""How much noise a training sample gets: the official sampler and a fixed shift. Nothing here knows about models or files.
+"""How much noise a training sample gets: the official sampler, and others. Nothing here knows about models or files.
 
 The official sampler shifts a logit-normal towards noise by the number of tokens of that modality, stretches it so that its
 tails reach 0 and 1, and mixes in 10 % uniform draws. Video and audio each draw their own sigma, each with its own token count.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -67,5 +68,43 @@ class StaticShift:
     scale: float = 1.0
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
-        base = torch.sigmoid(torch.randn(count, generator=generator) * self.scale)
-        return self.shift * base / (1 + (self.shift - 1) * base)
+        return shifted(torch.sigmoid(torch.randn(count, generator=generator) * self.scale), self.shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformDraw:
+    """All levels equally often, then shifted."""
+
+    shift: float = 1.0
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        return shifted(torch.rand(count, generator=generator), self.shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BetaDraw:
+    """A beta distribution, then shifted: alpha = beta = 2 favours the middle."""
+
+    alpha: float = 2.0
+    beta: float = 2.0
+    shift: float = 1.0
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))  # torch draws no beta from a generator of one's own
+        drawn = np.random.default_rng(seed).beta(self.alpha, self.beta, count)
+        return shifted(torch.from_numpy(drawn).float(), self.shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedLevels:
+    """These levels and no others, each equally often."""
+
+    levels: tuple[float, ...]
+
+    def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
+        return torch.tensor(self.levels)[torch.randint(len(self.levels), (count,), generator=generator)]
+
+
+def shifted(sigma: Tensor, shift: float) -> Tensor:
+    """shift sigma / (1 + (shift - 1) sigma): more noise for a shift above 1 (arXiv 2403.03206, equation 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)

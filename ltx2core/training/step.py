@@ -12,11 +12,12 @@ from ltx2core.models.forward import predict_velocity
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
     from torch import Generator
 
+    from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Batch
     from ltx2core.training.objective import Losses, Noised
     from ltx2core.training.sigma import SigmaSampler
@@ -47,12 +48,25 @@ class Model:
             self.transformer.train()
 
 
-def training_losses(model: Model, batch: Batch, *, sampler: SigmaSampler, generator: Generator, audio_weight: float) -> Losses:
-    """The losses of a batch at noise that `generator` draws: video and audio each their own sigma and noise, video first."""
-    video = draw_noise(batch.video, sampler=sampler, generator=generator)
+def training_losses(
+    model: Model,
+    batch: Batch,
+    *,
+    sampler: SigmaSampler,
+    generator: Generator,
+    audio_weight: float,
+    parts: Sequence[GivenPart] = (),
+) -> Losses:
+    """The losses of a batch at noise that `generator` draws: video and audio each their own sigma and noise, video first.
+
+    parts: what is given now and then instead of learned.
+    """
+    of_video, of_audio = ([part for part in parts if part.modality == modality] for modality in ("video", "audio"))
+    video = draw_noise(batch.video, sampler=sampler, generator=generator, grid=batch.grid, parts=of_video)
     audio = None
     if batch.audio is not None:
-        audio = draw_noise(batch.audio, sampler=sampler, generator=generator, learned=batch.audio_learned)
+        grid = (batch.audio.shape[1], 1, 1)
+        audio = draw_noise(batch.audio, sampler=sampler, generator=generator, grid=grid, learned=batch.audio_learned, parts=of_audio)
     return _losses(model, batch, video, audio, audio_weight)
 
 

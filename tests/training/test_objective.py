@@ -56,8 +56,8 @@ def test_shapes_that_disagree_are_refused() -> None:
 
 def test_video_and_audio_have_their_own_sigma_and_the_audio_weight_counts_once() -> None:
     generator = torch.Generator().manual_seed(5)
-    video = draw_noise(torch.randn(2, 50, 4), sampler=ShiftedLogitNormal(), generator=generator)
-    audio = draw_noise(torch.randn(2, 9, 6), sampler=ShiftedLogitNormal(), generator=generator)
+    video = draw_noise(torch.randn(2, 50, 4), sampler=ShiftedLogitNormal(), generator=generator, grid=(2, 5, 5))
+    audio = draw_noise(torch.randn(2, 9, 6), sampler=ShiftedLogitNormal(), generator=generator, grid=(9, 1, 1))
     assert not torch.equal(video.sigma, audio.sigma)
     losses = combine(torch.zeros(2, 50, 4), torch.zeros(2, 9, 6), video=video, audio=audio, audio_weight=0.25)
     assert losses.audio is not None
@@ -65,7 +65,7 @@ def test_video_and_audio_have_their_own_sigma_and_the_audio_weight_counts_once()
 
 
 def test_a_batch_without_audio_has_no_audio_loss() -> None:
-    video = draw_noise(torch.randn(1, 5, 4), sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(5))
+    video = draw_noise(torch.randn(1, 5, 4), sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(5), grid=(5, 1, 1))
     losses = combine(torch.zeros(1, 5, 4), None, video=video, audio=None, audio_weight=1.0)
     assert losses.audio is None
     assert torch.equal(losses.total, losses.video)
@@ -93,5 +93,5 @@ def test_a_training_sample_and_its_loss_are_the_official_ones() -> None:
 
 def test_the_first_sigma_drawn_is_the_official_one() -> None:
     reference = load_file(REFERENCE)
-    drawn = draw_noise(torch.zeros(2, 24, 8), sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(11200))
+    drawn = draw_noise(torch.zeros(2, 24, 8), sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(11200), grid=(4, 2, 3))
     torch.testing.assert_close(drawn.sigma, reference["g.t2v.video.sigma"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ltx2core.training.sigma import ShiftedLogitNormal, StaticShift, shift_for
+from ltx2core.training.sigma import BetaDraw, FixedLevels, ShiftedLogitNormal, StaticShift, UniformDraw, shift_for
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.io.safetensors"
 CASES = [(tokens, 1.0, 1e-3, 0.1) for tokens in (1, 125, 576, 1024, 3570, 4096, 6120, 16384)] + [
@@ -57,3 +57,22 @@ def test_a_static_shift_does_not_look_at_the_length() -> None:
     assert torch.equal(short, sampler.sample(32, tokens=10_000, generator=torch.Generator().manual_seed(3)))
     normal = torch.randn(32, generator=torch.Generator().manual_seed(3)).sigmoid()
     torch.testing.assert_close(short, 3 * normal / (1 + 2 * normal))
+
+
+def test_uniform_and_beta_draws_have_their_own_shape_and_take_a_shift() -> None:
+    def drawn(sampler: UniformDraw | BetaDraw) -> torch.Tensor:
+        return sampler.sample(20_000, tokens=10, generator=torch.Generator().manual_seed(3))
+
+    uniform, beta, shifted = drawn(UniformDraw()), drawn(BetaDraw(alpha=2, beta=2)), drawn(UniformDraw(shift=3.0))
+    assert torch.histc(uniform, 10, 0, 1).std() < 60  # 2000 in each tenth, with a deviation of 42
+    assert beta.mean() == pytest.approx(0.5, abs=0.01)
+    assert beta.var() == pytest.approx(1 / 20, abs=0.002)
+    torch.testing.assert_close(shifted, 3 * uniform / (1 + 2 * uniform))
+    assert torch.equal(drawn(BetaDraw()), drawn(BetaDraw()))
+
+
+def test_fixed_levels_are_drawn_equally_often_and_no_others() -> None:
+    drawn = FixedLevels(levels=(0.25, 0.5, 0.9)).sample(3000, tokens=10, generator=torch.Generator().manual_seed(3))
+    values, counts = drawn.unique(return_counts=True)
+    torch.testing.assert_close(values, torch.tensor([0.25, 0.5, 0.9]))
+    assert counts.min() > 900

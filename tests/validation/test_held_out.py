@@ -106,4 +106,4 @@ def test_clips_that_join_a_resumed_run_do_not_change_what_is_held_out(make_confi
     less = open_run(make_config(folder=folder, max_train_steps=3, eval_steps_interval=1, eval_split=0.25), resume=True)
     assert less.run() == "finished", less.failure
     said = [event.text for event in events_of(less) if isinstance(event, Notice) and event.code == "held_out_changed"]
-    assert said == ["1 of 1 clips that the held-out loss was measured on are gone or changed: its curve has a step here."]
+    assert said == ["1 of 1 clips that the held-out loss was measured on are gone or changed: the curve has a step."]

@@ -1,0 +1,60 @@
+"""Parts of a clip that are given instead of learned: the first frame, as image-to-video needs, a beginning, an end, a region.
+
+A given token is clean, has timestep 0 and no loss; the sample's sigma stays what it is (the official trainer's intrinsic conditions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Generator, Tensor
+
+Kind = Literal["first_frame", "prefix", "suffix", "spatial_crop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPart:
+    """A part and how often it is given, 0..1, drawn for each sample.
+
+    length: latent frames of a prefix or suffix (8 frames each, the very first alone), or audio latents (25 a second).
+    region: y1, x1, y2, x2 in latent cells of 32 pixels, for spatial_crop; the end is not included.
+    """
+
+    kind: Kind
+    probability: float
+    modality: Literal["video", "audio"] = "video"
+    length: int = 1
+    region: tuple[int, int, int, int] | None = None
+
+
+def draw_given(parts: Sequence[GivenPart], *, grid: tuple[int, int, int], count: int, generator: Generator) -> Tensor:
+    """Which tokens of `count` samples are given: bool [count, F H W], on the generator's device.
+
+    grid: latent frames, height and width; audio has (steps, 1, 1). Each part is drawn for every sample, in the order of `parts`. A
+    sample of which nothing would be left to learn is learned whole.
+    """
+    frames, height, width = grid
+    given = torch.zeros(count, frames, height, width, dtype=torch.bool)
+    for part in parts:
+        drawn = torch.rand(count, generator=generator) < part.probability
+        given |= drawn.view(-1, 1, 1, 1) & _tokens(part, grid)
+    tokens = given.flatten(1)
+    return tokens & ~tokens.all(dim=1, keepdim=True)
+
+
+def _tokens(part: GivenPart, grid: tuple[int, int, int]) -> Tensor:
+    found = torch.zeros(grid, dtype=torch.bool)
+    if part.kind == "spatial_crop":
+        top, left, bottom, right = part.region or (0, 0, 0, 0)
+        found[:, top:bottom, left:right] = True
+    elif part.kind == "suffix":
+        found[max(0, grid[0] - part.length) :] = True
+    else:
+        found[: 1 if part.kind == "first_frame" else part.length] = True
+    return found

@@ -1,0 +1,47 @@
+"""What the objective needs of the config: how noise levels are drawn, and which parts of a clip are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ltx2core.training.conditions import GivenPart
+from ltx2core.training.sigma import BetaDraw, FixedLevels, ShiftedLogitNormal, StaticShift, UniformDraw
+
+if TYPE_CHECKING:
+    from ltx2core.config.train import TrainConfig
+    from ltx2core.training.sigma import SigmaSampler
+
+
+def sigma_sampler(config: TrainConfig) -> SigmaSampler:
+    """The first that is asked for: a list of levels, uniform, beta, a fixed shift; else the official sampler."""
+    shift = config.flow_schedule_shift
+    if config.flow_custom_timesteps:
+        return FixedLevels(levels=tuple(level if level <= 1 else level / 1000 for level in config.flow_custom_timesteps))
+    if config.flow_use_uniform_schedule:
+        return UniformDraw(shift=shift or 1.0)
+    if config.flow_use_beta_schedule:
+        return BetaDraw(alpha=config.flow_beta_schedule_alpha, beta=config.flow_beta_schedule_beta, shift=shift or 1.0)
+    if shift:
+        return StaticShift(shift=shift, scale=config.flow_sigmoid_scale)
+    return ShiftedLogitNormal(std=config.flow_sigmoid_scale, most_tokens=config.flow_shift_max_tokens)
+
+
+def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:
+    """The parts that are given now and then, the keys with a name of their own first; masks are not built."""
+    named = (
+        GivenPart(kind="first_frame", probability=config.ltx2_first_frame_conditioning_probability),
+        GivenPart(kind="prefix", probability=config.ltx2_prefix_conditioning_probability, length=config.ltx2_prefix_conditioning_frames),
+        GivenPart(kind="suffix", probability=config.ltx2_suffix_conditioning_probability, length=config.ltx2_suffix_conditioning_frames),
+    )
+    listed = (
+        GivenPart(
+            kind=entry.type,
+            probability=entry.probability,
+            modality=entry.modality,
+            length=entry.temporal_boundary,
+            region=entry.spatial_region,
+        )
+        for entry in config.ltx2_intrinsic_conditioning
+        if entry.type != "mask"
+    )
+    return tuple(part for part in (*named, *listed) if part.probability > 0)
