@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
-from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE, UpSample1d
 
 from ltx2core.errors import CheckpointError
 from ltx2core.models import header
@@ -15,7 +15,7 @@ from ltx2core.models.forward import follow_official_code
 from ltx2core.models.modalities import leave_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.names import Component
@@ -26,7 +26,7 @@ def load_transformer(
 ) -> LTX2VideoTransformer3DModel:
     """The transformer, frozen and in eval mode. Scale-shift tables stay in float32, as the file holds them.
 
-    video, audio: False leaves the modules of that modality out, unread, and those between the two: without audio it is 30 % fewer
+    video, audio: False leaves the modules of that modality out, unread, and those between the two: without audio it is 31 % fewer
     weights, without video 83 %. One of them must stay.
     """
     if not video and not audio:
@@ -38,68 +38,84 @@ def load_transformer(
         if not video:
             leave_out(model, "video")
 
-    arguments = header.transformer_arguments(checkpoint.config)
-    model = _load(checkpoint, "transformer", LTX2VideoTransformer3DModel, arguments, dtype, device, prepare=prepare)
+    model: LTX2VideoTransformer3DModel = _load(
+        checkpoint, "transformer", LTX2VideoTransformer3DModel, header.transformer_arguments, dtype, device, prepare=prepare
+    )
     follow_official_code(model)
     return model
 
 
 def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:
     """The text connectors, which turn a text encoder's stacked states into what the transformer attends to."""
-    _, stacked = checkpoint.shape(f"text_embedding_projection.{header.text_projection(checkpoint.config)}.weight")
-    arguments = header.connector_arguments(checkpoint.config, num_states=stacked // header.text_width(checkpoint.config))
-    return _load(checkpoint, "connectors", LTX2TextConnectors, arguments, dtype, device)
+
+    def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+        _, stacked = checkpoint.shape(f"text_embedding_projection.{header.text_projection(config)}.weight")
+        return header.connector_arguments(config, num_states=stacked // header.text_width(config))
+
+    return _load(checkpoint, "connectors", LTX2TextConnectors, describe, dtype, device)
 
 
 def load_video_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Video:
     """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py."""
-    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments(checkpoint.config), dtype, device)
+    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments, dtype, device)
 
 
 def load_audio_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Audio:
     """The audio VAE: mel frames to latents, 25 a second."""
-    return _load(checkpoint, "audio_vae", AutoencoderKLLTX2Audio, header.audio_vae_arguments(checkpoint.config), dtype, device)
+    return _load(checkpoint, "audio_vae", AutoencoderKLLTX2Audio, header.audio_vae_arguments, dtype, device)
 
 
 def load_vocoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2Vocoder | LTX2VocoderWithBWE:
     """The vocoder: mel frames to a stereo waveform at `config.output_sampling_rate`."""
-    config = checkpoint.config
-    if not header.extends_bandwidth(config):
-        return _load(checkpoint, "vocoder", LTX2Vocoder, header.vocoder_arguments(config), dtype, device)
-    return _load(checkpoint, "vocoder", LTX2VocoderWithBWE, header.extending_vocoder_arguments(config), dtype, device)
+    if not header.extends_bandwidth(checkpoint.config):
+        return _load(checkpoint, "vocoder", LTX2Vocoder, header.vocoder_arguments, dtype, device)
+    return _load(checkpoint, "vocoder", LTX2VocoderWithBWE, header.extending_vocoder_arguments, dtype, device, prepare=_fill_resampler)
+
+
+def _fill_resampler(vocoder: LTX2VocoderWithBWE) -> None:
+    """Its filter is computed, not saved, so it would stay on the meta device."""
+    ratio = vocoder.config.output_sampling_rate // vocoder.config.input_sampling_rate
+    vocoder.resampler = UpSample1d(ratio=ratio, window_type="hann", persistent=False)
 
 
 def _load(
     checkpoint: Checkpoint,
     component: Component,
     cls: type[Any],
-    arguments: dict[str, Any],
+    describe: Callable[[Mapping[str, Any]], dict[str, Any]],
     dtype: torch.dtype,
     device: torch.device | str,
     *,
     prepare: Callable[[Any], None] | None = None,
 ) -> Any:
-    with torch.device("meta"):
-        model = cls(**arguments)
-        known = set(model.state_dict())
-        if prepare is not None:
-            prepare(model)
+    """The module, filled. describe: from the header's config to the class's arguments. prepare: what is done to the module before
+    anything is read; what it takes out is not read."""
+    called = component.replace("_", " ")
+    try:
+        arguments = describe(checkpoint.config)
+        with torch.device("meta"):
+            model = cls(**arguments)
+    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"The header of {checkpoint.path} does not say how the {called} is built ({type(error).__name__}: {error}).",
+            fix="Use a published checkpoint, or download the file again.",
+        ) from error
+    known = set(model.state_dict())
+    if prepare is not None:
+        prepare(model)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known):
         if name not in expected or expected[name] != tensor.shape:
             found = "is not part of it" if name not in expected else f"is {list(tensor.shape)}, not {list(expected[name])}"
             raise CheckpointError(
-                f"{checkpoint.path} does not fit its own header: in the {component.replace('_', ' ')}, {name} {found}.",
+                f"{checkpoint.path} does not fit its own header: in the {called}, {name} {found}.",
                 fix="Download the file again, or use another checkpoint.",
             )
         del expected[name]
         _assign(model, name, tensor.to(device=device, dtype=_kept_dtype(name, tensor, dtype)))
     if expected:
         first = ", ".join(list(expected)[:5])
-        raise CheckpointError(
-            f"{checkpoint.path} lacks {len(expected)} tensors of the {component.replace('_', ' ')}: {first}.", fix="Download it again."
-        )
-    _fill_unsaved_buffers(model, cls, arguments, device)
+        raise CheckpointError(f"{checkpoint.path} lacks {len(expected)} tensors of the {called}: {first}.", fix="Download it again.")
     return model.eval().requires_grad_(False)
 
 
@@ -115,13 +131,3 @@ def _assign(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
         module._parameters[leaf] = torch.nn.Parameter(tensor, requires_grad=False)
     else:
         module._buffers[leaf] = tensor
-
-
-def _fill_unsaved_buffers(model: torch.nn.Module, cls: type[Any], arguments: dict[str, Any], device: torch.device | str) -> None:
-    """Buffers that are computed, not saved (rope frequencies, resampling filters), were built on the meta device: compute them."""
-    unfilled = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if not unfilled:
-        return
-    computed = dict(cls(**arguments).named_buffers())
-    for name in unfilled:
-        _assign(model, name, computed[name].to(device))

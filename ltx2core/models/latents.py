@@ -43,8 +43,9 @@ def encode_video(vae: AutoencoderKLLTX2Video, pixels: Tensor, *, tiled: bool = F
     """Normalised latents [B, C, f, h, w], the posterior's mode.
 
     pixels: [B, 3, F, H, W], -1..1, F = 8k + 1, H and W multiples of 32. tiled: in overlapping tiles of the picture, never of time,
-    where it is larger than one: less memory, and latents that differ a little where tiles meet.
+    where it is larger than one: less memory, and latents that differ a little where tiles meet. Raises ValueError for other sizes.
     """
+    latent_grid(width=pixels.shape[-1], height=pixels.shape[-2], frames=pixels.shape[-3])
     _use_tiles(vae, rows=pixels.shape[-2] // SPATIAL, columns=pixels.shape[-1] // SPATIAL, tiled=tiled)
     latents: Tensor = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float()
     mean, std = _video_statistics(vae)

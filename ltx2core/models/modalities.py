@@ -1,4 +1,4 @@
-"""Leaves one modality out of a transformer, so that training on the other never loads it: video alone is 30 % fewer weights.
+"""Leaves one modality out of a transformer, so that training on the other never loads it: video alone is 31 % fewer weights.
 
 diffusers' model always runs both streams. Where one is left out it gets a single token of zeros and, in place of each of its modules,
 something without weights that answers in the right shape. Nothing of that token reaches the other stream as long as the model is called

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from reference_files import F32, REFERENCES, Reference, assert_close, each_case, transformer_of
+from reference_files import F32, Reference, assert_close, each_case, each_version, predict, rates, transformer_of
 
 from ltx2core.models import components, latents
 from ltx2core.models.forward import predict_velocity
@@ -18,51 +18,13 @@ from ltx2core.models.text import TextEmbedding
 from ltx2core.training.sigma import ShiftedLogitNormal, shift_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from diffusers import LTX2VideoTransformer3DModel
-    from torch import Tensor
-
-each_version = pytest.mark.parametrize("reference", REFERENCES, ids=repr)
-
-
-def predict(
-    transformer: LTX2VideoTransformer3DModel, given: Mapping[str, Tensor], text: TextEmbedding, grid: tuple[int, int, int]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The velocities for recorded inputs. A recorded case without a keyframes mask is one where the official code got none."""
-    if "video.latent" not in given:
-        return predict_velocity(
-            transformer,
-            audio=given["audio.latent"],
-            audio_timesteps=given["audio.timesteps"],
-            audio_sigma=given["audio.sigma"],
-            text=text,
-        )
-    video = given["video.latent"]
-    return predict_velocity(
-        transformer,
-        video=video,
-        video_timesteps=given["video.timesteps"],
-        video_sigma=given["video.sigma"],
-        audio=given.get("audio.latent"),
-        audio_timesteps=given.get("audio.timesteps"),
-        audio_sigma=given.get("audio.sigma"),
-        text=text,
-        grid=grid,
-        fps=rates(given),
-        keyframes=given.get("video.keyframes_mask", torch.zeros(*video.shape[:2], 1)),
-    )
-
-
-def rates(given: Mapping[str, Tensor]) -> Tensor:
-    """Frames a second of each sample: the first latent frame is one frame long."""
-    return (1 / given["video.positions"][:, 0, 0, 1]).round(decimals=3)
 
 
 def assert_predicts(transformer: LTX2VideoTransformer3DModel, reference: Reference, case: str) -> None:
     given = reference.under(f"a.{case}.")
     text = TextEmbedding(reference.io["a.context.video"], reference.io["a.context.audio"])
-    for modality, found in zip(("video", "audio"), predict(transformer, given, text, tuple(reference.cases["a"]["grid"])), strict=True):
+    for modality, found in zip(("video", "audio"), predict(transformer, given, text, reference.grid), strict=True):
         if f"out.{modality}" in given:
             assert_close(found, given[f"out.{modality}"], 1e-4)
         else:
@@ -93,7 +55,7 @@ def test_the_first_latent_frame_is_marked_as_inference_marks_it(reference: Refer
         audio_timesteps=given["audio.timesteps"],
         audio_sigma=given["audio.sigma"],
         text=TextEmbedding(reference.io["a.context.video"], reference.io["a.context.audio"]),
-        grid=tuple(reference.cases["a"]["grid"]),
+        grid=reference.grid,
         fps=rates(given),
     )
     assert_close(found, given["out.video"], 1e-4)
@@ -108,7 +70,7 @@ def test_positions_are_the_official_ones(reference: Reference) -> None:
     for steps in reference.cases["e"]["audio"]:
         assert torch.equal(audio_positions(transformer, steps), reference.io[f"e.audio.{steps}"])
     mixed = reference.under("a.mixed_fps.")
-    assert torch.equal(video_positions(transformer, tuple(reference.cases["a"]["grid"]), rates(mixed)), mixed["video.positions"])
+    assert torch.equal(video_positions(transformer, reference.grid, rates(mixed)), mixed["video.positions"])
 
 
 @each_version
@@ -132,6 +94,13 @@ def test_video_encodes_and_decodes_as_the_official_vae_does(reference: Reference
         whole = vae.decode(given * std + mean, return_dict=False)[0]
         assert_close(whole[..., ::every, ::every], reference.io[name], 1e-4)
         assert_close(latents.decode_video(vae, given), whole.clamp(-1, 1), 1e-6)
+
+
+@each_version
+def test_61_frames_are_refused_instead_of_cut(reference: Reference) -> None:
+    vae = components.load_video_vae(reference.checkpoint, dtype=F32)
+    with pytest.raises(ValueError, match="8k \\+ 1 frames"):
+        latents.encode_video(vae, torch.zeros(1, 3, 61, 32, 32))
 
 
 @each_version
