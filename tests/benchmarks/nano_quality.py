@@ -43,7 +43,13 @@ def main(count: int = 50) -> None:
         colour += seen.colour == item.colour
         direction += seen.direction == item.direction
         both += (seen.colour, seen.direction) == (item.colour, item.direction)
-    result = {"bench": "nano_quality", "psnr_db_median": round(statistics.median(decibels), 2), "psnr_db_worst": round(min(decibels), 2)}
+    size = sum(path.stat().st_size for path in [nano_checkpoint(), *nano_text_encoder().iterdir()])
+    result = {
+        "bench": "nano_quality",
+        "megabytes": round(size / 1e6, 1),
+        "psnr_db_median": round(statistics.median(decibels), 2),
+        "psnr_db_worst": round(min(decibels), 2),
+    }
     print(json.dumps({**result, "captions": count, "colour": colour, "direction": direction, "both": both}))
 
 
