@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Protocol
 import av
 import numpy as np
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, also where there is a network; the library reads this when it is imported
 
 Picture = Callable[[int], np.ndarray]  # frame number -> uint8 [H, W, 3]
 
