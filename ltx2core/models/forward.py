@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from ltx2core.models.text import TextEmbedding
 
+STILL_FPS = 24.0
+
 
 @overload
 def predict_velocity(
@@ -72,10 +74,11 @@ def predict_velocity(
     video: [B, L, C] noisy tokens, L = f * h * w of grid. audio: [B, La, Ca]. Without one of them the other is alone.
     video_timesteps, audio_timesteps: [B, L] and [B, La], noise level of each token, 0..1 (0 where a token is given clean).
     video_sigma, audio_sigma: [B], noise level of the modality. text: embeddings [B, T, D], dense, so there is no mask.
-    fps: [B], frames a second of each sample, on the CPU: its values say whether the rotary tables are known.
+    fps: [B], frames a second of each sample, on the CPU: its values say whether the rotary tables are known. A still has none and is
+    taken at 24, as inference takes it.
     positions: [B, 3, L, 2], for tokens that are no plain grid, instead of grid and fps; their tables are computed in each call.
     keyframes: [B, L, 1], not 0 for tokens that stand for a single frame. Models that mark those (2.5) get by default the first latent
-    frame of the grid marked, as official inference has it.
+    frame of the grid marked, as official inference has it; tokens that are no plain grid get no mark.
     Raises ValueError for a modality that the transformer was loaded without.
     """
     if (video is not None and not has(transformer, "video")) or (audio is not None and not has(transformer, "audio")):
@@ -86,7 +89,7 @@ def predict_velocity(
     config, batch, alone = transformer.config, given.shape[0], video is None or audio is None
     if keyframes is None and video is not None and positions is None and config.use_keyframes_abs_pos_embedding:
         keyframes = first_frame(grid, device=given.device)
-    rates = (1.0,) * batch if fps is None else tuple(fps.tolist())
+    rates = (STILL_FPS,) * batch if fps is None or grid[0] == 1 else tuple(fps.tolist())
     shown = _stream(video, video_timesteps, video_sigma, given=given, channels=config.in_channels)
     heard = _stream(audio, audio_timesteps, audio_sigma, given=given, channels=config.audio_in_channels)
     scale = float(config.timestep_scale_multiplier)
@@ -127,11 +130,12 @@ class _Stream:
 def _stream(tokens: Tensor | None, timesteps: Tensor | None, sigma: Tensor | None, *, given: Tensor, channels: int) -> _Stream:
     """What is there, or one clean token of zeros: diffusers cannot leave a modality out, but a token cut off from the other modality
     is bit-equal to having none."""
-    if tokens is not None and timesteps is not None and sigma is not None:
-        return _Stream(tokens, timesteps, sigma)
-    batch = given.shape[0]
-    none = torch.zeros(batch, 1, device=given.device)
-    return _Stream(given.new_zeros(batch, 1, channels), none, none[:, 0])
+    if tokens is None:
+        none = torch.zeros(given.shape[0], 1, device=given.device)
+        return _Stream(given.new_zeros(given.shape[0], 1, channels), none, none[:, 0])
+    if timesteps is None or sigma is None:
+        raise ValueError("expected timesteps and sigma with the tokens")
+    return _Stream(tokens, timesteps, sigma)
 
 
 def follow_official_code(transformer: LTX2VideoTransformer3DModel) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from diffusers.models.transformers.transformer_ltx2 import LTX2AudioVideoRotaryPosEmbed
@@ -71,6 +75,12 @@ def test_video_alone_computes_no_table_for_meeting_sound(computed: list[str]) ->
     assert sorted(computed) == ["audio", "video"]
 
 
+def test_a_still_is_taken_at_24_frames_a_second_whatever_its_clip_had() -> None:
+    transformer = transformer_of(TINY)
+    assert torch.equal(forward(transformer, fps=[60.0], grid=(1, 3, 2)), forward(transformer, fps=[24.0], grid=(1, 3, 2)))
+    assert not torch.equal(forward(transformer, fps=[60.0]), forward(transformer, fps=[24.0]))
+
+
 @pytest.mark.parametrize("rates", [(24.0,), (30.0, 30.0), (24.0, 30.0, 24.0)])
 def test_a_table_is_what_the_positions_of_each_sample_give(rates: tuple[float, ...]) -> None:
     transformer = transformer_of(TINY)
@@ -97,3 +107,24 @@ def test_tables_made_while_drawing_samples_can_be_trained_through() -> None:
     transformer.proj_in.requires_grad_(True)
     forward(transformer, fps=[24.0]).sum().backward()
     assert transformer.proj_in.weight.grad is not None
+
+
+def test_a_transformer_that_nobody_holds_gives_its_memory_back_at_once() -> None:
+    transformer = load_transformer(TINY.checkpoint, dtype=F32)
+    forward(transformer, fps=[24.0])
+    watched = [weakref.ref(transformer), weakref.ref(transformer.proj_in.weight), weakref.ref(transformer.rope)]
+    gc.disable()
+    try:
+        del transformer
+        assert [reference() for reference in watched] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_copy_of_a_transformer_keeps_tables_of_its_own() -> None:
+    transformer = load_transformer(TINY.checkpoint, dtype=F32)
+    copied = copy.deepcopy(transformer)
+    expected = forward(transformer, fps=[24.0])
+    assert not copied.rope.kept
+    assert torch.equal(forward(copied, fps=[24.0]), expected)
+    assert copied.cross_attn_rope.sources[0] is copied.rope
