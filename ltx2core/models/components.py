@@ -104,7 +104,7 @@ def _load(
     if prepare is not None:
         prepare(model)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known):
+    for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known, device=device):
         if name not in expected or expected[name] != tensor.shape:
             found = "is not part of it" if name not in expected else f"is {list(tensor.shape)}, not {list(expected[name])}"
             raise CheckpointError(
@@ -112,7 +112,7 @@ def _load(
                 fix="Download the file again, or use another checkpoint.",
             )
         del expected[name]
-        _assign(model, name, tensor.to(device=device, dtype=_kept_dtype(name, tensor, dtype)))
+        _assign(model, name, tensor.to(_kept_dtype(name, tensor, dtype)))
     if expected:
         first = ", ".join(list(expected)[:5])
         raise CheckpointError(f"{checkpoint.path} lacks {len(expected)} tensors of the {called}: {first}.", fix="Download it again.")
