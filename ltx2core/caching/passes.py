@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ltx2core.caching.fingerprint import Digests, fingerprint
 from ltx2core.errors import DatasetError, Stopped
-from ltx2core.models.text import text_encoder_fingerprint
+from ltx2core.models.text import TextSettings, text_encoder_fingerprint
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class CachePass:
     emit: Callable[[Event], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
     tiled: bool = False  # encode pictures larger than a tile in tiles
+    text: TextSettings = field(default_factory=TextSettings)
 
     def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
         """Cache all that the samples and prompts need. audio: whether sound is trained on.
@@ -124,7 +125,8 @@ class CachePass:
         return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=sample.bucket.width, height=sample.bucket.height) else ""
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
-        encoder = f"{text_encoder_fingerprint(self.text_encoder)} {self.checkpoint.fingerprint('connectors')} {_precision(self.dtype)}"
+        bits = " int8" if self.text.int8 else ""
+        encoder = f"{text_encoder_fingerprint(self.text_encoder)}{bits} {self.checkpoint.fingerprint('connectors')} {_precision(self.dtype)}"
         return {text: fingerprint({"text": text, "encoder": encoder, "pass": f"text {TEXT_PASS}"}) for text in sorted(texts)}
 
     def _video(self, clips: Sequence[CachedClip]) -> set[str]:
@@ -184,14 +186,14 @@ class CachePass:
             return
         import torch
 
-        from ltx2core.models.components import load_connectors
-        from ltx2core.models.text import embed_captions, load_text_encoder
+        from ltx2core.models.text import load_text_models
 
-        encoder = load_text_encoder(self.text_encoder, dtype=self.dtype, device=self.device)
-        connectors = load_connectors(self.checkpoint, dtype=self.dtype, device=self.device)
+        models = load_text_models(self.checkpoint, self.text_encoder, settings=self.text, dtype=self.dtype, device=self.device)
+        if self.device.type == "cuda" or self.text != TextSettings():
+            self.emit(Notice(code="text_encoder", text=f"Captions: {models.placement.because}."))
         for done, (name, text) in enumerate(missing.items(), start=1):
             self._check_stop()
-            (embedding,) = embed_captions([text], encoder, connectors)
+            (embedding,) = models.embed([text])
             tensors = {"video": embedding.video.to(torch.bfloat16), "audio": embedding.audio.to(torch.bfloat16)}
             self.store.save("text", name, tensors, source=text)
             self.emit(Progress(phase="cache_text", done=done, total=len(missing), item=text[:80]))

@@ -36,14 +36,21 @@ class MemoryKeys(Keys):
     group_offload_blocks_per_group: int = later(1, GROUP_OFFLOAD, "Blocks a group", "How many blocks travel together.", ge=1)
     group_offload_use_stream: bool = later(False, GROUP_OFFLOAD, "Overlap copies", "Copy the next group while this one computes.")
     group_offload_to_disk_path: str | None = later(None, GROUP_OFFLOAD, "Offload to disk", "A folder to keep blocks in.", built=("",))
-    group_offload_text_encoder: bool = later(False, GROUP_OFFLOAD, "Offload text encoder", "Offload the text encoder too.")
+    group_offload_text_encoder: bool = key(
+        False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder."
+    )
     group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
     musubi_blocks_to_swap: int = later(0, BLOCK_SWAP, "Blocks to swap", "How many blocks are kept in RAM; 4 to 8 is usual.", ge=0, le=48)
     musubi_block_swap_device: str = later("cpu", BLOCK_SWAP, "Swap to", "Where swapped blocks are kept.")
     ramtorch: bool = later(False, RAMTORCH, "RamTorch", "Keep each layer's weights in RAM and copy them when used.")
     ramtorch_target_modules: JsonValue = later(None, RAMTORCH, "RamTorch layers", "Which layers are kept in RAM.")
     ramtorch_transformer_percent: int = later(100, RAMTORCH, "RamTorch share", "How much of the transformer is kept in RAM.")
-    ramtorch_text_encoder: bool = later(False, RAMTORCH, "RamTorch text encoder", "Keep the text encoder in RAM.")
+    ramtorch_text_encoder: bool = key(
+        False,
+        "Stream the text encoder",
+        "Keep the text encoder in RAM and bring it to the GPU layer by layer: less than 4 GiB there. Where it does not fit as a whole this "
+        "happens by itself.",
+    )
     ramtorch_text_encoder_percent: int = later(100, RAMTORCH, "RamTorch text share", "How much of the text encoder is kept in RAM.")
     ramtorch_vae: bool = later(False, RAMTORCH, "RamTorch VAE", "Keep the VAE in RAM.")
     ramtorch_disable_sync_hooks: bool = later(False, RAMTORCH, "RamTorch without waits", "Do not wait after each copy.")

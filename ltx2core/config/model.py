@@ -10,6 +10,8 @@ from ltx2core.config.keys import Keys, Later, key, later
 
 FULL_TRAINING = Later(name="training all weights", instead="a LoRA is trained")
 QUANTISATION = Later(name="quantisation", instead="weights keep the precision of their file")
+INT8 = ("int8-torchao", "int8-quanto", "int8-sdnq")  # SimpleTuner's names of libraries; one way of our own stands for all of them
+TEXT_QUANTISATION = Later(name="a text encoder in fewer bits other than int8", instead="it keeps the precision of its file")
 OTHER_PARTS = Later(name="taking parts of the model from elsewhere", instead="every part comes from the checkpoint itself")
 HUB_VERSION = Later(name="choosing a hub revision", instead="the files on this disk are used as they are")
 DTYPES = Later(name="choosing the number format of single parts", instead="mixed_precision decides for all of them")
@@ -42,7 +44,10 @@ class ModelKeys(Keys):
         aliases=("ltx2_combined_filename",),
     )
     pretrained_gemma_model_name_or_path: str | None = key(
-        None, "Text encoder", "The folder of the Gemma text encoder. Empty: the one beside the model."
+        None,
+        "Text encoder",
+        "The Gemma text encoder: its folder, LTX-2.5's single file, or a hub name such as google/gemma-3-12b-it, which is downloaded once. "
+        "Empty: the one beside the model, or of the model's own hub repository.",
     )
     pretrained_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Video VAE", "Another video autoencoder.")
     pretrained_audio_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Audio VAE", "Another audio autoencoder.")
@@ -54,7 +59,13 @@ class ModelKeys(Keys):
         "The number format the model computes in: bf16, or no for full float32 (twice the memory). The LoRA itself is always float32.",
     )
     base_model_precision: str = later("no_change", QUANTISATION, "Base precision", "Hold the frozen weights in fewer bits, such as int8.")
-    text_encoder_1_precision: str = later("no_change", QUANTISATION, "Text encoder precision", "Hold the text encoder in fewer bits.")
+    text_encoder_1_precision: str = later(
+        "no_change",
+        TEXT_QUANTISATION,
+        "Text encoder precision",
+        "int8-torchao, int8-quanto or int8-sdnq hold the text encoder in 8 bits: half the memory, captions that differ a little.",
+        built=INT8,
+    )
     text_encoder_2_precision: str = later("no_change", QUANTISATION, "Second text encoder", "LTX-2 has one text encoder; read, never used.")
     text_encoder_3_precision: str = later("no_change", QUANTISATION, "Third text encoder", "LTX-2 has one text encoder; read, never used.")
     text_encoder_4_precision: str = later("no_change", QUANTISATION, "Fourth text encoder", "LTX-2 has one text encoder; read, never used.")

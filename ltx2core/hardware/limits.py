@@ -28,6 +28,14 @@ def memory_used(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
     return None
 
 
+def available_memory() -> int:
+    """Bytes that this process may still take before the machine, or its container, has none left."""
+    import psutil
+
+    free, limit = int(psutil.virtual_memory().available), memory_limit()
+    return free if limit is None else min(free, max(0, limit - (memory_used() or 0)))
+
+
 def cpu_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Cores' worth of time that the tightest cgroup allows (2.5 is two and a half); None without a limit."""
     limits = [cores for folder in _folders(proc, root, "cpu") if (cores := _cores(folder)) is not None]

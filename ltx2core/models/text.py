@@ -1,17 +1,24 @@
-"""From captions to what the transformer attends to: tokenizer, language model, connectors. Done once a caption, then cached."""
+"""From captions to what the transformer attends to: tokenizer, language model, connectors. Done once a caption, then cached.
+
+text_encoder.py loads the language model, text_source.py finds it, text_memory.py says where it fits. A caption's states before the
+connectors are 385 MB (49 x 1,024 x 3,840 in bf16), after them 12.6 MB to 15.7 MB; only the latter are kept.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ltx2core.errors import CheckpointError
-from ltx2core.models.checkpoint import read_header
+from ltx2core.hardware.limits import available_memory
+from ltx2core.models.text_encoder import MAX_TOKENS, TextEncoder, empty_text_model, load_text_encoder, text_encoder_fingerprint
+from ltx2core.models.text_files import TextFiles, open_text_files
+from ltx2core.models.text_memory import Placement, TextSettings, choose_placement, measure_text
+from ltx2core.models.text_streaming import Streamer, stream_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +26,21 @@ if TYPE_CHECKING:
 
     from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 
-MAX_TOKENS = 1024
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_REGISTERS = 128  # of a connector: the token count must be a multiple
+    from ltx2core.models.checkpoint import Checkpoint
+
+__all__ = [
+    "MAX_TOKENS",
+    "TextEmbedding",
+    "TextEncoder",
+    "TextModels",
+    "TextSettings",
+    "embed_captions",
+    "encoder_states",
+    "load_text_encoder",
+    "load_text_models",
+    "text_encoder_fingerprint",
+    "tokenize",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +60,84 @@ class TextEmbedding:
 
 
 @dataclass(frozen=True, slots=True)
-class TextEncoder:
-    """A tokenizer and the language model behind it. `max_tokens` is what every caption is padded to, on the left."""
+class TextModels:
+    """All that captions go through, loaded. `placement` says where it lies and why."""
 
-    tokenizer: Any
-    model: Any
-    fingerprint: str
-    max_tokens: int
+    encoder: TextEncoder
+    connectors: LTX2TextConnectors
+    placement: Placement
+    streamer: Streamer | None = None  # of the connectors
+
+    def embed(self, captions: Sequence[str]) -> list[TextEmbedding]:
+        """The embeddings of captions, in order: [T, D] each, on the device."""
+        if self.streamer is None:
+            return embed_captions(captions, self.encoder, self.connectors)
+        embeddings: list[TextEmbedding] = []
+        for caption in captions:  # one at a time: states of 385 MB each would lie on the device together
+            embeddings += embed_captions([caption], self.encoder, self.connectors)
+            self.streamer.release()
+        return embeddings
 
 
-def load_text_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> TextEncoder:
-    """The Gemma3 text model of a folder, without vision tower and language head. Raises CheckpointError when the folder holds none."""
-    from transformers import AutoTokenizer, Gemma3Model, Gemma3TextModel
-    from transformers.utils import logging
+def load_text_models(checkpoint: Checkpoint, path: Path, *, settings: TextSettings, dtype: torch.dtype, device: torch.device) -> TextModels:
+    """Text encoder and connectors, on the device as far as they fit there. path: of the text encoder, a folder or a single file.
 
-    logging.disable_progress_bar()  # it writes to the terminal that the app draws on
+    Raises CheckpointError when one of them cannot be used or they do not belong together, RunError when there is not enough memory.
+    """
+    from ltx2core.models.components import load_connectors
 
-    kind = _config(folder).get("model_type")
-    if kind not in ("gemma3_text", "gemma3"):
+    files = open_text_files(path)
+    check_pair(files, checkpoint)
+    shapes = {key: checkpoint.shape(key) for key in checkpoint.keys("connectors")}
+    empty = empty_text_model(files, dtype=dtype, int8=settings.int8)
+    need = measure_text(empty, shapes, itemsize=dtype.itemsize, tokens=MAX_TOKENS)
+    on_gpu = device.type == "cuda"
+    placement = choose_placement(
+        need,
+        settings=settings,
+        free_device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
+        free_host_bytes=available_memory(),
+    )
+    encoder = load_text_encoder(path, dtype=dtype, device=device, streamed=placement.streamed, int8=settings.int8)
+    connectors = load_connectors(checkpoint, dtype=dtype, device="cpu" if placement.streamed else device)
+    streamer = stream_module(connectors, device) if placement.streamed else None
+    return TextModels(encoder, connectors, placement, streamer)
+
+
+def check_pair(files: TextFiles, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError unless the text encoder is the one that the checkpoint's connectors read."""
+    config = files.text_config
+    inputs = next((checkpoint.shape(key)[1] for key in checkpoint.keys("connectors") if key.endswith("aggregate_embed.weight")), None)
+    width, states = config.get("hidden_size"), config.get("num_hidden_layers")
+    if inputs is not None and isinstance(width, int) and isinstance(states, int) and width * (states + 1) != inputs:
         raise CheckpointError(
-            f"{folder} holds a {kind!r} model; LTX-2 2.0 needs a Gemma3 text encoder.",
-            fix="Set pretrained_gemma_model_name_or_path to google/gemma-3-12b-it's folder.",
+            f"{files.path} and {checkpoint.path.name} do not belong together: the text encoder gives {states + 1} states of {width}, "
+            f"{width * (states + 1):,} numbers a token; the connectors read {inputs:,}.",
+            fix=_right_encoder(checkpoint),
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if kind == "gemma3_text":
-        model = Gemma3TextModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    wanted = _gemma_version(checkpoint)
+    if wanted is not None and files.version != wanted:
+        raise CheckpointError(
+            f"{checkpoint.path.name} was trained with the text encoder {wanted}; {files.path} is {files.version or 'another one'}.",
+            fix=_right_encoder(checkpoint),
+        )
+
+
+def _gemma_version(checkpoint: Checkpoint) -> str | None:
+    """The text encoder that a checkpoint names in its header; 2.0 and 2.3 name none."""
+    try:
+        version = json.loads(checkpoint.metadata["gemma_source_checkpoint"])["gemma_version"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return version if isinstance(version, str) else None
+
+
+def _right_encoder(checkpoint: Checkpoint) -> str:
+    if checkpoint.version.startswith(("2.0", "2.3")):
+        name = "google/gemma-3-12b-it"
     else:
-        model = Gemma3Model.from_pretrained(folder, dtype=dtype, local_files_only=True).language_model
-    max_tokens = max(_REGISTERS, min(MAX_TOKENS, tokenizer.model_max_length) // _REGISTERS * _REGISTERS)
-    return TextEncoder(tokenizer, model.to(device).eval().requires_grad_(False), text_encoder_fingerprint(folder), max_tokens)
+        name = "the text encoder file that Lightricks publishes with LTX-2.5, text_encoders/gemma4-12b-with-proj-ltx-2.5-bf16.safetensors"
+    return f"Set pretrained_gemma_model_name_or_path to {name}."
 
 
 @torch.no_grad()
@@ -80,45 +145,35 @@ def embed_captions(captions: Sequence[str], encoder: TextEncoder, connectors: LT
     """The embeddings of captions, in order: [T, D] each. An empty caption is valid: it is what guidance compares with."""
     tokens = tokenize(captions, encoder)
     states = encoder_states(encoder, tokens["input_ids"], tokens["attention_mask"])
-    video, audio, _ = connectors(states.to(connectors.dtype), tokens["attention_mask"].to(connectors.device))
+    video, audio, _ = connectors(states.to(connectors.dtype), tokens["attention_mask"])
     return [TextEmbedding(video[index], audio[index]) for index in range(len(captions))]
 
 
 def tokenize(captions: Sequence[str], encoder: TextEncoder) -> dict[str, Tensor]:
-    """input_ids and attention_mask [B, max_tokens], padded on the left, on the model's device."""
-    batch = encoder.tokenizer(
-        [caption.strip() for caption in captions], padding="max_length", max_length=encoder.max_tokens, truncation=True, return_tensors="pt"
-    )
-    return {name: batch[name].to(encoder.model.device) for name in ("input_ids", "attention_mask")}
+    """input_ids and attention_mask [B, max_tokens], padded on the left, a beginning token first, on the encoder's device.
+
+    Gemma3's tokenizer puts that token there itself, Gemma4's does not; the official code sees to it for both.
+    """
+    tokenizer, length = encoder.tokenizer, encoder.max_tokens
+    ids = torch.full((len(captions), length), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, caption in enumerate(captions):
+        found = tokenizer(caption.strip(), truncation=True, max_length=length)["input_ids"]
+        if found[:1] != [tokenizer.bos_token_id]:
+            found = [tokenizer.bos_token_id, *found][:length]
+        ids[row, length - len(found) :] = torch.tensor(found)
+        mask[row, length - len(found) :] = 1
+    return {"input_ids": ids.to(encoder.device), "attention_mask": mask.to(encoder.device)}
 
 
 def encoder_states(encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Every hidden state of the language model, embedding first: [B, T, hidden, layers + 1]."""
-    output = encoder.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False)
-    return torch.stack(output.hidden_states, dim=-1)
-
-
-def text_encoder_fingerprint(folder: Path) -> str:
-    """Changes when the text encoder or its tokenizer does: 16 hex digits. Reads config, tokenizer and a part of every tensor."""
-    digest = hashlib.sha256(json.dumps(_config(folder), sort_keys=True).encode())
-    for path in sorted(folder.glob("*")):
-        if path.name in _TOKENIZER_FILES:
-            digest.update(path.name.encode() + path.read_bytes())
-        elif path.suffix == ".safetensors":
-            _, entries = read_header(path)
-            with path.open("rb") as file:
-                for key, entry in entries.items():
-                    file.seek(entry.start)
-                    digest.update(f"{key} {entry.shape}".encode() + file.read(min(512, entry.end - entry.start)))
-    return digest.hexdigest()[:16]
-
-
-def _config(folder: Path) -> dict[str, Any]:
+    """Every hidden state of the language model: [B, T, hidden, layers + 1]. The embedding first, the last after the final norm."""
+    inputs = {"input_ids": input_ids}
+    if encoder.streamer is not None:  # the table stays in host memory, only the rows of these tokens leave it
+        inputs = {"inputs_embeds": encoder.model.embed_tokens(input_ids.cpu()).to(encoder.device)}
     try:
-        value = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} holds no text encoder (no readable config.json).", fix="Set pretrained_gemma_model_name_or_path to its folder."
-        ) from error
-    assert isinstance(value, dict)
-    return value
+        output = encoder.model(**inputs, attention_mask=attention_mask, output_hidden_states=True, use_cache=False)
+        return torch.stack(output.hidden_states, dim=-1)
+    finally:
+        if encoder.streamer is not None:
+            encoder.streamer.release()

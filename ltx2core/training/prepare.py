@@ -13,7 +13,7 @@ from ltx2core.caching.store import Store
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
-from ltx2core.training.settings import find_text_encoder, pick_device
+from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,11 +76,12 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
         passes=CachePass(
             store=Store(root / "cache"),
             checkpoint=checkpoint,
-            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base),
+            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base, emit=emit),
             device=device,
             dtype=dtype,
             emit=emit,
             should_stop=should_stop,
             tiled=config.vae_enable_tiling,
+            text=text_settings(config),
         ),
     )

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.errors import CheckpointError
+from ltx2core.config.model import INT8
+from ltx2core.models import text_source
+from ltx2core.models.text_memory import TextSettings
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.between import Schedule
 from ltx2core.training.loop import LoopSettings
@@ -16,11 +18,13 @@ from ltx2core.training.schedule import LearningRate
 from ltx2core.validation.media import SampleSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.events import Event
 
 
 def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -30,22 +34,22 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path) -> Path:
-    """The folder of the text encoder: the one that is named, or the one beside the model. Raises CheckpointError when there is none."""
-    if config.pretrained_gemma_model_name_or_path:
-        named = base / config.pretrained_gemma_model_name_or_path  # an absolute path stays itself
-        if named.is_dir():
-            return named
-        raise CheckpointError(
-            f"pretrained_gemma_model_name_or_path = {config.pretrained_gemma_model_name_or_path!r} is no folder here.",
-            fix="Download the text encoder (gemma-3-12b-it) and give its folder.",
-        )
-    beside = checkpoint.path.parent / "text_encoder"
-    if beside.is_dir():
-        return beside
-    raise CheckpointError(
-        f"There is no text encoder beside {checkpoint.path.name}.",
-        fix="Set pretrained_gemma_model_name_or_path to the folder of gemma-3-12b-it.",
+def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, emit: Callable[[Event], None] = lambda _: None) -> Path:
+    """The text encoder that is named, or that belongs to the model; downloaded if it must be. Raises CheckpointError without one."""
+    return text_source.find_text_encoder(
+        named=config.pretrained_gemma_model_name_or_path,
+        model_name=config.pretrained_model_name_or_path,
+        checkpoint=checkpoint.path,
+        revision=config.revision,
+        base=base,
+        emit=emit,
+    )
+
+
+def text_settings(config: TrainConfig) -> TextSettings:
+    return TextSettings(
+        streamed=config.ramtorch_text_encoder or (config.enable_group_offload and config.group_offload_text_encoder),
+        int8=config.text_encoder_1_precision in INT8,
     )
 
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.caching.passes import free_memory
 from ltx2core.caching.tensors import read_tensors
 from ltx2core.errors import CheckpointError
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
-from ltx2core.models.components import load_connectors, load_transformer
-from ltx2core.models.text import embed_captions, load_text_encoder
+from ltx2core.models.components import load_transformer
+from ltx2core.models.text import load_text_models
 from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
 from ltx2core.training.export import lora_info, official_key
-from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings
+from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings, text_settings
 from ltx2core.training.step import Model
 from ltx2core.validation.media import write_sample
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltx2core.config.load import LoadedConfig
-    from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.models.text import TextEmbedding
 
 
 def sample_with_lora(
@@ -40,10 +39,11 @@ def sample_with_lora(
     checkpoint = open_checkpoint(
         find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base)
     )
-    with torch.no_grad():
-        texts = _embed(
-            [prompt, config.validation_negative_prompt], checkpoint, find_text_encoder(config, checkpoint, base=loaded.base), device, dtype
-        )
+    encoder = find_text_encoder(config, checkpoint, base=loaded.base)
+    models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
+    texts = models.embed([prompt, config.validation_negative_prompt])
+    del models
+    free_memory(device)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, audio=True)
     if lora is not None:
         apply_lora(transformer, lora)
@@ -76,8 +76,3 @@ def apply_lora(transformer: nn.Module, path: Path) -> None:
         load_adapter(parameters, {name: tensors[official_key(name)].float() for name in parameters})
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit this model: {error}.", fix="Use the model that it was trained on.") from error
-
-
-def _embed(captions: list[str], checkpoint: Checkpoint, encoder: Path, device: torch.device, dtype: torch.dtype) -> list[TextEmbedding]:
-    connectors = load_connectors(checkpoint, dtype=dtype, device=device)
-    return embed_captions(captions, load_text_encoder(encoder, dtype=dtype, device=device), connectors)

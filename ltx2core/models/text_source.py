@@ -1,0 +1,161 @@
+"""Finds the text encoder: a folder or file that is named, the one that lies with the model, or one of the hub, downloaded once.
+
+The hub is asked only for a repository that the settings name, and only when this machine does not hold it already.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import CheckpointError, StorageError
+from ltx2core.runs.events import Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltx2core.runs.events import Event
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+_KEY = "pretrained_gemma_model_name_or_path"
+_GEMMA = "google/gemma-3-12b-it"
+
+
+def find_text_encoder(
+    *, named: str | None, model_name: str, checkpoint: Path, revision: str | None, base: Path, emit: Callable[[Event], None]
+) -> Path:
+    """The folder or single file of the text encoder.
+
+    named: what pretrained_gemma_model_name_or_path says. Without it: beside the checkpoint, then in the hub repository that model_name
+    is, at `revision`. Raises CheckpointError that says what to download and where to put it, StorageError when the disk is too small.
+    """
+    if named:
+        place = base / Path(named).expanduser()  # an absolute path stays itself
+        if place.is_file():
+            return place
+        if place.is_dir():
+            return _inside(place) or place
+        if _HUB_NAME.fullmatch(named):
+            return _from_hub(named, None, emit)
+        raise CheckpointError(
+            f"{_KEY} = {named!r} is no folder or file here.",
+            fix=f"Give the folder of the text encoder, or a hub name such as {_GEMMA}, which is downloaded.",
+        )
+    found = _beside(checkpoint)
+    if found is not None:
+        return found
+    if _HUB_NAME.fullmatch(model_name) and not (base / model_name).exists():
+        return _from_hub(model_name, revision, emit)
+    raise CheckpointError(
+        f"There is no text encoder beside {checkpoint.name}.",
+        fix=f"Set {_KEY} to the folder of one, or to a hub name: {_GEMMA} for LTX-2 2.0 and 2.3 is downloaded then.",
+    )
+
+
+def _beside(checkpoint: Path) -> Path | None:
+    """The text encoder in the folder of a checkpoint, or in the pack that this folder is a part of."""
+    return next((found for folder in (checkpoint, checkpoint.parent, checkpoint.parent.parent) if (found := _inside(folder))), None)
+
+
+def _inside(folder: Path) -> Path | None:
+    """The text encoder in a model's folder: text_encoder/, or a single file in text_encoders/. None when it holds neither."""
+    from ltx2core.models.safetensors_header import read_header
+
+    if (folder / "text_encoder" / "config.json").is_file():
+        return folder / "text_encoder"
+    for path in sorted((folder / "text_encoders").glob("*.safetensors")):
+        if "gemma_config" in read_header(path)[0]:
+            return path
+    return None
+
+
+def _from_hub(name: str, revision: str | None, emit: Callable[[Event], None]) -> Path:
+    """A repository's text encoder, from the hub's cache on this machine or from the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = [f"{prefix}{file}" for prefix in ("", "text_encoder/") for file in (*_WEIGHTS, *_TOKENIZER)]
+    patterns += [f"tokenizer/{file}" for file in _TOKENIZER]
+    if name.startswith("Lightricks/"):  # its root holds combined checkpoints of 43 GB
+        patterns = [pattern for pattern in patterns if "/" in pattern] + ["text_encoders/*bf16.safetensors"]
+    try:
+        cached = _whole(Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)))
+    except LocalEntryNotFoundError:
+        cached = None
+    return cached or _download(name, revision, patterns, emit)
+
+
+def _download(name: str, revision: str | None, patterns: list[str], emit: Callable[[Event], None]) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,  # type: ignore[attr-defined]  # of whichever http library it is built on
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # they write to the terminal that the app draws on
+    page, cache = f"https://huggingface.co/{name}", Path(constants.HF_HUB_CACHE)
+    by_hand = (
+        f"Download it elsewhere from {page} (config.json, *.safetensors, tokenizer files), and set {_KEY} to the folder you put it in."
+    )
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True)
+        sizes = {item.rfilename: item.size or 0 for item in info.siblings or [] if any(fnmatch(item.rfilename, each) for each in patterns)}
+        missing_bytes = sum(
+            size for file, size in sizes.items() if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
+        )
+        _check_disk(cache, missing_bytes, name)
+        text = f"Downloads the text encoder {name}, {missing_bytes / 1e9:.1f} GB, into {cache}. It is kept there."
+        emit(Notice(code="text_encoder_download", text=text))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{name} is given only to those who accepted its licence.",
+            fix=f"Accept it on {page}, then run `hf auth login` with the same account, or set HF_TOKEN.",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        where = f"revision {revision} of {name}" if isinstance(error, RevisionNotFoundError) else name
+        raise CheckpointError(f"The hub has no {where}, or hides it.", fix=f"Check {_KEY}; a private one needs HF_TOKEN.") from error
+    except HfHubHTTPError as error:
+        raise CheckpointError(f"The hub refused {name}: {error}".splitlines()[0], fix=f"Try again later. {by_hand}") from error
+    except (OSError, HTTPError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise StorageError(f"The disk of {cache} is full.", fix="Free some room, or set HF_HOME to another disk.") from error
+        raise CheckpointError(f"{name} is no folder here, not in the hub's cache, and the hub cannot be reached.", fix=by_hand) from error
+    found = _whole(folder)
+    if found is None:
+        raise CheckpointError(f"{name} holds no text encoder.", fix=f"Set {_KEY} to one that does, such as {_GEMMA}.")
+    return found
+
+
+def _whole(snapshot: Path) -> Path | None:
+    """The text encoder in a downloaded snapshot, if all its files are there."""
+    found = _inside(snapshot) or (snapshot if (snapshot / "config.json").is_file() else None)
+    if found is None or found.is_file():
+        return found
+    weights = {path.name for path in found.glob("*.safetensors")}
+    index = found / "model.safetensors.index.json"
+    if index.is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return found if wanted <= weights else None
+    return found if weights else None
+
+
+def _check_disk(cache: Path, missing_bytes: int, name: str) -> None:
+    place = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if missing_bytes > free:
+        raise StorageError(
+            f"{name} needs {missing_bytes / 1e9:.1f} GB in {cache}; {free / 1e9:.1f} GB are free.",
+            fix="Free some room, or set HF_HOME to another disk.",
+        )
