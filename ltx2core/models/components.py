@@ -13,6 +13,7 @@ from ltx2core.errors import CheckpointError
 from ltx2core.models import header
 from ltx2core.models.forward import follow_official_code
 from ltx2core.models.modalities import leave_out
+from ltx2core.models.room import check_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,6 +105,7 @@ def _load(
     if prepare is not None:
         prepare(model)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_room(f"The {called} of {checkpoint.path.name}", sum(shape.numel() for shape in expected.values()) * dtype.itemsize, device)
     for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known, device=device):
         if name not in expected or expected[name] != tensor.shape:
             found = "is not part of it" if name not in expected else f"is {list(tensor.shape)}, not {list(expected[name])}"
