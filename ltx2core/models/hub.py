@@ -6,12 +6,13 @@ model that worked yesterday works without a network today.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ltx2core.errors import CheckpointError, StorageError
-from ltx2core.models.sources import DEFAULT_FILENAME, Choice, choose, published_files
+from ltx2core.models.sources import DEFAULT_FILENAME, DIFFUSERS_FOLDERS, Choice, choose, published_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ def fetch(repo: str, *, filename: str | None, revision: str | None, tell: Callab
     cached = _cached_snapshot(repo, revision)
     if cached is not None:
         choice = choose(_names_in(cached), filename)
-        if choice is not None and not choice.absent:
+        if choice is not None and not choice.absent and (choice.main or _has_all_shards(cached)):
             return cached / choice.main
     if constants.HF_HUB_OFFLINE:
         raise _not_here(repo, filename, "and HF_HUB_OFFLINE is set")
@@ -58,6 +59,18 @@ def _names_in(snapshot: Path) -> list[str]:
     """Its files; a link whose file was cleaned up is none."""
     found = [*snapshot.glob("*"), *snapshot.glob("*/*")]
     return [path.relative_to(snapshot).as_posix() for path in found if path.name.endswith(_WEIGHTS) and path.is_file()]
+
+
+def _has_all_shards(folder: Path) -> bool:
+    """Whether a diffusers folder holds every file that its indexes list: a download may have been broken off."""
+    for index in (path for part in DIFFUSERS_FOLDERS for path in (folder / part).glob("*.safetensors.index.json")):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        if not all((index.parent / shard).is_file() for shard in shards):
+            return False
+    return True
 
 
 def _download(repo: str, filename: str | None, revision: str | None, tell: Callable[[str], None]) -> Path:

@@ -154,3 +154,19 @@ def test_a_cache_whose_file_was_cleaned_up_does_not_count(tmp_path: Path) -> Non
     file.write_bytes(b"x")
     found = ask(tmp_path, "http://127.0.0.1:9", ("Lightricks/LTX-2", None, None), ("Lightricks/LTX-2", None, "abc"), offline=True)
     assert [answer["path"] for answer in found] == [str(file), str(file)]  # by branch and by commit
+
+
+def test_a_folder_of_diffusers_whose_download_broke_off_goes_on(tmp_path: Path) -> None:
+    index = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}).encode()
+    files = {name: b"x" for name in FOLDERS if name != "transformer/diffusion_pytorch_model.safetensors"}
+    files |= {f"transformer/model-0000{part}-of-00002.safetensors": b"x%d" % part for part in (1, 2)}
+    files["transformer/model.safetensors.index.json"] = index
+    with FakeHub({"me/tuned": {"main": files}}) as hub:
+        (first,) = ask(tmp_path, hub.url, ("me/tuned", None, None))
+        shard = Path(first["path"]) / "transformer" / "model-00002-of-00002.safetensors"
+        shard.resolve().unlink()
+        hub.downloads.clear()
+        (second,) = ask(tmp_path, hub.url, ("me/tuned", None, None))
+    assert second["path"] == first["path"]
+    assert shard.read_bytes() == b"x2"
+    assert hub.downloads == ["transformer/model-00002-of-00002.safetensors"]
