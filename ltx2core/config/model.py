@@ -13,7 +13,7 @@ QUANTISATION = Later(name="quantisation", instead="weights keep the precision of
 INT8 = ("int8-torchao", "int8-quanto", "int8-sdnq")  # SimpleTuner's names of libraries; one way of our own stands for all of them
 TEXT_QUANTISATION = Later(name="a text encoder in fewer bits other than int8", instead="it keeps the precision of its file")
 OTHER_PARTS = Later(name="taking parts of the model from elsewhere", instead="every part comes from the checkpoint itself")
-HUB_VERSION = Later(name="choosing a hub revision", instead="the files on this disk are used as they are")
+VARIANT = Later(name="choosing a variant of a hub repository's files", instead="those without one in their name are used")
 DTYPES = Later(name="choosing the number format of single parts", instead="mixed_precision decides for all of them")
 COMPILING = Later(name="compiling the model", instead="it runs uncompiled")
 ATTENTION = Later(name="choosing the attention kernel", instead="PyTorch's own attention is used")
@@ -33,14 +33,14 @@ class ModelKeys(Keys):
     pretrained_model_name_or_path: str = key(
         "Lightricks/LTX-2",
         "Model",
-        "The model to train on: a combined .safetensors file, a folder that holds one, a hub name that is already downloaded, or nano "
-        "for the small model that comes with the program.",
+        "The model to train on: a combined .safetensors file, a folder that holds one, LTX-2.5's pack of files or a model of diffusers, a "
+        "hub name, which is downloaded once, or nano for the small model that comes with the program.",
         min_length=1,
     )
     ltx2_checkpoint_filename: str | None = key(
         None,
         "Checkpoint file",
-        "The file to take when the model is a folder with another combined file than ltx-2-19b-dev.safetensors.",
+        "The file to take from a folder or a hub repository, when it is not ltx-2-19b-dev.safetensors.",
         aliases=("ltx2_combined_filename",),
     )
     pretrained_gemma_model_name_or_path: str | None = key(
@@ -51,8 +51,8 @@ class ModelKeys(Keys):
     )
     pretrained_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Video VAE", "Another video autoencoder.")
     pretrained_audio_vae_model_name_or_path: str | None = later(None, OTHER_PARTS, "Audio VAE", "Another audio autoencoder.")
-    revision: str | None = later(None, HUB_VERSION, "Revision", "The version of a hub repository.")
-    variant: str | None = later(None, HUB_VERSION, "Variant", "The variant of a hub repository's files, such as fp16.")
+    revision: str | None = key(None, "Revision", "The branch, tag or commit of the hub repository that the model is. Empty: main.")
+    variant: str | None = later(None, VARIANT, "Variant", "The variant of a hub repository's files, such as fp16.")
     mixed_precision: Literal["bf16", "no", "fp16", "fp8"] = key(
         "bf16",
         "Precision",
