@@ -72,11 +72,6 @@ class Checkpoint:
         """The model version, like "2.3.0": what the header says, else what the tensors tell."""
         return self.metadata.get("model_version") or version_by_keys(self.entries)
 
-    @property
-    def folder(self) -> Path:
-        """Where the checkpoint lies, and a text encoder beside it may lie."""
-        return self.path if self.path.is_dir() else self.path.parent
-
     def keys(self, component: Component) -> list[str]:
         """The official keys of a component, in file order, without the scales of quantised weights."""
         return [key for key in self.entries if component_of(key) == component and not describes_weights(key)]

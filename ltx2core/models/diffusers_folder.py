@@ -143,7 +143,7 @@ def _video_vae(config: Json) -> Json:
     # The header lists the decoder from its output end, as diffusers' arguments do, all but the upsampling types.
     decoder: list[list[Any]] = [["res_x", {"num_layers": config["decoder_layers_per_block"][0]}]]
     stages = zip(
-        reversed(config["upsample_type"]),
+        reversed(config.get("upsample_type", ["spatiotemporal"] * len(config["upsample_factor"]))),  # 2.0's was saved before it had a name
         config["upsample_factor"],
         config["upsample_residual"],
         config["decoder_layers_per_block"][1:],

@@ -46,7 +46,7 @@ def test_a_folder_of_diffusers_is_what_the_combined_file_is(both: tuple[Checkpoi
     assert len(list((path / "transformer").glob("*.safetensors"))) > 1
     folder = open_checkpoint(find_checkpoint(str(path), filename=None, base=path))
     assert folder.version == whole.version
-    assert folder.folder == path
+    assert folder.path == path
     for component in COMPONENTS:
         # Statistics that no module holds, and nothing else, are in the combined file alone.
         assert all("per_channel_statistics" in key for key in set(whole.keys(component)) ^ set(folder.keys(component)))
@@ -107,3 +107,26 @@ def test_a_part_without_weights_is_named(both: tuple[Checkpoint, Path], tmp_path
         path.unlink()
     with pytest.raises(CheckpointError, match="vocoder holds no weights"):
         open_checkpoint(folder)
+
+
+def test_a_folder_saved_before_the_switches_of_later_versions_had_names_is_2_0(tmp_path: Path) -> None:
+    whole = open_checkpoint(REFERENCE / "ltx-2.0-tiny.safetensors")
+    later = {
+        "upsample_type",
+        "gated_attn",
+        "audio_gated_attn",
+        "cross_attn_mod",
+        "audio_cross_attn_mod",
+        "use_prompt_embeddings",
+        "ff_bias",
+    }
+    later |= {"audio_ff_bias", "use_keyframes_abs_pos_embedding", "perturbed_attn", "video_gated_attn", "per_modality_projections"}
+    for name, load in LOADERS.items():
+        load(whole, dtype=torch.bfloat16).save_pretrained(tmp_path / name)
+        path = tmp_path / name / "config.json"
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in later}))
+    folder = open_checkpoint(tmp_path)
+    assert folder.version == "2.0.0"
+    for load in LOADERS.values():
+        state = load(whole, dtype=torch.bfloat16).state_dict()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in load(folder, dtype=torch.bfloat16).state_dict().items())
