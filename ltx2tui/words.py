@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 PHASES: dict[Phase, str] = {
     "scan": "Scanning clips",
     "cache_video": "Caching video",
+    "cache_masks": "Caching masks",
     "cache_audio": "Caching sound",
     "cache_text": "Caching captions",
     "train": "Training",

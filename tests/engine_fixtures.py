@@ -14,7 +14,7 @@ from ltx2core.runs.journal import read_journal
 from ltx2core.training.session import TrainingSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ltx2core.runs.control import Control
@@ -24,9 +24,11 @@ WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 9, 25
 
 
 class MakeConfig(Protocol):
-    """A config for a short run on nano without samples; `dataset` and keyword arguments change it."""
+    """A config for a short run on nano without samples; `dataset` and keyword arguments change it, `others` are further datasets."""
 
-    def __call__(self, *, folder: Path | None = None, dataset: dict[str, object] | None = None, **keys: object) -> LoadedConfig: ...
+    def __call__(
+        self, *, folder: Path | None = None, dataset: dict[str, object] | None = None, others: Sequence[object] = (), **keys: object
+    ) -> LoadedConfig: ...
 
 
 class OpenRun(Protocol):
@@ -64,7 +66,9 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_config(clips_folder: Path) -> MakeConfig:
-    def make(*, folder: Path | None = None, dataset: dict[str, object] | None = None, **keys: object) -> LoadedConfig:
+    def make(
+        *, folder: Path | None = None, dataset: dict[str, object] | None = None, others: Sequence[object] = (), **keys: object
+    ) -> LoadedConfig:
         values: dict[str, object] = {
             "pretrained_model_name_or_path": "nano",
             "seed": 0,
@@ -88,7 +92,7 @@ def make_config(clips_folder: Path) -> MakeConfig:
             "video": {"num_frames": FRAMES},
             "audio": {},
         }
-        return load_config_dict(values | keys, base=folder or clips_folder, datasets=[entry | (dataset or {})])
+        return load_config_dict(values | keys, base=folder or clips_folder, datasets=[entry | (dataset or {}), *others])
 
     return make
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ltx2core.caching.store import Kind, Store
-    from ltx2core.data.clip import Sample
+    from ltx2core.data.clip import Bucket, Sample
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.events import Event, Phase
 
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 
 VIDEO_PASS = 1  # raise one when the code below it, or in data/ and models/latents.py or text.py, gives other values
 AUDIO_PASS = 1
+MASK_PASS = 1
 TEXT_PASS = 1
 
 
@@ -41,6 +42,25 @@ class CachedClip:
     video: str
     audio: str | None
     captions: tuple[str, ...]
+    mask: str | None = None
+    reference: str | None = None
+    reference_bucket: Bucket | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """How references are seen: `smaller` times less on each side, `slower` times fewer frames a second."""
+
+    smaller: int = 1
+    slower: int = 1
+
+    def bucket(self, bucket: Bucket) -> Bucket:
+        from ltx2core.data.linked import reference_bucket
+
+        return reference_bucket(bucket, smaller=self.smaller, slower=self.slower)
+
+    def fps(self, fps: float) -> float:
+        return fps / self.slower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +69,7 @@ class Cached:
 
     clips: tuple[CachedClip, ...]
     texts: Mapping[str, str]
+    references: References = field(default_factory=lambda: References())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +84,7 @@ class CachePass:
     emit: Callable[[Event], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
     tiled: bool = False  # encode pictures larger than a tile in tiles
+    references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
 
     def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
@@ -73,18 +95,21 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
-        broken = self._video(clips)
+        broken = self._video(clips) | self._masks(clips)
         free_memory(self.device)
         silent = self._audio([clip for clip in clips if clip.video not in broken]) if audio else set()
         free_memory(self.device)
-        clips = [replace(clip, audio=None) if clip.audio in silent else clip for clip in clips if clip.video not in broken]
+        whole = [clip for clip in clips if not broken & {clip.video, clip.mask, clip.reference}]
+        clips = [replace(clip, audio=None) if clip.audio in silent else clip for clip in whole]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
         self._text(texts)
         free_memory(self.device)
         return Cached(
-            clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in clips), texts=texts
+            clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in clips),
+            texts=texts,
+            references=self.references,
         )
 
     def names(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> set[str]:
@@ -92,7 +117,8 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
-        return {clip.video for clip in clips} | {clip.audio for clip in clips if clip.audio} | set(texts.values())
+        named = {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
+        return named | set(texts.values())
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
         video_encoder = f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
@@ -101,54 +127,93 @@ class CachePass:
         for sample in samples:
             try:
                 source = digests.of(sample.clip.path)
+                mask = None if sample.mask is None else digests.of(sample.mask)
+                reference = None if sample.reference is None else digests.of(sample.reference)
             except OSError as error:
                 self._leave_out(sample, f"it cannot be read: {error.strerror}.")
                 continue
             parts: dict[str, str | int | float | bool] = {"source": source, "bucket": sample.bucket.label, "fps": sample.fps}
+            seen = self.references.bucket(sample.bucket)
+            seen_parts: dict[str, str | int | float | bool] = {
+                "source": reference or "",
+                "bucket": seen.label,
+                "fps": self.references.fps(sample.fps),
+            }
             clips.append(
                 CachedClip(
                     sample=sample,
                     source=source,
-                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(sample)}"}),
+                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(sample.bucket)}"}),
                     audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
                     if audio and sample.clip.audio is not None
                     else None,
                     captions=(),
+                    mask=fingerprint({**parts, "source": mask, "pass": f"mask {MASK_PASS}"}) if mask else None,
+                    reference=fingerprint({**seen_parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(seen)}"})
+                    if reference
+                    else None,
+                    reference_bucket=seen if reference else None,
                 )
             )
         return clips
 
-    def _tiles(self, sample: Sample) -> str:
+    def _tiles(self, bucket: Bucket) -> str:
         """What tiling adds to a name: nothing for a clip that fits in one tile, whose latents are the same with and without."""
         from ltx2core.models.latents import OVERLAP, TILE, is_tiled
 
-        return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=sample.bucket.width, height=sample.bucket.height) else ""
+        return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=bucket.width, height=bucket.height) else ""
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
         bits = " int8" if self.text.int8 else ""
-        encoder = f"{text_encoder_fingerprint(self.text_encoder)}{bits} {self.checkpoint.fingerprint('connectors')} {_precision(self.dtype)}"
+        encoder = (
+            f"{text_encoder_fingerprint(self.text_encoder)}{bits} {self.checkpoint.fingerprint('connectors')} {_precision(self.dtype)}"
+        )
         return {text: fingerprint({"text": text, "encoder": encoder, "pass": f"text {TEXT_PASS}"}) for text in sorted(texts)}
 
     def _video(self, clips: Sequence[CachedClip]) -> set[str]:
-        """Encode the frames that are missing; the entries that could not be made come back."""
-        missing = self._missing("video", {clip.video: clip for clip in clips}, phase="cache_video", unit="clips")
+        """Encode the frames that are missing, of references too; the entries that could not be made come back."""
+        references = {clip.reference: clip for clip in clips if clip.reference}
+        missing = self._missing("video", references | {clip.video: clip for clip in clips}, phase="cache_video", unit="clips")
         if not missing:
             return set()
         import torch
 
         from ltx2core.data.decode import decode_frames
+        from ltx2core.data.linked import decode_linked
         from ltx2core.models.components import load_video_vae
         from ltx2core.models.latents import encode_video
 
         vae = load_video_vae(self.checkpoint, dtype=self.dtype, device=self.device)
 
-        def encode(clip: CachedClip) -> dict[str, torch.Tensor]:
+        def encode(name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
-            frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
+            if name == clip.reference and sample.reference is not None and clip.reference_bucket is not None:
+                frames = decode_linked(sample.reference, bucket=clip.reference_bucket, fps=self.references.fps(sample.fps))
+            else:
+                frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             return {"latents": encode_video(vae, pixels, tiled=self.tiled)[0].to(torch.bfloat16)}
 
         return self._encode_clips("video", missing, encode, phase="cache_video", tell=self._leave_out)
+
+    def _masks(self, clips: Sequence[CachedClip]) -> set[str]:
+        """Read the masks that are missing; the entries that could not be made come back."""
+        wanted = {clip.mask: clip for clip in clips if clip.mask}
+        missing = self._missing("mask", wanted, phase="cache_masks", unit="masks") if wanted else {}
+        if not missing:
+            return set()
+        import torch
+
+        from ltx2core.data.linked import decode_linked, mask_tokens
+
+        def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
+            sample = clip.sample
+            if sample.mask is None:
+                raise DatasetError("it has no mask.")
+            frames = decode_linked(sample.mask, bucket=sample.bucket, fps=sample.fps)
+            return {"given": torch.from_numpy(mask_tokens(frames)).flatten()}
+
+        return self._encode_clips("mask", missing, encode, phase="cache_masks", tell=self._leave_out)
 
     def _audio(self, clips: Sequence[CachedClip]) -> set[str]:
         """Encode the sound that is missing; the entries that could not be made come back."""
@@ -167,7 +232,7 @@ class CachePass:
 
         audio_vae = load_audio_vae(self.checkpoint, dtype=torch.float32, device=self.device)  # 0.1 GiB; bf16 costs it quality
 
-        def encode(clip: CachedClip) -> dict[str, torch.Tensor]:
+        def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
             seconds = sample.bucket.frames / sample.fps
             sound = read_sound(sample.clip.path, seconds=seconds, sample_rate=SAMPLE_RATE)
@@ -202,7 +267,7 @@ class CachePass:
         self,
         kind: Kind,
         missing: Mapping[str, CachedClip],
-        encode: Callable[[CachedClip], dict[str, torch.Tensor]],
+        encode: Callable[[str, CachedClip], dict[str, torch.Tensor]],
         *,
         phase: Phase,
         tell: Callable[[Sample, str], None],
@@ -211,7 +276,7 @@ class CachePass:
         for done, (name, clip) in enumerate(missing.items(), start=1):
             self._check_stop()
             try:
-                self.store.save(kind, name, encode(clip), source=clip.sample.clip.path.name)
+                self.store.save(kind, name, encode(name, clip), source=clip.sample.clip.path.name)
             except DatasetError as error:
                 broken.add(name)
                 tell(clip.sample, error.text)

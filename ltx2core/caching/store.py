@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Kind = Literal["video", "audio", "text"]
-KINDS: tuple[Kind, ...] = ("video", "audio", "text")
+Kind = Literal["video", "audio", "text", "mask"]
+KINDS: tuple[Kind, ...] = ("video", "audio", "text", "mask")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from ltx2core.config.conditioning import MASKS
 from ltx2core.config.keys import Later, facts_of, switched_on
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
@@ -44,9 +43,6 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if config.lr_scheduler == "constant" and config.lr_warmup_steps:
         text = f"{file} lr_warmup_steps = {config.lr_warmup_steps}: lr_scheduler constant has no warm-up; the rate is full from step 1."
         notices.append(Notice(code="no_warmup", level="warning", text=text, fix="Use constant_with_warmup."))
-    if any(part.type == "mask" for part in config.ltx2_intrinsic_conditioning):
-        text = f"{file} ltx2_intrinsic_conditioning: {MASKS.name} is not built yet; {MASKS.instead}."
-        notices.append(Notice(code="not_built_yet", level="warning", text=text))
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices

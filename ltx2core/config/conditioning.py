@@ -9,8 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ltx2core.config.keys import Keys, Later, key, later
 
-MASKS = Later(name="training with masks", instead="masks are not read, and nothing is given by them")
-REFERENCES = Later(name="training with reference clips (IC-LoRA)", instead="clips are learned without references")
+MASK_NAMES = Later(name="several kinds of masks", instead="a dataset's clips have the masks of its conditioning_data")
 TREAD = Later(name="TREAD", instead="every token goes through every block")
 
 
@@ -30,7 +29,7 @@ class GivenPartKeys(Keys):
     spatial_region: tuple[int, int, int, int] | None = key(
         None, "Region", "y1, x1, y2, x2 of a spatial_crop in latent cells, which are 32 pixels; the end is not included."
     )
-    mask_key: str | None = later(None, MASKS, "Mask", "The name of the masks to use.")
+    mask_key: str | None = later(None, MASK_NAMES, "Mask", "The name of the masks to use.", built=("mask",))
 
     @model_validator(mode="after")
     def _region_is_one(self) -> Self:
@@ -60,10 +59,23 @@ class ConditioningKeys(Keys):
     )
     ltx2_prefix_conditioning_probability: float = key(0.0, "Prefix", "How often the first frames are given, to continue clips.", ge=0, le=1)
     ltx2_suffix_conditioning_probability: float = key(0.0, "Suffix", "How often the last frames are given.", ge=0, le=1)
-    ltx2_mask_conditioning_probability: float = later(0.0, MASKS, "Mask", "How often what a mask shows is given.", ge=0, le=1)
+    ltx2_mask_conditioning_probability: float = key(
+        0.0, "Mask", "How often what a clip's mask shows in white is given, as inpainting needs; see conditioning_type.", ge=0, le=1
+    )
     ltx2_prefix_conditioning_frames: int = key(
         1, "Prefix length", "Latent frames of the prefix: k are 8k - 7 frames of the clip.", ge=1, le=100_000
     )
     ltx2_suffix_conditioning_frames: int = key(1, "Suffix length", "Latent frames of the suffix: 8 frames each.", ge=1, le=100_000)
-    ltx2_reference_spatial_scale_factor: float | None = later(None, REFERENCES, "Reference size", "How much smaller references are.")
-    ltx2_reference_temporal_scale_factor: float = later(1.0, REFERENCES, "Reference speed", "How many fewer frames references have.")
+    ltx2_reference_spatial_scale_factor: int | None = key(
+        None,
+        "Reference size",
+        "What part of the clip's size references are seen at: 2 halves it. Empty: 1, the same.",
+        ge=1,
+        le=16,
+    )
+    ltx2_reference_temporal_scale_factor: int = key(
+        1, "Reference speed", "References are seen at this fraction of the clip's frame rate: 2 takes every second frame.", ge=1, le=16
+    )
+    ltx2_reference_conditioning_probability: float = key(
+        1.0, "Reference", "How often clips are trained with their references; drawn for a whole batch.", ge=0, le=1
+    )

@@ -12,7 +12,7 @@ from ltx2core.config.keys import Keys, Later, key, later
 SCHEDULES = Later(name="weights and times of datasets", instead="every dataset is used for the whole run, `repeats` decides how often")
 CROPS = Later(name="other ways of cropping", instead="clips are resized to cover their bucket and cropped at the centre")
 FILTERS = Later(name="leaving out clips by size or number", instead="every usable clip is trained on")
-LINKED_DATA = Later(name="linked datasets", instead="the dataset is trained by itself, with the sound of its own clips")
+LINKED_DATA = Later(name="linked sound and made conditioning", instead="the dataset is trained with the sound of its own clips")
 CAPTION_TOOLS = Later(name="shuffling and filtering captions", instead="captions are used as written")
 CACHE_FOLDERS = Later(name="choosing cache folders", instead="caches lie under cache/, named by what they were made of, shared by all runs")
 CLIP_CUTS = Later(
@@ -86,7 +86,9 @@ class VideoDataset(Keys):
 
     id: str = key("clips", "Name", "A name of its own for this dataset.", min_length=1, max_length=200)
     type: Literal["local"] = key("local", "Place", "Where the clips are: local, a folder on this machine.")
-    dataset_type: Literal["video"] = key("video", "Kind", "What the dataset holds: video.")
+    dataset_type: Literal["video", "conditioning"] = key(
+        "video", "Kind", "What the dataset holds: video, clips to learn; conditioning, what belongs to the clips of another dataset."
+    )
     disabled: bool = key(False, "Disabled", "Leave this dataset out.")
     instance_data_dir: Path = key(..., "Folder", "The folder with the clips (.mp4, .mov, .mkv, .webm); its subfolders are searched too.")
     caption_strategy: Literal["textfile", "filename", "instanceprompt"] = key(
@@ -142,9 +144,18 @@ class VideoDataset(Keys):
     is_regularisation_data: bool = later(False, SCHEDULES, "Regularisation", "Clips that keep what the model knows.")
     slider_strength: float | None = later(None, SCHEDULES, "Slider strength", "The direction of a slider LoRA.")
     timestep_sampling_offset: float = later(0.0, SCHEDULES, "Noise offset", "Shift of this dataset's noise levels.")
-    conditioning_data: JsonValue = later(None, LINKED_DATA, "Conditioning data", "Datasets that condition this one.")
+    conditioning_data: str | list[str] | None = key(
+        None,
+        "Conditioning data",
+        "The ids of conditioning datasets that belong to this one; files belong together by name and subfolder.",
+    )
     conditioning: JsonValue = later(None, LINKED_DATA, "Conditioning", "Conditioning made from the clips.")
-    conditioning_type: str | None = later(None, LINKED_DATA, "Conditioning type", "What the conditioning is.")
+    conditioning_type: Literal["mask", "reference_strict"] | None = key(
+        None,
+        "Conditioning type",
+        "Of a conditioning dataset. mask: pictures or videos, white where a clip is given (ltx2_mask_conditioning_probability). "
+        "reference_strict: clips or pictures that the model sees beside the noise (IC-LoRA).",
+    )
     s2v_datasets: list[str] | None = later(None, LINKED_DATA, "Linked sound", "Audio datasets that belong to these clips.", built=([],))
     caption_shuffle: JsonValue = later(None, CAPTION_TOOLS, "Shuffle captions", "Train captions with shuffled parts.")
 
@@ -170,4 +181,11 @@ class DatasetList(Keys):
     group: ClassVar[str] = "The dataset list"
 
     videos: tuple[VideoDataset, ...] = key((), "Videos", "The folders of clips.")
+    conditioning: tuple[VideoDataset, ...] = key((), "Conditioning", "The folders of masks and references.")
     text_embeds: TextEmbeds = key(TextEmbeds(), "Cached captions", "The entry for cached captions.")
+
+
+def linked_names(dataset: VideoDataset) -> list[str]:
+    """The ids in a dataset's conditioning_data."""
+    named = dataset.conditioning_data
+    return [] if named is None else [named] if isinstance(named, str) else list(named)

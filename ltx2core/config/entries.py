@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from ltx2core.config.adjust import adjust_dataset, not_built
-from ltx2core.config.datasets import DatasetList, TextEmbeds, VideoDataset
+from ltx2core.config.datasets import DatasetList, TextEmbeds, VideoDataset, linked_names
 from ltx2core.config.keys import Keys
 from ltx2core.config.paths import find
 from ltx2core.config.reading import unusable
@@ -24,7 +24,6 @@ LEFT_OUT = {
     "audio": "sound is taken from the clips",
     "image_embeds": "the cache is made from the clips",
     "conditioning_image_embeds": "clips are learned from their captions",
-    "conditioning": "clips are learned from their captions",
     "eval": "eval_split keeps clips out of training for the held-out loss",
     "caption": "captions come with the clips",
     "grounding": "clips are learned from their captions",
@@ -57,6 +56,7 @@ def read_entries(
         problems += bad
         return DatasetList()
     videos: list[VideoDataset] = []
+    conditioning: list[VideoDataset] = []
     embeds: list[TextEmbeds] = []
     before = len(problems)
     for index, entry in enumerate(entries):
@@ -65,19 +65,28 @@ def read_entries(
             problems.append(line(file, where, entry, "an entry is a group of keys in braces", "use { }"))
             continue
         kind = _kind(entry, file=file, where=where, problems=problems, notices=notices)
-        if kind == "video" and (video := _checked(VideoDataset, entry, file, where, problems)) and not video.disabled:
-            video = _video(video, file, where, frame_rate, problems, notices)
-            videos.append(_with_folder(video, file, where, bases, problems, None if need_clips else notices))
+        if kind in ("video", "conditioning"):
+            video = _checked(VideoDataset, entry, file, where, problems)
+            if video is None or video.disabled:
+                continue
+            video = _with_folder(video, file, where, bases, problems, None if need_clips else notices)
+            if kind == "video":
+                videos.append(_video(video, file, where, frame_rate, problems, notices))
+            else:
+                conditioning.append(video)
+                if video.conditioning_type is None:
+                    problems.append(f"{file} {where}.conditioning_type is missing: use mask or reference_strict.")
         elif kind == "text_embeds" and (texts := _checked(TextEmbeds, entry, file, where, problems)) and not texts.disabled:
             embeds.append(texts)
             notices += not_built(texts, file=file, prefix=where)
+    _links(videos, conditioning, file=file, problems=problems, notices=notices)
     _whole_list(videos, embeds, file=file, any_wrong=len(problems) > before, problems=problems, notices=notices)
-    return DatasetList(videos=tuple(videos), text_embeds=embeds[0] if embeds else TextEmbeds())
+    return DatasetList(videos=tuple(videos), conditioning=tuple(conditioning), text_embeds=embeds[0] if embeds else TextEmbeds())
 
 
 def _kind(entry: dict[str, object], *, file: str, where: str, problems: list[str], notices: list[Notice]) -> str:
     kind = entry.get("dataset_type", "video") or "video"
-    if kind in ("video", "text_embeds"):
+    if kind in ("video", "conditioning", "text_embeds"):
         return str(kind)
     if entry.get("disabled") is True:
         return ""
@@ -85,8 +94,8 @@ def _kind(entry: dict[str, object], *, file: str, where: str, problems: list[str
         text = f"{file} {where}.dataset_type = {kind}: such datasets are not built yet and this one is left out; {LEFT_OUT[kind]}."
         notices.append(Notice(code="not_built_yet", level="warning", text=text))
         return ""
-    match = nearest(str(kind), ("video", "text_embeds", *LEFT_OUT)) or "video"
-    problems.append(line(file, f"{where}.dataset_type", kind, "it is video or text_embeds", f"use {match}"))
+    match = nearest(str(kind), ("video", "conditioning", "text_embeds", *LEFT_OUT)) or "video"
+    problems.append(line(file, f"{where}.dataset_type", kind, "it is video, conditioning or text_embeds", f"use {match}"))
     return ""
 
 
@@ -134,6 +143,28 @@ def _with_folder(
         works = f"use {shown(str(folder.parent))}"
         problems.append(line(file, f"{where}.instance_data_dir", str(folder), "it is a file, not a folder", works))
     return dataset.model_copy(update={"instance_data_dir": folder})
+
+
+def _links(videos: list[VideoDataset], conditioning: list[VideoDataset], *, file: str, problems: list[str], notices: list[Notice]) -> None:
+    """What is wrong between datasets and the masks and references that belong to them."""
+    kinds = {dataset.id: dataset.conditioning_type for dataset in conditioning}
+    used: set[str] = set()
+    for dataset in videos:
+        names = linked_names(dataset)
+        where = f"{file} dataset {dataset.id} conditioning_data"
+        for name in names:
+            if name not in kinds:
+                match = nearest(name, kinds)
+                works = f"use {match}" if match else 'add an entry with "dataset_type": "conditioning" and this id'
+                problems.append(f"{where} = {shown(name)}: no conditioning dataset has this id; {works}.")
+        found = [kinds[name] for name in names if name in kinds]
+        if len(found) != len(set(found)):
+            problems.append(f"{where} = {shown(names)}: a clip has one mask and one reference at most; name one dataset of each type.")
+        used.update(names)
+    for dataset in conditioning:
+        if dataset.id not in used:
+            text = f"{file} the conditioning dataset {dataset.id} belongs to no dataset and is left out."
+            notices.append(Notice(code="conditioning_unused", level="warning", text=text, fix="Name it in a dataset's conditioning_data."))
 
 
 def _whole_list(

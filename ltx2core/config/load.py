@@ -80,7 +80,7 @@ def load_part(path: Path) -> LoadedConfig:
 def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
     """Write config.json and datasets.json of a run. They load again as an equal config from any current folder."""
     config = _written(loaded.config) | {LIST_KEY: str(folder.datasets.absolute())}
-    entries: list[Keys] = [*loaded.datasets.videos, loaded.datasets.text_embeds]
+    entries: list[Keys] = [*loaded.datasets.videos, *loaded.datasets.conditioning, loaded.datasets.text_embeds]
     write_json(folder.datasets, [_written(entry) for entry in entries])
     write_json(folder.config, config)
 

@@ -36,9 +36,7 @@ class MemoryKeys(Keys):
     group_offload_blocks_per_group: int = later(1, GROUP_OFFLOAD, "Blocks a group", "How many blocks travel together.", ge=1)
     group_offload_use_stream: bool = later(False, GROUP_OFFLOAD, "Overlap copies", "Copy the next group while this one computes.")
     group_offload_to_disk_path: str | None = later(None, GROUP_OFFLOAD, "Offload to disk", "A folder to keep blocks in.", built=("",))
-    group_offload_text_encoder: bool = key(
-        False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder."
-    )
+    group_offload_text_encoder: bool = key(False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder.")
     group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
     musubi_blocks_to_swap: int = later(0, BLOCK_SWAP, "Blocks to swap", "How many blocks are kept in RAM; 4 to 8 is usual.", ge=0, le=48)
     musubi_block_swap_device: str = later("cpu", BLOCK_SWAP, "Swap to", "Where swapped blocks are kept.")

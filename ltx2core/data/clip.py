@@ -141,3 +141,5 @@ class Sample:
     fps: float  # of the frames that reach the model
     captions: tuple[str, ...]  # variants, never empty; one is drawn each time
     repeats: int = 0  # extra passes in an epoch
+    mask: Path | None = None  # a picture or video, white where the clip may be given
+    reference: Path | None = None  # a clip or picture that is seen beside the noise

@@ -24,24 +24,28 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 8192 * 8192
+PICTURES = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".webp": "webp_pipe", ".bmp": "bmp_pipe"}
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,mpegts,avi,flv"}
 
 
-def open_media(path: Path) -> InputContainer:
+def open_media(path: Path, *, picture: bool = False) -> InputContainer:
     """The opened container, to be used in a `with`. Raises av.FFmpegError or OSError.
 
-    A read that hangs (a dead network share) is given up after 20 s.
+    picture: a still, of one of the formats in PICTURES. A read that hangs (a dead network share) is given up after 20 s.
     """
     name = f"file:{os.fspath(path)}"  # with its protocol, so that no part of a name is taken for another one
+    if picture:  # the format by name: FFmpeg's own choice for a still reads `%d` in a name as a number to count up
+        options = {"protocol_whitelist": "file"}
+        return av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, metadata_errors="replace", timeout=20.0)
     return av.open(name, "r", options=dict(_OPTIONS), metadata_errors="replace", timeout=20.0)
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[InputContainer]:
+def reading(path: Path, *, picture: bool = False) -> Iterator[InputContainer]:
     """The opened container; every failure inside the block becomes a DatasetError that names the file."""
     try:
-        with open_media(path) as container:
+        with open_media(path, picture=picture) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)

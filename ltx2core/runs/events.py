@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-Phase = Literal["scan", "cache_video", "cache_audio", "cache_text", "train", "evaluate", "sample", "export"]
+Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "train", "evaluate", "sample", "export"]
 Level = Literal["info", "warning", "error"]
 
 

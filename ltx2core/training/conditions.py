@@ -1,4 +1,4 @@
-"""Parts of a clip that are given instead of learned: the first frame, as image-to-video needs, a beginning, an end, a region.
+"""Parts of a clip that are given instead of learned: the first frame, as image-to-video needs, a beginning, an end, a region, a mask.
 
 A given token is clean, has timestep 0 and no loss; the sample's sigma stays what it is (the official trainer's intrinsic conditions).
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
-Kind = Literal["first_frame", "prefix", "suffix", "spatial_crop"]
+Kind = Literal["first_frame", "prefix", "suffix", "spatial_crop", "mask"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +33,23 @@ class GivenPart:
     region: tuple[int, int, int, int] | None = None
 
 
-def draw_given(parts: Sequence[GivenPart], *, grid: tuple[int, int, int], count: int, generator: Generator) -> Tensor:
+def draw_given(
+    parts: Sequence[GivenPart], *, grid: tuple[int, int, int], count: int, generator: Generator, masks: Tensor | None = None
+) -> Tensor:
     """Which tokens of `count` samples are given: bool [count, F H W], on the generator's device.
 
-    grid: latent frames, height and width; audio has (steps, 1, 1). Each part is drawn for every sample, in the order of `parts`. A
-    sample of which nothing would be left to learn is learned whole.
+    grid: latent frames, height and width; audio has (steps, 1, 1). masks: bool [count, F H W], what the part `mask` gives; None for
+    nothing. Each part is drawn for every sample, in the order of `parts`. A sample of which nothing would be left to learn is learned
+    whole.
     """
     frames, height, width = grid
     given = torch.zeros(count, frames, height, width, dtype=torch.bool)
     for part in parts:
         drawn = torch.rand(count, generator=generator) < part.probability
-        given |= drawn.view(-1, 1, 1, 1) & _tokens(part, grid)
+        if part.kind != "mask":
+            given |= drawn.view(-1, 1, 1, 1) & _tokens(part, grid)
+        elif masks is not None:
+            given |= drawn.view(-1, 1, 1, 1) & masks.view(given.shape)
     tokens = given.flatten(1)
     return tokens & ~tokens.all(dim=1, keepdim=True)
 

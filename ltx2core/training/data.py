@@ -12,6 +12,7 @@ from ltx2core.models.latents import latent_grid, pack_audio, pack_video
 from ltx2core.models.text import TextEmbedding
 from ltx2core.training.batches import Entry
 from ltx2core.training.objective import to_device
+from ltx2core.training.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Batch:
     """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; texts [B, T, D].
 
-    fps: [B], on the CPU: its values are read in every step.
+    fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU, what may be given of each clip; None when no
+    clip has a mask.
     """
 
     video: Tensor
@@ -36,6 +38,8 @@ class Batch:
     grid: tuple[int, int, int]
     fps: Tensor
     bucket: str
+    masks: Tensor | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,25 @@ class Reader:
             grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames),
             fps=torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32),
             bucket=bucket.label,
+            masks=self._masks(clips),
+            reference=self._reference(clips),
         )
+
+    def _masks(self, clips: Sequence[CachedClip]) -> Tensor | None:
+        if all(clip.mask is None for clip in clips):
+            return None
+        bucket = clips[0].sample.bucket
+        frames, height, width = latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames)
+        nothing = torch.zeros(frames * height * width, dtype=torch.bool)
+        return torch.stack([nothing if clip.mask is None else self._load("mask", clip.mask)["given"] for clip in clips])
+
+    def _reference(self, clips: Sequence[CachedClip]) -> Reference | None:
+        buckets = [clip.reference_bucket for clip in clips]
+        loaded = [self._load("video", clip.reference)["latents"] for clip in clips if clip.reference is not None]
+        if buckets[0] is None or len(loaded) < len(clips):
+            return None
+        grid = latent_grid(width=buckets[0].width, height=buckets[0].height, frames=buckets[0].frames)
+        return Reference(tokens=pack_video(to_device(torch.stack(loaded), self.device).float()), grid=grid, seen=self.cached.references)
 
     def text(self, text: str) -> TextEmbedding:
         """The embedding of a caption or prompt that was cached: [T, D]."""
@@ -94,4 +116,5 @@ class Reader:
 
 
 def _group(clip: CachedClip) -> str:
-    return f"{clip.sample.bucket.label} {clip.sample.fps:g}" + ("" if clip.audio is None else " with audio")
+    extras = (" with audio" if clip.audio is not None else "") + (" with reference" if clip.reference is not None else "")
+    return f"{clip.sample.bucket.label} {clip.sample.fps:g}{extras}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from ltx2core.config.datasets import linked_names
 from ltx2core.data.buckets import place_all
 from ltx2core.data.dataset import bucket_rule
+from ltx2core.data.linked import link
 from ltx2core.data.scan import scan_folder
 from ltx2core.errors import DatasetError
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ltx2core.config.datasets import DatasetList
+    from ltx2core.config.datasets import DatasetList, VideoDataset
     from ltx2core.data.clip import Clip, Problem, Sample
     from ltx2core.runs.events import Event
 
@@ -47,6 +49,11 @@ def find_samples(
         rule = bucket_rule(dataset, frame_rate=frame_rate)
         clips = scan_folder(folder, on_clip=count, should_stop=should_stop, captions=rule.captions)
         placed, left_out = place_all(clips, rule)
+        for other in _linked(datasets, dataset):
+            where = other.instance_data_dir if other.instance_data_dir.is_absolute() else base / other.instance_data_dir
+            kind: Literal["mask", "reference"] = "mask" if other.conditioning_type == "mask" else "reference"
+            placed, missing = link(placed, root=folder, folder=where, kind=kind)
+            _tell_missing(missing, kind=kind, folder=where, emit=emit)
         samples += placed if dataset.audio is not None and dataset.audio.auto_split else [_without_audio(sample) for sample in placed]
         rejected += left_out
     _tell_rejected(rejected, emit)
@@ -60,6 +67,21 @@ def find_samples(
     buckets = ", ".join(f"{label} ({number})" for label, number in counts.most_common())
     emit(Notice(code="dataset", text=f"{len(samples)} clips to train on, in buckets {buckets}."))
     return samples
+
+
+def _linked(datasets: DatasetList, dataset: VideoDataset) -> list[VideoDataset]:
+    names = linked_names(dataset)
+    return [other for other in datasets.conditioning if other.id in names]
+
+
+def _tell_missing(samples: list[Sample], *, kind: str, folder: Path, emit: Callable[[Event], None]) -> None:
+    if not samples:
+        return
+    names = ", ".join(sample.clip.path.name for sample in samples[:_MOST_NAMES])
+    rest = f" and {len(samples) - _MOST_NAMES} more" if len(samples) > _MOST_NAMES else ""
+    text = f"{len(samples)} clips have no {kind} in {folder} and train without one: {names}{rest}."
+    fix = "Give each a picture or video of the same name there."
+    emit(Notice(code=f"no_{kind}", level="warning", text=text, fix=fix))
 
 
 def _without_audio(sample: Sample) -> Sample:

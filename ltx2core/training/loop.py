@@ -49,6 +49,7 @@ class LoopSettings:
     audio_weight: float = 1.0
     caption_dropout: float = 0.0
     parts: tuple[GivenPart, ...] = ()  # of a clip, given now and then instead of learned
+    reference_probability: float = 1.0
 
 
 class Between(Protocol):
@@ -154,6 +155,7 @@ class Loop:
                     generator=generator,
                     audio_weight=settings.audio_weight,
                     parts=settings.parts,
+                    reference_probability=settings.reference_probability,
                 )
             (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))

@@ -70,11 +70,12 @@ def draw_noise(
     grid: tuple[int, int, int],
     learned: Tensor | None = None,
     parts: Sequence[GivenPart] = (),
+    masks: Tensor | None = None,
 ) -> Noised:
     """A modality with drawn sigma, noise and given parts. The draws are made on the CPU, so a run is the same on every device."""
     sigma = sampler.sample(clean.shape[0], tokens=clean.shape[1], generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
-    given = draw_given(parts, grid=grid, count=clean.shape[0], generator=generator) if parts else None
+    given = draw_given(parts, grid=grid, count=clean.shape[0], generator=generator, masks=masks) if parts else None
     return add_noise(
         clean.float(),
         sigma=to_device(sigma, clean.device),

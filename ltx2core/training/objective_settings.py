@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.sigma import BetaDraw, FixedLevels, ShiftedLogitNormal, StaticShift, UniformDraw
 
@@ -27,11 +28,12 @@ def sigma_sampler(config: TrainConfig) -> SigmaSampler:
 
 
 def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:
-    """The parts that are given now and then, the keys with a name of their own first; masks are not built."""
+    """The parts that are given now and then, the keys with a name of their own first."""
     named = (
         GivenPart(kind="first_frame", probability=config.ltx2_first_frame_conditioning_probability),
         GivenPart(kind="prefix", probability=config.ltx2_prefix_conditioning_probability, length=config.ltx2_prefix_conditioning_frames),
         GivenPart(kind="suffix", probability=config.ltx2_suffix_conditioning_probability, length=config.ltx2_suffix_conditioning_frames),
+        GivenPart(kind="mask", probability=config.ltx2_mask_conditioning_probability),
     )
     listed = (
         GivenPart(
@@ -42,6 +44,13 @@ def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:
             region=entry.spatial_region,
         )
         for entry in config.ltx2_intrinsic_conditioning
-        if entry.type != "mask"
     )
     return tuple(part for part in (*named, *listed) if part.probability > 0)
+
+
+def references(config: TrainConfig) -> References:
+    """How reference clips are seen."""
+    return References(
+        smaller=config.ltx2_reference_spatial_scale_factor or 1,
+        slower=config.ltx2_reference_temporal_scale_factor,
+    )

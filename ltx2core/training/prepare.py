@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import CachePass
 from ltx2core.caching.store import Store
+from ltx2core.errors import Stopped
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
+from ltx2core.training.objective_settings import references
 from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
 
 if TYPE_CHECKING:
@@ -58,13 +60,27 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     """Open the model and look at the clips. Raises Ltx2Error for what a user can mend, Stopped when asked to."""
     config = loaded.config
     device, dtype = pick_device(config)
+
+    def tell(text: str) -> None:
+        emit(Notice(code="model_download", text=text))
+        if should_stop():
+            raise Stopped("Stopped while the model was downloaded. The next start goes on with it.")
+
     checkpoint = open_checkpoint(
-        find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base)
+        find_checkpoint(
+            config.pretrained_model_name_or_path,
+            filename=config.ltx2_checkpoint_filename,
+            base=loaded.base,
+            revision=config.revision,
+            tell=tell,
+        )
     )
     samples = find_samples(loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop)
     audio = any(sample.clip.audio is not None for sample in samples)
     if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in loaded.datasets.videos):
         emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
+    if any(sample.reference is not None for sample in samples) and config.validation_step_interval and not config.validation_disable:
+        emit(Notice(code="samples_without_reference", text="Samples are drawn from their prompt alone, without a reference."))
     return Prepared(
         checkpoint=checkpoint,
         device=device,
@@ -82,6 +98,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             emit=emit,
             should_stop=should_stop,
             tiled=config.vae_enable_tiling,
+            references=references(config),
             text=text_settings(config),
         ),
     )

@@ -88,6 +88,7 @@ def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
         audio_weight=config.audio_loss_weight,
         caption_dropout=config.caption_dropout_probability,
         parts=given_parts(config),
+        reference_probability=config.ltx2_reference_conditioning_probability,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.models.forward import predict_velocity
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
+from ltx2core.training.reference import joint_keyframes, joint_positions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,17 +57,20 @@ def training_losses(
     generator: Generator,
     audio_weight: float,
     parts: Sequence[GivenPart] = (),
+    reference_probability: float = 1.0,
 ) -> Losses:
     """The losses of a batch at noise that `generator` draws: video and audio each their own sigma and noise, video first.
 
-    parts: what is given now and then instead of learned.
+    parts: what is given now and then instead of learned. reference_probability: how often a batch is trained with its references.
     """
     of_video, of_audio = ([part for part in parts if part.modality == modality] for modality in ("video", "audio"))
-    video = draw_noise(batch.video, sampler=sampler, generator=generator, grid=batch.grid, parts=of_video)
+    video = draw_noise(batch.video, sampler=sampler, generator=generator, grid=batch.grid, parts=of_video, masks=batch.masks)
     audio = None
     if batch.audio is not None:
         grid = (batch.audio.shape[1], 1, 1)
         audio = draw_noise(batch.audio, sampler=sampler, generator=generator, grid=grid, learned=batch.audio_learned, parts=of_audio)
+    if batch.reference is not None and float(torch.rand((), generator=generator)) >= reference_probability:
+        batch = replace(batch, reference=None)
     return _losses(model, batch, video, audio, audio_weight)
 
 
@@ -84,10 +88,17 @@ def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator,
 
 
 def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
+    tokens, timesteps, reference = video.noisy, video.timesteps, batch.reference
+    positions = keyframes = None
+    if reference is not None:
+        tokens = torch.cat([reference.tokens, tokens], dim=1)
+        timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps], dim=1)
+        positions = joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps).to(model.device)
+        keyframes = joint_keyframes(model.transformer, reference, grid=batch.grid)
     video_velocity, audio_velocity = predict_velocity(
         model.transformer,
-        video=video.noisy.to(model.dtype),
-        video_timesteps=video.timesteps,
+        video=tokens.to(model.dtype),
+        video_timesteps=timesteps,
         video_sigma=video.sigma,
         audio=None if audio is None else audio.noisy.to(model.dtype),
         audio_timesteps=None if audio is None else audio.timesteps,
@@ -95,5 +106,9 @@ def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, aud
         text=batch.text.to(model.device, model.dtype),
         grid=batch.grid,
         fps=batch.fps,
+        positions=positions,
+        keyframes=keyframes,
     )
+    if reference is not None:
+        video_velocity = video_velocity[:, reference.tokens.shape[1] :]
     return combine(video_velocity, audio_velocity, video=video, audio=audio, audio_weight=audio_weight)

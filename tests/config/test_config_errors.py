@@ -95,7 +95,7 @@ def test_a_wrong_key_is_told_with_its_rule_and_what_works(config: dict[str, obje
             'caption_strategy = "textfiles": it is one of textfile, filename, instanceprompt; use textfile.',
         ),
         ({"caption_strategy": "instanceprompt"}, "datasets.json [0].instance_prompt is missing"),
-        ({"dataset_type": "vidoe"}, 'datasets.json [0].dataset_type = "vidoe": it is video or text_embeds; use video.'),
+        ({"dataset_type": "vidoe"}, 'datasets.json [0].dataset_type = "vidoe": it is video, conditioning or text_embeds; use video.'),
         ({"instance_data_dir": "gone"}, 'datasets.json [0].instance_data_dir = "gone": there is no such folder; name the folder'),
         ({"instance_data_dir": "datasets.json"}, "it is a file, not a folder; use "),
         ({"instance_prompt": 5}, "datasets.json [0].instance_prompt = 5: it is text in quotes"),
