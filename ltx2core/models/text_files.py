@@ -124,9 +124,7 @@ class TextFiles:
         if not self.path.is_dir():
             return
         present = {path.name for path in self.path.glob("*.safetensors")}
-        index = self.path / "model.safetensors.index.json"
-        wanted = {name for name in _json(index).get("weight_map", {}).values() if isinstance(name, str)} if index.is_file() else set()
-        missing = sorted(wanted - present)
+        missing = sorted(_indexed(self.path) - present)
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise CheckpointError(f"{self.path} lacks {', '.join(missing[:3])}{more}.", fix="Download what is missing into it.")
@@ -140,7 +138,8 @@ def open_text_files(path: Path) -> TextFiles:
         return _open_single(path)
     config = _config(path)
     tensors: dict[str, Entry] = {}
-    for shard in sorted(path.glob("*.safetensors")):
+    indexed = _indexed(path)  # where there is an index, other files are other variants
+    for shard in sorted(file for file in path.glob("*.safetensors") if not indexed or file.name in indexed):
         tensors |= _language_model(read_header(shard)[1])
     places = (path, path / "tokenizer", path.parent / "tokenizer")
     tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
@@ -174,6 +173,13 @@ def _language_model(entries: dict[str, Entry]) -> dict[str, Entry]:
         if name.startswith(_PARTS):
             found[name] = entry
     return found
+
+
+def _indexed(folder: Path) -> set[str]:
+    """The files of weights that an index names; none without one."""
+    index = folder / "model.safetensors.index.json"
+    names = _json(index).get("weight_map") if index.is_file() else None
+    return {name for name in names.values() if isinstance(name, str)} if isinstance(names, dict) else set()
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import errno
 import json
 import re
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,16 @@ from ltx2core.errors import CheckpointError, StorageError
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ltx2core.runs.events import Event
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+_SINGLE = "text_encoders/gemma4-12b-with-proj-ltx-2.5-bf16.safetensors"
+_ANCHORS = ("text_encoder/config.json", _SINGLE, "config.json")  # a file of each layout, the best first
+_FILE = re.compile(
+    r"config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json"
+)
 _KEY = "pretrained_gemma_model_name_or_path"
 _GEMMA = "google/gemma-3-12b-it"
 
@@ -78,29 +80,27 @@ def _inside(folder: Path) -> Path | None:
 
 def _from_hub(name: str, revision: str | None, emit: Callable[[Event], None]) -> Path:
     """A repository's text encoder, from the hub's cache on this machine or from the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    patterns = [f"{prefix}{file}" for prefix in ("", "text_encoder/") for file in (*_WEIGHTS, *_TOKENIZER)]
-    patterns += [f"tokenizer/{file}" for file in _TOKENIZER]
-    if name.startswith("Lightricks/"):  # its root holds combined checkpoints of 43 GB
-        patterns = [pattern for pattern in patterns if "/" in pattern] + ["text_encoders/*bf16.safetensors"]
-    try:
-        cached = _whole(Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)))
-    except LocalEntryNotFoundError:
-        cached = None
-    return cached or _download(name, revision, patterns, emit)
+    for anchor in _ANCHORS:
+        path = try_to_load_from_cache(name, anchor, revision=revision)
+        if isinstance(path, str) and (found := _whole(Path(path.removesuffix(anchor)))) is not None:
+            return found
+    return _download(name, revision, emit)
 
 
-def _download(name: str, revision: str | None, patterns: list[str], emit: Callable[[Event], None]) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HTTPError,  # type: ignore[attr-defined]  # of whichever http library it is built on
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+def _choose(names: Collection[str]) -> list[str]:
+    """The files of a repository that are its text encoder. None of its other parts: those are 43 GB and more."""
+    if _ANCHORS[0] in names:
+        return [name for name in names if name.startswith(("text_encoder/", "tokenizer/")) and _FILE.fullmatch(name.partition("/")[2])]
+    if _SINGLE in names:
+        return [_SINGLE]
+    return [name for name in names if _FILE.fullmatch(name)]
+
+
+def _download(name: str, revision: str | None, emit: Callable[[Event], None]) -> Path:
+    from huggingface_hub import HfApi, constants, errors, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever http library it is built on
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # they write to the terminal that the app draws on
@@ -110,23 +110,25 @@ def _download(name: str, revision: str | None, patterns: list[str], emit: Callab
     )
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
-        sizes = {item.rfilename: item.size or 0 for item in info.siblings or [] if any(fnmatch(item.rfilename, each) for each in patterns)}
-        missing_bytes = sum(
-            size for file, size in sizes.items() if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
-        )
+        sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
+        wanted = _choose(sizes)
+        if not wanted:
+            raise CheckpointError(f"{name} holds no text encoder.", fix=f"Set {_KEY} to one that does, such as {_GEMMA}.")
+        missing = [file for file in wanted if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
+        missing_bytes = sum(sizes[file] for file in missing)
         _check_disk(cache, missing_bytes, name)
         text = f"Downloads the text encoder {name}, {missing_bytes / 1e9:.1f} GB, into {cache}. It is kept there."
         emit(Notice(code="text_encoder_download", text=text))
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except GatedRepoError as error:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except errors.GatedRepoError as error:
         raise CheckpointError(
             f"{name} is given only to those who accepted its licence.",
             fix=f"Accept it on {page}, then run `hf auth login` with the same account, or set HF_TOKEN.",
         ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        where = f"revision {revision} of {name}" if isinstance(error, RevisionNotFoundError) else name
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        where = f"revision {revision} of {name}" if isinstance(error, errors.RevisionNotFoundError) else name
         raise CheckpointError(f"The hub has no {where}, or hides it.", fix=f"Check {_KEY}; a private one needs HF_TOKEN.") from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise CheckpointError(f"The hub refused {name}: {error}".splitlines()[0], fix=f"Try again later. {by_hand}") from error
     except (OSError, HTTPError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -134,7 +136,7 @@ def _download(name: str, revision: str | None, patterns: list[str], emit: Callab
         raise CheckpointError(f"{name} is no folder here, not in the hub's cache, and the hub cannot be reached.", fix=by_hand) from error
     found = _whole(folder)
     if found is None:
-        raise CheckpointError(f"{name} holds no text encoder.", fix=f"Set {_KEY} to one that does, such as {_GEMMA}.")
+        raise CheckpointError(f"{name} lacks files of its text encoder.", fix=f"Set {_KEY} to one that is whole, such as {_GEMMA}.")
     return found
 
 

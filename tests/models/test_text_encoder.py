@@ -73,6 +73,13 @@ def test_no_tensor_of_a_vision_tower_or_a_head_is_read(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
 
 
+def test_where_an_index_names_the_files_another_variant_beside_them_is_not_read(tmp_path: Path) -> None:
+    save_gemma3_that_sees(tmp_path)
+    save_file({"model.language_model.norm.weight": torch.full((24,), 7.0)}, tmp_path / "model.zz-variant.safetensors")
+    encoder = load_text_encoder(tmp_path, dtype=F32)
+    assert not (encoder.model.norm.weight == 7).any()
+
+
 def test_the_single_file_of_gemma4_gives_its_states_and_its_tokenizer(tmp_path: Path) -> None:
     model = save_gemma4_pack(tmp_path / "text_encoders" / "gemma4.safetensors")
     encoder = load_text_encoder(tmp_path / "text_encoders" / "gemma4.safetensors", dtype=BF16)

@@ -149,16 +149,30 @@ def test_a_named_repository_is_downloaded_once_and_then_never_asked_for(hub: Hub
     assert len(events) == 1
 
 
-def test_of_a_model_s_own_repository_only_the_text_encoder_is_fetched(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repository", ["Lightricks/LTX-2", "someone/mirror"])
+def test_of_a_model_s_own_repository_only_the_text_encoder_is_fetched(hub: Hub, tmp_path: Path, repository: str) -> None:
     save_gemma3(tmp_path / "made")
     text = files_of(tmp_path / "made", "text_encoder/")
     tokenizer = {name.replace("text_encoder/", "tokenizer/"): text.pop(name) for name in [name for name in text if "tokenizer" in name]}
     others = {"ltx-2-19b-dev.safetensors": b"43 GB", "transformer/diffusion_pytorch_model.safetensors": b"38 GB", "vae/config.json": b"{}"}
-    hub.files["Lightricks/LTX-2"] = {**text, **tokenizer, **others}
-    found = find(tmp_path, model="Lightricks/LTX-2")
+    others |= {"model.safetensors": b"?", "text_encoder/model.fp16.safetensors": b"12 GB"}
+    hub.files[repository] = {**text, **tokenizer, **others}
+    found = find(tmp_path, model=repository)
     assert found.name == "text_encoder"
     assert (found.parent / "tokenizer" / "tokenizer.json").is_file()
-    assert not any("19b" in path or "transformer" in path or "vae" in path for path in hub.fetched)
+    fetched = {path.split(COMMIT + "/")[1] for path in hub.fetched}
+    assert fetched <= {*text, *tokenizer}
+
+
+def test_of_the_pack_of_2_5_only_the_text_encoder_s_file_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    save_gemma4_pack(tmp_path / "made.safetensors")
+    name = "text_encoders/gemma4-12b-with-proj-ltx-2.5-bf16.safetensors"
+    hub.files["Lightricks/LTX-2.5"] = {name: (tmp_path / "made.safetensors").read_bytes(), "vae/ltx-2.5-video-vae-bf16.safetensors": b"?"}
+    found = find(tmp_path, named="Lightricks/LTX-2.5")
+    assert found.name == name.partition("/")[2]
+    assert [path.split(COMMIT + "/")[1] for path in hub.fetched] == [name]
+    hub.refusal = (500, "")
+    assert find(tmp_path, named="Lightricks/LTX-2.5") == found
 
 
 def test_a_download_that_was_cut_off_is_gone_on_with(hub: Hub, tmp_path: Path) -> None:
