@@ -91,13 +91,11 @@ def load_text_models(checkpoint: Checkpoint, path: Path, *, settings: TextSettin
     shapes = {key: checkpoint.shape(key) for key in checkpoint.keys("connectors")}
     empty = empty_text_model(files, dtype=dtype, int8=settings.int8)
     need = measure_text(empty, shapes, itemsize=dtype.itemsize, tokens=MAX_TOKENS)
-    on_gpu = device.type == "cuda"
-    placement = choose_placement(
-        need,
-        settings=settings,
-        free_device_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else None,
-        free_host_bytes=available_memory(),
-    )
+    free_device_bytes = None
+    if device.type == "cuda":  # what PyTorch holds and does not use counts as free
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free_device_bytes = torch.cuda.mem_get_info(device)[0] + held
+    placement = choose_placement(need, settings=settings, free_device_bytes=free_device_bytes, free_host_bytes=available_memory())
     encoder = load_text_encoder(path, dtype=dtype, device=device, streamed=placement.streamed, int8=settings.int8)
     connectors = load_connectors(checkpoint, dtype=dtype, device="cpu" if placement.streamed else device)
     streamer = stream_module(connectors, device) if placement.streamed else None
