@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from ltx2core.models.tensor_reading import Direct, Staged, read_tensors
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference"
 TINY = REFERENCE / "ltx-2.0-tiny.safetensors"
-WRITE_TRUE_SIZE = Path(__file__).parent.parent / "benchmarks" / "write_true_size.py"
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]
 
@@ -151,34 +147,3 @@ def test_a_disk_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tensor_reading, "_open", Failing)
     with pytest.raises(CheckpointError, match=r"at byte \d+: Input/output error"):
         dict(read_tensors(read_header(path)[1].items()))
-
-
-MEASURE = """
-import json, sys, torch
-from pathlib import Path
-from ltx2core.models import components
-from ltx2core.models.checkpoint import open_checkpoint
-
-def peak():  # MB, the most that this process ever held
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) / 1e3
-
-checkpoint = open_checkpoint(Path(sys.argv[1]))
-list(checkpoint.tensors("vocoder"))  # loads the libraries
-before = peak()
-model = components.load_transformer(checkpoint, dtype=torch.bfloat16)
-kept = sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
-print(json.dumps({"kept": kept, "held": peak() - before}))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure memory")
-def test_a_load_never_holds_a_block_more_than_what_it_keeps(tmp_path: Path) -> None:
-    """On two blocks of the true size and what is around them, 2.2 GB, in a sparse file: it takes no disk."""
-    path = tmp_path / "true-size.safetensors"
-    subprocess.run([sys.executable, str(WRITE_TRUE_SIZE), str(path), "--layers", "2", "--zeros"], check=True, capture_output=True)
-    output = subprocess.run([sys.executable, "-c", MEASURE, str(path)], check=True, capture_output=True, text=True).stdout
-    measured, block = json.loads(output), 772  # MB
-    assert measured["kept"] > 2000
-    assert measured["held"] < measured["kept"] + block
-    assert measured["held"] < measured["kept"] + 300  # in truth two of the largest tensors, 134 MB each
