@@ -97,7 +97,7 @@ class Staged:
             if sent is not None:
                 sent.synchronize()  # returns at once for an event that was never recorded
             _read_into(file, buffer, start + done)
-            piece.copy_(buffer, non_blocking=True)
+            piece.copy_(buffer, non_blocking=sent is not None)
             if sent is not None:
                 sent.record(torch.cuda.current_stream(self._device))
             self._turn = 1 - self._turn
