@@ -40,6 +40,7 @@ JSON = _argument("--json", action="store_true", help="print JSON, for scripts")
 CONFIG = _argument("--config", type=Path, metavar="FILE", required=True, help="the config whose clips and captions are meant")
 ROOT_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, whose output_dir holds the cache")
 NEEDS_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, to compare the cache with what it needs")
+LORA = _argument("file", type=Path, metavar="FILE", help="the LoRA")
 HEADLESS = _argument("--headless", action="store_true", help="plain progress lines instead of the app")
 
 COMMANDS: tuple[Command, ...] = (
@@ -141,10 +142,37 @@ COMMANDS: tuple[Command, ...] = (
         "lora_info",
         "say what a LoRA file holds",
         "ltx2tui lora info my.safetensors",
-        (_argument("file", type=Path, metavar="FILE", help="the LoRA"), JSON),
+        (LORA, JSON),
+    ),
+    Command(
+        "lora verify",
+        "lora_verify",
+        "say whether a LoRA file fits a base model, and how much it changes",
+        "ltx2tui lora verify my.safetensors --base ltx-2-19b-dev.safetensors",
+        (
+            LORA,
+            _argument("--base", metavar="MODEL", required=True, help="the model: a file, a folder, a hub name that is here, or nano"),
+            JSON,
+        ),
+    ),
+    Command(
+        "lora convert",
+        "lora_convert",
+        "write a LoRA under the names that another program reads",
+        "ltx2tui lora convert my.safetensors --to diffusers --out my-diffusers.safetensors",
+        (
+            LORA,
+            _argument("--to", choices=("official", "comfyui", "diffusers", "kohya"), required=True, help="official and comfyui are one"),
+            _argument("--out", type=Path, metavar="FILE", required=True, help="the file to write"),
+            _argument("--dtype", choices=("bf16", "fp16", "fp32"), help="precision of the numbers (default: as they are)"),
+        ),
     ),
 )
-GROUPS = {"config": "look at config files", "cache": "look after the cache of encoded clips", "lora": "look at LoRA files"}
+GROUPS = {
+    "config": "look at config files",
+    "cache": "look after the cache of encoded clips",
+    "lora": "look at, check and convert LoRA files",
+}
 
 
 def parser() -> argparse.ArgumentParser:

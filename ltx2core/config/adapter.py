@@ -11,9 +11,9 @@ from ltx2core.config.keys import Keys, Later, key, later
 
 LYCORIS = Later(name="LyCORIS", instead="a standard LoRA is trained")
 LORA_KINDS = Later(name="DoRA, SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
-START_FROM_LORA = Later(name="starting from another LoRA", instead="the LoRA starts from nothing")
-EMA = Later(name="an averaged copy of the LoRA (EMA)", instead="the LoRA of the last step is written", switch="use_ema")
-LORA_FORMAT = Later(name="choosing the file's key names", instead="the official names are written, which ComfyUI and diffusers both read")
+ASSISTANT = Later(name="an assistant LoRA", instead="the model is trained as it is")
+EMA_PLACE = Later(name="choosing where the average is kept", instead="it is kept beside the LoRA, on the GPU where there is one")
+EMA_SAMPLES = Later(name="samples of the average", instead="samples are made with the LoRA of their step")
 
 
 class AdapterKeys(Keys):
@@ -42,15 +42,30 @@ class AdapterKeys(Keys):
     lora_init_type: str = later("default", LORA_KINDS, "Starting values", "How the LoRA's weights are drawn at the start.")
     use_dora: bool = later(False, LORA_KINDS, "DoRA", "Learn direction and length of the weights apart.")
     peft_lora_mode: Literal["standard", "singlora"] = later("standard", LORA_KINDS, "LoRA mode", "Two matrices, or one used twice.")
-    init_lora: str | None = later(None, START_FROM_LORA, "Start from", "A LoRA file whose weights are the start.", built=("",))
-    assistant_lora_path: str | None = later(None, START_FROM_LORA, "Assistant LoRA", "A LoRA that is taken away while training.")
-    assistant_lora_strength: float = later(1.0, START_FROM_LORA, "Assistant strength", "How much of the assistant LoRA is applied.")
-    lora_format: Literal["diffusers", "comfyui"] = later("comfyui", LORA_FORMAT, "File format", "Key names in the LoRA file.")
-    use_ema: bool = later(False, EMA, "EMA", "Keep a running average of the LoRA.")
-    ema_device: str = later("cpu", EMA, "EMA device", "Where the average is kept.")
-    ema_decay: float = later(0.995, EMA, "EMA decay", "How slowly the average follows.")
-    ema_update_interval: int | None = later(None, EMA, "EMA interval", "Steps between updates of the average.")
-    ema_validation: str = later("comparison", EMA, "EMA samples", "Which of the two makes the samples.")
+    init_lora: str | None = key(
+        None,
+        "Start from",
+        "A LoRA file whose weights are the start, in any layout. lora_rank must be its rank or more; what is added learns from nothing. "
+        "Only a new run reads it: a resumed one goes on from its checkpoint.",
+    )
+    assistant_lora_path: str | None = later(None, ASSISTANT, "Assistant LoRA", "A LoRA that is taken away while training.")
+    assistant_lora_strength: float = later(1.0, ASSISTANT, "Assistant strength", "How much of the assistant LoRA is applied.")
+    lora_format: Literal["comfyui", "diffusers"] = key(
+        "comfyui",
+        "File format",
+        "Key names in the LoRA file. comfyui: the official names, which ComfyUI, diffusers and Lightricks' own code read. diffusers: its "
+        "own names, which only diffusers reads. `ltx2tui lora convert` makes one from the other.",
+    )
+    lora_dtype: Literal["bf16", "fp32"] = key(
+        "bf16", "File precision", "Numbers in the LoRA file. bf16 is what models are run in; fp32 keeps every digit in twice the bytes."
+    )
+    use_ema: bool = key(
+        False, "EMA", "Keep a running average of the LoRA as well, which is often steadier, and write it to a second file, <name>-ema."
+    )
+    ema_device: str = later("cpu", EMA_PLACE, "EMA device", "Where the average is kept.", built=("accelerator",))
+    ema_decay: float = key(0.995, "EMA decay", "How slowly the average follows: 0.995 remembers about 200 updates.", ge=0, lt=1)
+    ema_update_interval: int = key(1, "EMA interval", "Steps between updates of the average.", ge=1, le=10_000_000)
+    ema_validation: str = later("none", EMA_SAMPLES, "EMA samples", "Which of the two makes the samples.")
     slider_strength: float | None = later(None, LORA_KINDS, "Slider strength", "Train a LoRA that works in two directions.")
 
     @field_validator("peft_lora_target_modules", mode="before")

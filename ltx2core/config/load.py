@@ -98,7 +98,7 @@ def _load(
     config = _checked(known, file, written, found)
     _lengths(known, written, file, found.problems)
     given = {name for name in known if name in TrainConfig.model_fields}
-    config = _with_paths(config, given=given, base=base, file=file, problems=found.problems)
+    config = _with_paths(config, given=given, base=base, file=file, found=found)
     config, told = adjust_config(config, file=file)
     found.notices += told
     found.notices += not_built(config, file=file, written=written)
@@ -155,7 +155,7 @@ def _lengths(known: dict[str, object], written: dict[str, str], file: str, probl
         problems.append(f"{file} {written['max_train_steps']} = 0: without num_train_epochs nothing would be trained; use 2000.")
 
 
-def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, problems: list[str]) -> TrainConfig:
+def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, found: _Findings) -> TrainConfig:
     """The config with paths made absolute, and epochs in place of the default number of steps."""
     changes: dict[str, object] = {}
     if config.num_train_epochs and "max_train_steps" not in given:
@@ -168,7 +168,13 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         if place is not None:
             changes[name] = str(place)
         elif looks_like_file(text):
-            problems.append(line(file, name, text, "there is no such file or folder", "name one that exists"))
+            found.problems.append(line(file, name, text, "there is no such file or folder", "name one that exists"))
+    if config.init_lora:
+        place = find(config.init_lora, (base,))
+        changes["init_lora"] = config.init_lora if place is None else str(place)
+        if place is None:  # no problem: a run that has begun needs it no more
+            text = f"{file} init_lora = {shown(config.init_lora)}: there is no such file; a new run cannot start."
+            found.notices.append(Notice(code="no_init_lora", level="warning", text=text, fix="Name one that exists, or remove the key."))
     if config.output_dir is not None:
         changes["output_dir"] = from_here(config.output_dir)
     return config.model_copy(update=changes)

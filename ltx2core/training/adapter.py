@@ -15,6 +15,15 @@ import torch
 from torch import nn
 
 from ltx2core.errors import ConfigError
+from ltx2core.lora.layers import (
+    AUDIO_ATTENTIONS,
+    CROSS_ATTENTIONS,
+    IN_A_BLOCK,
+    OUTSIDE_BLOCKS,
+    PROJECTIONS,
+    VIDEO_ATTENTIONS,
+    modality_of,
+)
 from ltx2core.training.batches import generator_for
 
 if TYPE_CHECKING:
@@ -22,9 +31,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-VIDEO_ATTENTIONS = ("attn1", "attn2")
-AUDIO_ATTENTIONS = ("audio_attn1", "audio_attn2", "audio_to_video_attn", "video_to_audio_attn")
 _NAME = "default"  # PEFT's name of the one adapter
 
 
@@ -38,38 +44,46 @@ class AdapterSettings:
     targets: tuple[str, ...] | None = None
 
 
-def target_modules(transformer: nn.Module, *, audio: bool, wanted: Sequence[str] | None = None) -> list[str]:
-    """Names of the linear layers that get a LoRA: by default all of a block's attention projections, video's alone without audio.
+def target_modules(transformer: nn.Module, *, audio: bool, video: bool = True, wanted: Sequence[str] | None = None) -> list[str]:
+    """Names of the linear layers that get a LoRA: by default the attention projections of what is trained.
 
-    wanted: names or their endings, like `attn1.to_q`; those that touch audio are left out when `audio` is False. Raises
-    ConfigError when an entry matches nothing.
+    Both: all six attentions of a block. One alone: its own two, for what connects them has no part then. Gates and feed-forward
+    layers come only when asked for. wanted: names or their endings, like `attn1.to_q`; those of what is not trained are left out.
+    Raises ConfigError when an entry matches nothing.
     """
-    attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS if audio else ())
+    if not (audio or video):
+        raise ValueError("expected audio, video or both to be trained")
+    allowed = {"video"} if not audio else {"audio"} if not video else {"video", "audio", "both"}
+    attentions = tuple(name for name in VIDEO_ATTENTIONS + AUDIO_ATTENTIONS + CROSS_ATTENTIONS if modality_of(name) in allowed)
     endings = list(wanted) if wanted else [f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS]
     linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
-    lost = [ending for ending in endings if not any(_ends_with(name, ending) for name in linear)]
+    elsewhere = [name for name in IN_A_BLOCK + OUTSIDE_BLOCKS if modality_of(name) not in allowed]  # the model may be built without
+    lost = [ending for ending in endings if not any(_ends_with(name, ending) for name in linear + elsewhere)]
     if lost:
         raise ConfigError(
             [f"peft_lora_target_modules: no linear layer of the transformer is called {', '.join(lost)}."],
-            fix=f"Leave the key out to train {', '.join(attentions)}, or name layers such as attn1.to_q or ff.net.2.",
+            fix=f"Leave the key out to train {', '.join(attentions)}, or name layers such as {attentions[0]}.to_q or ff.net.2.",
         )
-    chosen = [name for name in linear if any(_ends_with(name, ending) for ending in endings) and (audio or not _is_audio(name))]
+    chosen = [name for name in linear if any(_ends_with(name, ending) for ending in endings) and modality_of(name) in allowed]
     if not chosen:
+        here, there = ("video", "audio") if video else ("audio", "video")
         raise ConfigError(
-            ["peft_lora_target_modules names audio layers only, and this run trains without audio."],
-            fix="Name video layers such as attn1.to_q, or turn audio on in the dataset list.",
+            [f"peft_lora_target_modules names no layer of {here} alone, and this run trains without {there}."],
+            fix=f"Name layers such as {attentions[0]}.to_q, or train {there} as well.",
         )
     return chosen
 
 
-def add_adapter(transformer: nn.Module, settings: AdapterSettings, *, audio: bool, seed: int) -> dict[str, nn.Parameter]:
+def add_adapter(
+    transformer: nn.Module, settings: AdapterSettings, *, audio: bool, seed: int, video: bool = True
+) -> dict[str, nn.Parameter]:
     """The new adapter's parameters by name (`transformer_blocks.0.attn1.to_q.lora_A.weight`), float32; nothing else learns.
 
     Its first values depend on `seed` alone: A is drawn (Kaiming uniform, as PEFT does), B is 0, so the model is still the base.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = target_modules(transformer, audio=audio, wanted=settings.targets)
+    names = target_modules(transformer, audio=audio, video=video, wanted=settings.targets)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type, unused-ignore]
@@ -121,7 +135,3 @@ def _first_value(name: str, parameter: nn.Parameter, seed: int) -> Tensor:
 
 def _ends_with(name: str, ending: str) -> bool:
     return name == ending or name.endswith(f".{ending}")
-
-
-def _is_audio(name: str) -> bool:
-    return any("audio" in part for part in name.split("."))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FOLDER = re.compile(r"step-(\d{6,})")
 _FILES = ("adapter", "optimizer")
+_VERSION = 2  # of state.json: 2 added identity.init, and averages among the optimizer's tensors; 1 is read too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Identity:
     targets: str  # fingerprint of the layers' names
     seed: int
     data: str = ""  # fingerprint of clips, captions and batches: the one thing that may change, which is told
+    init: str = ""  # fingerprint of the LoRA file that the run began with; a resumed run keeps it and needs the file no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def save_checkpoint(parent: Path, *, step: int, identity: Identity, adapter: Map
         for name, tensors in zip(_FILES, (adapter, optimizer), strict=True):
             write_tensors(building / f"{name}.safetensors", tensors)
         digests = {name: _digest(building / f"{name}.safetensors") for name in _FILES}
-        write_json(building / "state.json", {"version": 1, "step": step, "identity": asdict(identity), "sha256": digests})
+        write_json(building / "state.json", {"version": _VERSION, "step": step, "identity": asdict(identity), "sha256": digests})
         if folder.exists():  # of an earlier session: the same step of the same run
             shutil.rmtree(folder)
         building.rename(folder)
@@ -80,7 +82,10 @@ def save_checkpoint(parent: Path, *, step: int, identity: Identity, adapter: Map
 
 
 def latest_complete(parent: Path) -> tuple[Saved | None, list[Path]]:
-    """The newest whole checkpoint, and the newer ones that were passed over because they are damaged."""
+    """The newest whole checkpoint, and the newer ones that were passed over because they are damaged.
+
+    Raises RunError for one that a newer program wrote: going on from the one before would throw its steps away.
+    """
     damaged: list[Path] = []
     for folder in sorted(_folders(parent), key=_step_of, reverse=True):
         saved = _open(folder)
@@ -105,6 +110,11 @@ def keep_newest(parent: Path, total: int) -> None:
 def _open(folder: Path) -> Saved | None:
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if (version := int(state["version"])) > _VERSION:
+            raise RunError(
+                f"{folder} was written by a newer ltx2tui: its version is {version}, this one reads up to {_VERSION}.",
+                fix="Update ltx2tui, or move that folder away to go on from the checkpoint before.",
+            )
         if any(_digest(folder / f"{name}.safetensors") != state["sha256"][name] for name in _FILES):
             return None
         return Saved(step=int(state["step"]), folder=folder, identity=Identity(**state["identity"]))

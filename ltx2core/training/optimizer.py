@@ -1,4 +1,7 @@
-"""AdamW over the adapter's float32 parameters, with its state as named tensors and updates skipped on the device."""
+"""AdamW over the adapter's float32 parameters, with its state as named tensors and updates skipped on the device.
+
+It also keeps the running average of the adapter, where one is asked for: both change after every step and are saved together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +33,7 @@ class AdamSettings:
 class AdapterOptimizer:
     """AdamW whose state can be written and read back bit for bit. Parameters keep the names of the adapter."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: AdamSettings) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         wrong = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
         if wrong:
             raise ValueError(f"adapters train in float32, {wrong[0]} is {parameters[wrong[0]].dtype}")
@@ -41,6 +46,7 @@ class AdapterOptimizer:
             eps=settings.epsilon,
             fused=True,  # one kernel a step, and the only form that can skip an update without asking the host
         )
+        self._average = None if average is None else AdapterAverage(self._parameters, average)
 
     def clip(self, max_norm: float | None) -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
@@ -54,22 +60,37 @@ class AdapterOptimizer:
         self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update()
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The adapter's running average by its parameters' names; None where none is kept."""
+        return None if self._average is None else self._average.values()
+
+    def restart_average(self) -> None:
+        """Begin the average, where one is kept, with the adapter as it is now."""
+        if self._average is not None:
+            self._average.restart()
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of the state, named `exp_avg.<parameter>` and so on; empty before the first step."""
+        """Every tensor of the state, named `exp_avg.<parameter>` and so on; AdamW has none before the first step."""
         states = {name: self._adam.state[parameter] for name, parameter in self._parameters.items()}
-        return {f"{moment}.{name}": value[moment] for name, value in states.items() for moment in _MOMENTS if moment in value}
+        moments = {f"{moment}.{name}": value[moment] for name, value in states.items() for moment in _MOMENTS if moment in value}
+        return moments if self._average is None else moments | self._average.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave. Raises KeyError when it belongs to other parameters.
+        """Take over what `state` gave, when the parameters are as they were then. Raises KeyError when it belongs to others.
 
-        A parameter without state has had no gradient yet: sound's, while every batch so far was of clips without sound.
+        A parameter without state has had no gradient yet: sound's, while every batch so far was of clips without sound. An average
+        is dropped where none is kept now, and begun where none was kept then.
         """
         known = {f"{moment}.{name}" for name in self._parameters for moment in _MOMENTS}
-        if strange := sorted(set(tensors) - known):
+        if strange := sorted(name for name in set(tensors) - known if not belongs_to_average(name)):
             raise KeyError(strange[0])
         for name, parameter in self._parameters.items():
             if not any(f"{moment}.{name}" in tensors for moment in _MOMENTS):
                 continue
             values = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
             self._adam.state[parameter] = {moment: value.to(parameter.device, torch.float32) for moment, value in values.items()}
+        if self._average is not None:
+            self._average.load_state(tensors)

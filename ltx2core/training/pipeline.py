@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,8 @@ import torch
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
 from ltx2core.errors import RunError
+from ltx2core.lora.read import read_lora
+from ltx2core.lora.start import check_rank, start_from
 from ltx2core.models.components import load_transformer
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.training.adapter import add_adapter, load_adapter, module_names
@@ -17,13 +20,15 @@ from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, latest_complete
 from ltx2core.training.data import Reader
-from ltx2core.training.export import export_lora, training_metadata
+from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
 from ltx2core.training.optimizer import AdapterOptimizer
 from ltx2core.training.prepare import prepare
 from ltx2core.training.settings import (
     adam_settings,
     adapter_settings,
+    average_settings,
+    export_settings,
     loop_settings,
     sample_settings,
     schedule_of,
@@ -34,9 +39,8 @@ from ltx2core.validation.held_out import keep_held_out, read_held_out, split_hel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.load import LoadedConfig
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
+    from ltx2core.training.adapter import AdapterSettings
     from ltx2core.training.prepare import Prepared
 
 
@@ -68,6 +73,8 @@ class Pipeline:
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
+        if (first := self.loaded.config.init_lora) and not any(self.folder.checkpoints.glob("step-*")):
+            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)  # before hours go into the cache
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         return self._train(prepared, prepared.cache())
 
@@ -83,7 +90,7 @@ class Pipeline:
         parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)
         if config.gradient_checkpointing:
             model.transformer.enable_gradient_checkpointing()
-        optimizer = AdapterOptimizer(parameters, adam_settings(config))
+        optimizer = AdapterOptimizer(parameters, adam_settings(config), average=average_settings(config))
         layers = module_names(parameters)
         identity = Identity(
             base=checkpoint.fingerprint("transformer"),
@@ -98,7 +105,10 @@ class Pipeline:
                 }
             ),
         )
-        start = self._load_checkpoint(parameters, optimizer, identity)
+        start, init = self._load_checkpoint(parameters, optimizer, identity)
+        if start == 0 and config.init_lora:
+            init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
+        identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
             text = f"All {start} steps are trained already, and the LoRA is written."
@@ -137,7 +147,7 @@ class Pipeline:
         step, stopped = loop.run(start=start, control=self.control, between=between)
         between.after_training(step)
         if step > 0:
-            self._export(parameters, checkpoint, layers, clips, step=step, rank=settings.rank, alpha=settings.alpha)
+            self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
@@ -158,10 +168,10 @@ class Pipeline:
             )
         return clips, held_out
 
-    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, identity: Identity) -> int:
-        """How many steps are done; the adapter and optimizer are as they were then."""
+    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, identity: Identity) -> tuple[int, str]:
+        """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
-            return 0
+            return 0, ""
         saved, damaged = latest_complete(self.folder.checkpoints)
         for path in damaged:
             self.emit(
@@ -169,7 +179,7 @@ class Pipeline:
             )
         if saved is None:
             self.emit(Notice(code="nothing_to_resume", text="This run has no checkpoint yet: it starts with step 1."))
-            return 0
+            return 0, ""
         words = {
             "base": "another model",
             "rank": "another rank",
@@ -194,7 +204,18 @@ class Pipeline:
             optimizer.load_state(state)
         except (KeyError, ValueError) as error:
             raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
-        return saved.step
+        return saved.step, saved.identity.init
+
+    def _start_from(
+        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, settings: AdapterSettings
+    ) -> str:
+        """The name and digest of the LoRA file that the adapter is given the values of."""
+        lora = read_lora(path)
+        fresh = start_from(parameters, lora, scale=settings.alpha / settings.rank)
+        optimizer.restart_average()
+        text = f"Starts from {path.name}: rank {lora.rank}, {len(lora.pairs)} layers"
+        self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
+        return lora.fingerprint
 
     def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, audio: bool) -> None:
         count = sum(parameter.numel() for parameter in parameters.values())
@@ -210,25 +231,23 @@ class Pipeline:
     def _export(
         self,
         parameters: Mapping[str, nn.Parameter],
+        optimizer: AdapterOptimizer,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
         *,
         step: int,
-        rank: int,
-        alpha: float,
+        init: str,
     ) -> None:
-        self.emit(PhaseStarted(phase="export", total=1, unit="files"))
-        config = self.loaded.config
+        config, averaged = self.loaded.config, optimizer.averaged()
         metadata = training_metadata(
-            base_model=checkpoint.path.name,
-            base_version=checkpoint.version,
-            targets=sorted({".".join(layer.split(".")[2:]) if layer.startswith("transformer_blocks.") else layer for layer in layers}),
-            buckets=sorted({clip.sample.bucket.label for clip in clips}),
-            rates=sorted({clip.sample.fps for clip in clips}),
-            trigger=trigger_of(self.loaded),
-            steps=step,
-            seed=config.seed,
+            checkpoint=checkpoint, layers=layers, clips=clips, trigger=trigger_of(self.loaded), steps=step, seed=config.seed, init=init
         )
-        export_lora(self.folder.lora, parameters, rank=rank, alpha=alpha, metadata=metadata)
-        self.emit(LoraExported(step=step, path=self.folder.lora.relative_to(self.folder.path).as_posix()))
+        files: dict[Path, tuple[Mapping[str, Tensor], dict[str, str]]] = {self.folder.lora: (parameters, metadata)}
+        if averaged is not None:  # written first: the last file that is told is the LoRA itself
+            words = {"average": f"decay {config.ema_decay:g} every {config.ema_update_interval} steps"}
+            files = {average_path(self.folder.lora): (averaged, metadata | words)} | files
+        self.emit(PhaseStarted(phase="export", total=len(files), unit="files"))
+        for path, (adapter, header) in files.items():
+            export_lora(path, adapter, export_settings(config), metadata=header)
+            self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))

@@ -10,7 +10,9 @@ from ltx2core.config.model import INT8
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.training.adapter import AdapterSettings
+from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
+from ltx2core.training.export import ExportSettings
 from ltx2core.training.loop import LoopSettings
 from ltx2core.training.objective_settings import given_parts, sigma_sampler
 from ltx2core.training.optimizer import AdamSettings
@@ -66,6 +68,21 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
 def adam_settings(config: TrainConfig) -> AdamSettings:
     return AdamSettings(
         beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+    )
+
+
+def average_settings(config: TrainConfig) -> AverageSettings | None:
+    """None where no average of the LoRA is asked for."""
+    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
+
+
+def export_settings(config: TrainConfig) -> ExportSettings:
+    adapter = adapter_settings(config)
+    return ExportSettings(
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        layout="diffusers" if config.lora_format == "diffusers" else "official",
+        dtype=torch.float32 if config.lora_dtype == "fp32" else torch.bfloat16,
     )
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.passes import free_memory
-from ltx2core.caching.tensors import read_tensors
 from ltx2core.errors import CheckpointError
+from ltx2core.lora.read import read_lora
+from ltx2core.lora.start import start_from
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.text import load_text_models
-from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
-from ltx2core.training.export import lora_info, official_key
+from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings, text_settings
 from ltx2core.training.step import Model
 from ltx2core.validation.media import write_sample
@@ -37,7 +37,9 @@ def sample_with_lora(
     config = loaded.config
     device, dtype = pick_device(config)
     checkpoint = open_checkpoint(
-        find_checkpoint(config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base)
+        find_checkpoint(
+            config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base, revision=config.revision
+        )
     )
     encoder = find_text_encoder(config, checkpoint, base=loaded.base)
     models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
@@ -59,20 +61,10 @@ def sample_with_lora(
 
 
 def apply_lora(transformer: nn.Module, path: Path) -> None:
-    """Put a LoRA file on a transformer. Raises CheckpointError for a file that is no LoRA, or one of another model."""
-    info = lora_info(path)
-    tensors = read_tensors(path) or {}
-    layers = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
-    wanted = [name for name in layers if official_key(f"{name}.lora_A.weight") in tensors]
-    if 2 * len(wanted) != len(tensors):
-        lost = sorted(set(tensors) - {official_key(f"{name}.lora_{side}.weight") for name in layers for side in "AB"})
-        why = f"is not for this model: it has no layer for {lost[0]}" if lost else "lacks one of the two matrices of a layer"
-        raise CheckpointError(f"{path} {why}.", fix="Use the whole file, with the model that it was trained on.")
-    # The file's B holds alpha / rank already, so here both are the rank.
-    parameters = add_adapter(
-        transformer, AdapterSettings(rank=info.rank, alpha=float(info.rank), targets=tuple(wanted)), audio=True, seed=0
-    )
-    try:
-        load_adapter(parameters, {name: tensors[official_key(name)].float() for name in parameters})
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit this model: {error}.", fix="Use the model that it was trained on.") from error
+    """Put a LoRA file of any layout on a transformer. Raises CheckpointError for a file that is no LoRA, or one of another model."""
+    lora = read_lora(path)
+    layers = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
+    if lost := [layer for layer in lora.pairs if layer not in layers]:
+        raise CheckpointError(f"{path} is not for this model: it has no layer for {lost[0]}.", fix="Use the model that it was trained on.")
+    settings = AdapterSettings(rank=lora.rank, alpha=float(lora.rank), targets=tuple(lora.pairs))
+    start_from(add_adapter(transformer, settings, audio=True, seed=0), lora, scale=1.0)

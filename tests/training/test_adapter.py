@@ -72,7 +72,7 @@ def test_a_target_that_matches_nothing_is_refused_with_names_that_work() -> None
     with pytest.raises(ConfigError, match="to_everything") as caught:
         target_modules(_transformer(), audio=True, wanted=["attn1.to_q", "to_everything"])
     assert "attn1" in caught.value.fix
-    with pytest.raises(ConfigError, match="audio layers only"):
+    with pytest.raises(ConfigError, match="no layer of video alone"):
         target_modules(_transformer(), audio=False, wanted=["audio_attn1.to_q"])
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ltx2core.lora.keys import official_key
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.forward import predict_velocity
 from ltx2core.models.text import TextEmbedding
 from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
-from ltx2core.training.export import official_key
 from ltx2core.training.objective import velocity_loss
 
 FOLDER = Path(__file__).parent.parent / "data" / "reference"

@@ -47,7 +47,6 @@ def test_a_lora_of_another_model_is_refused(make_config: MakeConfig, tmp_path: P
 
 
 def test_a_lora_without_its_second_matrix_is_refused(tmp_path: Path) -> None:
-    layers = torch.nn.ModuleDict({"transformer_blocks": torch.nn.ModuleList([torch.nn.ModuleDict({"to_q": torch.nn.Linear(8, 8)})])})
-    save_file({"diffusion_model.transformer_blocks.0.to_q.lora_A.weight": torch.zeros(4, 8)}, tmp_path / "a.safetensors")
+    save_file({"diffusion_model.patchify_proj.lora_A.weight": torch.zeros(4, 8)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="lacks one of the two"):
-        apply_lora(layers, tmp_path / "a.safetensors")
+        apply_lora(torch.nn.ModuleDict({"proj_in": torch.nn.Linear(8, 8)}), tmp_path / "a.safetensors")

@@ -1,0 +1,68 @@
+"""Giving an adapter the values of a LoRA file: to sample with it, or to go on training from it. Loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.errors import CheckpointError
+from ltx2core.lora.layers import modality_of
+from ltx2core.lora.read import SHOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from ltx2core.lora.read import Lora, Pair
+
+
+def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: float) -> int:
+    """Make the adapter add what the LoRA adds, exactly but for rounding; how many of its layers the file does not have.
+
+    parameters: as training/adapter.py names them, with their first values, which stay where the file has nothing: in layers that it
+    lacks, and in the rows of A beyond its rank. There B is zero, so nothing is added, but learning can begin; with A zero too it
+    never would. scale: alpha / rank of the adapter, which B is divided by.
+    Raises CheckpointError when the adapter is narrower than the file, or lacks one of its layers, and says what would work.
+    """
+    layers = dict.fromkeys(name.removesuffix(".lora_A.weight") for name in parameters if name.endswith(".lora_A.weight"))
+    check_rank(lora, min((parameter.shape[0] for name, parameter in parameters.items() if name.endswith(".lora_A.weight")), default=0))
+    _refuse_lost_layers(lora, [layer for layer in lora.pairs if layer not in layers])
+    with torch.no_grad():
+        for layer, pair in lora.pairs.items():
+            down, up = parameters[f"{layer}.lora_A.weight"], parameters[f"{layer}.lora_B.weight"]
+            _refuse_misfit(lora, layer, pair, down, up)
+            down[: pair.rank] = pair.down.to(down)
+            up.zero_()
+            up[:, : pair.rank] = pair.up.to(up) * (pair.scale / scale)
+    return len(layers) - len(lora.pairs)
+
+
+def check_rank(lora: Lora, rank: int) -> None:
+    """Raises CheckpointError when a run of this rank cannot start from the LoRA."""
+    if lora.rank > rank:
+        raise CheckpointError(
+            f"{lora.path} has rank {lora.rank}, and this run trains rank {rank}: it would not fit.",
+            fix=f"Set lora_rank to {lora.rank} or more.",
+        )
+
+
+def _refuse_lost_layers(lora: Lora, lost: list[str]) -> None:
+    if not lost:
+        return
+    first = ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
+    silent = all(modality_of(layer) != "video" for layer in lost)
+    raise CheckpointError(
+        f"{lora.path} has layers that are not trained here: {first}.",
+        fix="Train with sound, as that LoRA was." if silent else "Name them in peft_lora_target_modules, or use another LoRA.",
+    )
+
+
+def _refuse_misfit(lora: Lora, layer: str, pair: Pair, down: nn.Parameter, up: nn.Parameter) -> None:
+    if (pair.down.shape[1], pair.up.shape[0]) != (down.shape[1], up.shape[0]):
+        raise CheckpointError(
+            f"{lora.path} is not for this model: {layer} changes a weight of {[pair.up.shape[0], pair.down.shape[1]]}, "
+            f"the model's is {[up.shape[0], down.shape[1]]}.",
+            fix="Use the model that it was trained on.",
+        )
