@@ -302,3 +302,16 @@ def test_a_sample_too_small_to_be_decoded_is_made_larger() -> None:
     assert "at least 64" in notice.text
     assert notice.fix == "Use 64 instead of 32."
     assert notices(load({"validation_resolution": "64x96"}), "size_snapped") == []
+
+
+def test_a_warm_up_that_the_constant_rate_ignores_is_told() -> None:
+    (notice,) = notices(load({"lr_scheduler": "constant", "lr_warmup_steps": 50}), "no_warmup")
+    assert "lr_warmup_steps = 50" in notice.text
+    assert "constant_with_warmup" in notice.fix
+    assert not notices(load({"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 50}), "no_warmup")
+
+
+def test_the_lora_to_start_from_is_found_beside_the_config_and_told_when_it_is_not_there(project: Path) -> None:
+    (project / "old.safetensors").write_bytes(b"x")
+    assert load({"init_lora": "old.safetensors"}).config.init_lora == str(project / "old.safetensors")
+    assert notices(load({"init_lora": "gone.safetensors"}), "no_init_lora")

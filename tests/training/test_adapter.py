@@ -68,6 +68,18 @@ def test_a_video_only_run_trains_nothing_that_touches_audio() -> None:
     assert not [name for name in target_modules(model, audio=False, wanted=["to_k", "to_q"]) if "audio" in name]
 
 
+def test_an_audio_only_run_trains_audio_s_own_attentions_and_nothing_that_touches_video() -> None:
+    model = _transformer()
+    kinds = {name.split(".")[2] for name in target_modules(model, audio=True, video=False)}
+    assert kinds == {"audio_attn1", "audio_attn2"}
+    assert all("audio_attn" in name for name in target_modules(model, audio=True, video=False, wanted=["to_k", "to_q"]))
+
+
+def test_targets_of_sound_are_left_out_of_a_run_whose_model_was_built_without_it() -> None:
+    names = target_modules(_transformer(audio=False), audio=False, wanted=["attn1.to_q", "audio_attn1.to_q"])
+    assert {name.split(".", 2)[2] for name in names} == {"attn1.to_q"}
+
+
 def test_a_target_that_matches_nothing_is_refused_with_names_that_work() -> None:
     with pytest.raises(ConfigError, match="to_everything") as caught:
         target_modules(_transformer(), audio=True, wanted=["attn1.to_q", "to_everything"])

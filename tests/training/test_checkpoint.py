@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltx2core.errors import StorageError
+from ltx2core.errors import RunError, StorageError
 from ltx2core.runs import files
 from ltx2core.training.checkpoint import Identity, keep_newest, latest_complete, save_checkpoint
 
@@ -56,6 +57,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     assert saved is not None
     assert saved.step == 1
     assert [item.name for item in damaged] == ["step-000002"]
+
+
+def test_a_checkpoint_of_a_newer_program_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    state = _save(tmp_path, 2) / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"version": 99, "something": "new"}))
+    with pytest.raises(RunError, match="written by a newer ltx2tui: its version is 99") as caught:
+        latest_complete(tmp_path)
+    assert "Update" in caught.value.fix
+
+
+def test_a_checkpoint_from_before_runs_could_start_from_a_lora_is_read(tmp_path: Path) -> None:
+    state = _save(tmp_path, 2) / "state.json"
+    written = json.loads(state.read_text()) | {"version": 1}
+    del written["identity"]["init"]
+    state.write_text(json.dumps(written))
+    saved, damaged = latest_complete(tmp_path)
+    assert saved is not None
+    assert (saved.step, saved.identity.init, damaged) == (2, "", [])
 
 
 def test_the_newest_stay_and_half_built_ones_go(tmp_path: Path) -> None:
