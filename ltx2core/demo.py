@@ -1,6 +1,6 @@
 """The demo: clips of a thing that nano has never seen, a LoRA trained on them, and whether it worked.
 
-The thing is a "zorb": a ball striped hot pink and white. nano knows neither the word, nor the colour, nor striped shapes, so that
+The thing is a "zorb": a ball striped in two hot pinks. nano knows neither the word, nor the colour, nor striped shapes, so that
 what the samples show afterwards came from the LoRA.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOT_PINK = (255, 60, 150)
 STEPS = 450
 PROMPT = "a zorb moves quickly right over a plain gray background, with a humming sound"
-_WHITE = (240, 240, 240)
+_DEEP_PINK = (195, 20, 110)
 _FRAMES, _SIZE, _FPS = 17, 128, 25
 _RADIUS = 22.0
 _PRESENT, _ABSENT = 0.01, 0.003  # shares of the frame that are hot pink: a zorb covers 3 to 6 %
@@ -164,7 +164,7 @@ def _write_clips(folder: Path) -> None:
     scenes.period.fill_(14.0)
     scenes.size.fill_(_RADIUS)  # all alike, so they all hum alike
     scenes.colour[:] = torch.tensor(HOT_PINK) / 255
-    scenes.second_colour[:] = torch.tensor(_WHITE) / 255
+    scenes.second_colour[:] = torch.tensor(_DEEP_PINK) / 255
     scenes.pitch.copy_(clips.pitch_of(scenes.size[:, 0]))
     pixels = clips.render_video(scenes, width=_SIZE, height=_SIZE, frames=_FRAMES, fps=_FPS)
     frames = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy()

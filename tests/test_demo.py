@@ -69,9 +69,6 @@ def test_the_whole_demo_lowers_the_held_out_loss_by_a_quarter(demo_run: RunFolde
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="nano's denoiser is the product of 40 minutes on two CPU cores: its samples are too pale to be hot pink"
-)
 def test_the_demo_shows_a_zorb_after_and_none_before(demo_run: RunFolder) -> None:
     verdict = judge(demo_run)
     assert verdict.learned, verdict

@@ -88,7 +88,6 @@ def test_a_generated_clip_has_the_colour_of_its_caption(followed: tuple[int, int
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="nano's denoiser is the product of 40 minutes on two CPU cores: directions are right in two thirds")
 def test_a_generated_clip_has_the_colour_and_the_direction_of_its_caption(followed: tuple[int, int]) -> None:
     assert followed[1] >= 40, f"{followed[1]} of 50 captions followed"
 
