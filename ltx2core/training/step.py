@@ -93,7 +93,7 @@ def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, aud
     if reference is not None:
         tokens = torch.cat([reference.tokens, tokens], dim=1)
         timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps], dim=1)
-        positions = joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps).to(model.device)
+        positions = to_device(joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps), model.device)
         keyframes = joint_keyframes(model.transformer, reference, grid=batch.grid)
     video_velocity, audio_velocity = predict_velocity(
         model.transformer,

@@ -9,8 +9,9 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ltx2core.config.build import config_for_folder
 from ltx2core.runs import events
 from ltx2core.runs.control import Control, ControlServer
 from ltx2core.runs.folder import RunFolder, RunLock
@@ -69,8 +70,7 @@ def main(root: str, way: str, steps: str = "100000") -> int:
     def open_session(loaded: LoadedConfig, *, root: Path, name: str, resume: bool, control: Control) -> FakeSession:
         return FakeSession(loaded, root=root, name=name, resume=resume, control=control, steps=int(steps))
 
-    nothing: Any = None
-    launch = Launch(root=Path(root), name="fake", prepare=lambda: nothing)
+    launch = Launch(root=Path(root), name="fake", prepare=lambda: config_for_folder(Path(root)))
     if way == "app":
         from ltx2tui.commands.app import open_app
 
