@@ -159,7 +159,7 @@ COMMANDS: tuple[Command, ...] = (
         "lora convert",
         "lora_convert",
         "write a LoRA under the names that another program reads",
-        "ltx2tui lora convert my.safetensors --to diffusers --out my-diffusers.safetensors",
+        "ltx2tui lora convert my.safetensors --to diffusers --out other.safetensors",
         (
             LORA,
             _argument("--to", choices=("official", "comfyui", "diffusers", "kohya"), required=True, help="official and comfyui are one"),

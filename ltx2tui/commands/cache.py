@@ -45,7 +45,7 @@ def _build(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
     missing = prepared.names() - prepared.store.names()
     cached = prepared.cache()
     kinds = Counter(kind for kind, path in prepared.store.entries() if path.stem in missing)
-    made = {kind: kinds[kind] for kind in ("video", "audio", "text")}
+    made = {kind: kinds[kind] for kind in ("video", "mask", "audio", "text")}
     if as_json:
         _write({"cache": str(prepared.store.root), "clips": len(cached.clips), "made": made, "notices": [asdict(one) for one in notices]})
         return 0
