@@ -97,7 +97,11 @@ def test_a_cache_that_a_run_reads_is_not_pruned(here: Path, capsys: pytest.Captu
 
 def test_a_cache_that_is_not_there_is_empty_and_stays_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stat = _call(capsys, "stat")
-    assert stat == {"cache": "cache", "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text", "mask")}, "config": None}
+    assert stat == {
+        "cache": "cache",
+        "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text", "mask")},
+        "config": None,
+    }
     assert _call(capsys, "verify")["entries"] == 0
     assert not Path("cache").exists()
 
