@@ -43,9 +43,27 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if config.lr_scheduler == "constant" and config.lr_warmup_steps:
         text = f"{file} lr_warmup_steps = {config.lr_warmup_steps}: lr_scheduler constant has no warm-up; the rate is full from step 1."
         notices.append(Notice(code="no_warmup", level="warning", text=text, fix="Use constant_with_warmup."))
+    if overruled := _overruled_sigmas(config):
+        text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices
+
+
+def _overruled_sigmas(config: TrainConfig) -> list[str]:
+    """Keys of noise levels that are set and not read: a list of levels goes before uniform, beta, a fixed shift, the official rule."""
+    ways = {
+        "flow_custom_timesteps": (),
+        "flow_use_uniform_schedule": ("flow_schedule_shift",),
+        "flow_use_beta_schedule": ("flow_schedule_shift", "flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
+        "flow_schedule_shift": ("flow_schedule_shift", "flow_sigmoid_scale"),
+    }
+    way = next((name for name in ways if getattr(config, name)), None)
+    read = {way, *ways[way]} if way else {"flow_sigmoid_scale", "flow_shift_max_tokens"}
+    every = {*ways, "flow_beta_schedule_alpha", "flow_beta_schedule_beta", "flow_sigmoid_scale", "flow_shift_max_tokens"}
+    fields = type(config).model_fields
+    return sorted(name for name in every - read if getattr(config, name) and getattr(config, name) != fields[name].default)
 
 
 def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: float) -> tuple[VideoDataset, list[Notice]]:

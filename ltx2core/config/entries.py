@@ -72,8 +72,13 @@ def read_entries(
             video = _with_folder(video, file, where, bases, problems, None if need_clips else notices)
             if kind == "video":
                 videos.append(_video(video, file, where, frame_rate, problems, notices))
+                if video.conditioning_type is not None:
+                    text = f"{file} {where}.conditioning_type = {video.conditioning_type}: it has no effect on clips that are learned."
+                    fix = 'Set dataset_type to "conditioning" if these are masks or references.'
+                    notices.append(Notice(code="no_effect", level="warning", text=text, fix=fix))
             else:
                 conditioning.append(video)
+                notices += _of_no_effect(video, file, where)
                 if video.conditioning_type is None:
                     problems.append(f"{file} {where}.conditioning_type is missing: use mask or reference_strict.")
         elif kind == "text_embeds" and (texts := _checked(TextEmbeds, entry, file, where, problems)) and not texts.disabled:
@@ -143,6 +148,16 @@ def _with_folder(
         works = f"use {shown(str(folder.parent))}"
         problems.append(line(file, f"{where}.instance_data_dir", str(folder), "it is a file, not a folder", works))
     return dataset.model_copy(update={"instance_data_dir": folder})
+
+
+def _of_no_effect(dataset: VideoDataset, file: str, where: str) -> list[Notice]:
+    """What is set on masks or references although their clips decide it."""
+    own = {"id", "type", "dataset_type", "disabled", "instance_data_dir", "conditioning_type"}
+    others = sorted(name for name in dataset.model_fields_set - own if getattr(dataset, name) != type(dataset).model_fields[name].default)
+    if not others:
+        return []
+    text = f"{file} {where}: {', '.join(others)} has no effect on {dataset.id}: masks and references follow their clips."
+    return [Notice(code="no_effect", text=text)]
 
 
 def _links(videos: list[VideoDataset], conditioning: list[VideoDataset], *, file: str, problems: list[str], notices: list[Notice]) -> None:

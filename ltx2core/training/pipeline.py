@@ -100,7 +100,7 @@ class Pipeline:
             seed=config.seed,
             data=fingerprint(
                 {
-                    "clips": " ".join(f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}" for clip in clips),
+                    "clips": " ".join(_trained_on(clip) for clip in clips),
                     "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}",
                 }
             ),
@@ -251,3 +251,9 @@ class Pipeline:
         for path, (adapter, header) in files.items():
             export_lora(path, adapter, export_settings(config), metadata=header)
             self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))
+
+
+def _trained_on(clip: CachedClip) -> str:
+    """What a clip gives to training, by the names of its entries."""
+    linked = "".join(f" {name}" for name in (clip.mask, clip.reference) if name)
+    return f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}{linked}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltx2core.caching.passes import CachePass
+from ltx2core.caching.passes import CachePass, References
 from ltx2core.caching.store import Store
 from ltx2core.errors import Stopped
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
-from ltx2core.training.objective_settings import references
+from ltx2core.training.objective_settings import given_parts, references
 from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     audio = any(sample.clip.audio is not None for sample in samples)
     if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in loaded.datasets.videos):
         emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
+    if any(part.kind == "mask" for part in given_parts(config)) and all(sample.mask is None for sample in samples):
+        text = "Masks are to be given, and no clip has one: nothing is."
+        fix = "Name a conditioning dataset of type mask in conditioning_data."
+        emit(Notice(code="no_masks", level="warning", text=text, fix=fix))
+    if references(config) != References() and all(sample.reference is None for sample in samples):
+        text = "A size or speed of references is set, and no clip has a reference: it has no effect."
+        emit(Notice(code="no_references", level="warning", text=text))
     if any(sample.reference is not None for sample in samples) and config.validation_step_interval and not config.validation_disable:
         emit(Notice(code="samples_without_reference", text="Samples are drawn from their prompt alone, without a reference."))
     return Prepared(

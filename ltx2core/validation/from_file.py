@@ -32,7 +32,7 @@ def sample_with_lora(
 ) -> Path:
     """Write sample.mp4 of a prompt into `folder` with the config's model, sizes, seed and guidance; its path.
 
-    lora: a file in the official layout, None for the model as it is. Raises CheckpointError when model or LoRA cannot be used.
+    lora: a LoRA file of any layout, None for the model as it is. Raises CheckpointError when model or LoRA cannot be used.
     """
     config = loaded.config
     device, dtype = pick_device(config)

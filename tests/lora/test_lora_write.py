@@ -111,6 +111,7 @@ def test_very_small_numbers_pass_the_comparison(tmp_path: Path) -> None:
             parameter.mul_(10.0**exponent)
     for dtype in (torch.bfloat16, torch.float32):
         _export(tmp_path / "lora.safetensors", parameters, dtype=dtype)
+        assert list(read_lora(tmp_path / "lora.safetensors").pairs) == module_names(parameters)
 
 
 def test_the_average_lies_beside_the_lora(tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_the_config_says_what_is_given_and_how_noise_is_drawn(tmp_path: Path) ->
     }
 
 
+def test_a_key_of_noise_levels_that_another_overrules_is_named(tmp_path: Path) -> None:
+    def told(**values: object) -> str:
+        return " ".join(notice.text for notice in _loaded(tmp_path, **values).notices if notice.code == "no_effect")
+
+    assert "config flow_shift_max_tokens: no effect" in told(flow_schedule_shift=3, flow_shift_max_tokens=4096)
+    assert "flow_schedule_shift, flow_use_beta_schedule" in told(
+        flow_custom_timesteps=[0.5], flow_use_beta_schedule=True, flow_schedule_shift=2
+    )
+    assert told(flow_use_beta_schedule=True, flow_beta_schedule_alpha=3, flow_schedule_shift=2) == ""
+    assert told(flow_sigmoid_scale=0.5, flow_shift_max_tokens=4096) == ""
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
@@ -134,8 +146,10 @@ def test_a_run_with_given_parts_trains_otherwise_than_one_without(make_config: M
     from engine_fixtures import events_of
 
     losses = {}
-    for name, chance in (("without", 0.0), ("with", 1.0)):
-        run = open_run(make_config(max_train_steps=2, ltx2_first_frame_conditioning_probability=chance), name)
+    for name, chance in (("without", 0.0), ("never", 1e-9), ("with", 1.0)):
+        silent = make_config(dataset={"audio": None}, max_train_steps=1, ltx2_first_frame_conditioning_probability=chance)
+        run = open_run(silent, name)
         assert run.run() == "finished", run.failure
         losses[name] = [event.video_loss for event in events_of(run) if isinstance(event, StepDone)]
+    assert losses["never"] == losses["without"]  # drawing alone changes nothing of a clip without sound
     assert losses["with"] != losses["without"]

@@ -162,6 +162,17 @@ def test_references_are_seen_while_training_and_change_what_is_learned(make_conf
     assert "clip1.mp4" in _codes(less)["no_reference"]
 
 
+def test_what_has_no_effect_on_masks_and_references_is_named(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+    entry = _entry(tmp_path, "mask") | {"repeats": 3, "resolution": 256}
+    loaded = make_config(dataset={"conditioning_data": "mask"}, others=[entry])
+    assert "repeats, resolution has no effect" in " ".join(notice.text for notice in loaded.notices)
+    learned = make_config(dataset={"conditioning_type": "mask"})
+    assert any("no effect on clips that are learned" in notice.text for notice in learned.notices)
+    run = open_run(make_config(max_train_steps=1, ltx2_mask_conditioning_probability=0.5, ltx2_reference_temporal_scale_factor=2))
+    assert run.run() == "finished", run.failure
+    assert {"no_masks", "no_references"} <= _codes(run).keys()
+
+
 @pytest.mark.parametrize(
     ("named", "others", "said"),
     [
