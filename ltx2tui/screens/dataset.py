@@ -87,7 +87,7 @@ class DatasetScreen(Page):
     title_word = "Dataset"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "rescan", "Scan again", tooltip="Read the folder again", id="dataset.rescan"),
-        Binding("c", "captions", "Captions", tooltip="Where captions come from, and words put before them", id="dataset.captions"),
+        Binding("f2,c", "captions", "Captions", tooltip="Where captions come from, and words put before them", id="dataset.captions"),
         Binding("v", "play", "Play", tooltip="Play the chosen clip, or stop it", id="dataset.play"),
         Binding("slash", "path", "Folder", tooltip="Type another folder", id="dataset.path"),
     ]
@@ -276,7 +276,7 @@ class DatasetScreen(Page):
             self.scan_folder(event.value.strip())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("play", "rescan") and not self.rows:
+        if (action == "play" and not self.rows) or (action == "rescan" and not self._scanning):
             return None
         return True
 
@@ -298,7 +298,7 @@ class DatasetScreen(Page):
             self.scan_folder(self._scanning)
 
     def _say_captions(self) -> None:
-        self.query_one("#captions-line", Static).update(f"{Captions.of(self.draft).said}  (c changes it)")
+        self.query_one("#captions-line", Static).update(f"{Captions.of(self.draft).said}  (f2 changes it)")
 
     def action_path(self) -> None:
         self.query_one("#folder", Input).focus()

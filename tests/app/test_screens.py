@@ -54,6 +54,33 @@ def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> Non
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, "c", "down", "down"))
 
 
+async def test_captions_can_be_chosen_while_the_folder_is_typed_and_an_empty_folder_scanned_again(tmp_path: Path) -> None:
+    from textual.widgets import Input
+
+    from ltx2tui.screens.captions import CaptionsDialog
+    from tests.app.scenes import shown_text, until
+
+    (tmp_path / "new").mkdir()
+    scene = page_scene("dataset", Path(), flat=True)
+    app = scene.app
+    async with app.run_test(size=(160, 48)) as pilot:
+        await scene.complete(pilot)
+        await pilot.press("slash")
+        entry = app.screen.query_one("#folder", Input)
+        await until(pilot, lambda: app.focused is entry)
+        entry.value = "new"
+        await pilot.press("enter")
+        await until(pilot, lambda: "holds no" in shown_text(app))
+        await pilot.press("f2")
+        assert isinstance(app.screen, CaptionsDialog)
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: "from the clips' names" in shown_text(app))
+        for clip in Path("clips").glob("kite-*.mp4"):
+            Path("new", clip.name).write_bytes(clip.read_bytes())
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: "3 usable" in shown_text(app))
+
+
 async def test_a_folder_without_text_files_can_be_captioned_by_names_or_by_one_caption() -> None:
     from ltx2tui.screens.dataset import DatasetScreen
     from tests.app.scenes import shown_text, until
