@@ -163,6 +163,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at, moved_at=at)
         case events.PhaseStarted():
             return _after_phase(state, event, at)
+        case events.PhaseMeasured():
+            return replace(state, last_at=at)
         case events.RunStarted():
             return _after_start(state, event, at)
         case events.HeldOutMeasured():

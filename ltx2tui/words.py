@@ -13,6 +13,7 @@ PHASES: dict[Phase, str] = {
     "cache_masks": "Caching masks",
     "cache_audio": "Caching sound",
     "cache_text": "Caching captions",
+    "load": "Loading the model",
     "train": "Training",
     "evaluate": "Measuring held-out loss",
     "sample": "Sampling a video",

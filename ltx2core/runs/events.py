@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "train", "evaluate", "sample", "export"]
+Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"]
 Level = Literal["info", "warning", "error"]
 
 
@@ -34,6 +34,18 @@ class PhaseStarted:
     phase: Phase
     total: int
     unit: str  # what is counted: clips, captions, steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseMeasured:
+    """A phase is over: what it took, and the most memory it held at once. None where nothing counts it."""
+
+    kind: ClassVar[str] = "phase_measured"
+    phase: Phase
+    seconds: float
+    ram_peak_bytes: int | None = None  # of this process
+    vram_peak_bytes: int | None = None  # given out by PyTorch's allocator
+    vram_reserved_bytes: int | None = None  # held by it; CUDA's own context comes on top
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +161,7 @@ class RunFailed:
 Event = (
     RunStarted
     | PhaseStarted
+    | PhaseMeasured
     | Progress
     | StepDone
     | HeldOutMeasured
@@ -166,6 +179,7 @@ _BY_KIND: dict[str, type[Any]] = {
     for cls in (
         RunStarted,
         PhaseStarted,
+        PhaseMeasured,
         Progress,
         StepDone,
         HeldOutMeasured,

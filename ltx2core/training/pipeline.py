@@ -85,6 +85,7 @@ class Pipeline:
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
+        self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
         settings = adapter_settings(config)
         parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)

@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.errors import Ltx2Error, RunError, Stopped
+from ltx2core.hardware.phase_meter import PhaseMeter
 from ltx2core.hardware.telemetry import Telemetry
 from ltx2core.runs.control import Control, ControlServer
 from ltx2core.runs.events import Notice, RunFailed, RunFinished, RunStarted
@@ -96,7 +97,9 @@ class TrainingSession:
                 pid=os.getpid(),
             )
         )
-        with Telemetry(journal.emit):  # here: nothing may come before the first line of a session, nor after its last
+        meter = PhaseMeter(journal.emit)
+        # here: nothing may come before the first line of a session, nor after its last
+        with Telemetry(journal.emit), contextlib.closing(meter):
             for notice in [*self._loaded.notices, *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
@@ -104,7 +107,7 @@ class TrainingSession:
             from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
 
             finished = Pipeline(
-                loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=journal.emit, resume=self._resume
+                loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=meter, resume=self._resume
             ).run()
         return finished.step, finished.stopped
 

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/write_true_size.py /data/ltx-2-19b-random.safetensors
     python tests/benchmarks/write_true_size.py tiny.safetensors --layers 2 --zeros    # a sparse file: its layout without its bytes
+    python tests/benchmarks/write_true_size.py /data/gemma-3-12b-random --text-encoder    # a folder: Gemma3-12B's language model, 24 GB
 
 Values have the spread of a fresh model (1 / sqrt of the inputs), so a forward pass stays finite; norms are ones. Nothing is held in
 memory but one piece. The file gets its name when it is whole.
@@ -17,22 +18,35 @@ import time
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from shutil import disk_usage
+from shutil import copy, disk_usage
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from ltx2core.models import header
 from ltx2core.models.names import Component, to_official
+from ltx2core.models.nano import nano_text_encoder
 from ltx2core.models.released import released_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GEMMA_STATES = 49  # hidden states of Gemma3-12B that are stacked: 48 layers and the embedding
+GEMMA_12B: dict[str, Any] = {
+    "vocab_size": 262208,
+    "hidden_size": 3840,
+    "intermediate_size": 15360,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+    "sliding_window": 1024,
+    "query_pre_attn_scalar": 256,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+}
 UNREAD_STATISTICS = ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")  # in the file, and in no module
 PIECE = 2**24  # numbers written at once
 SPARE_BYTES = 2**30
@@ -72,9 +86,32 @@ def plan(config: dict[str, Any], *, num_states: int = GEMMA_STATES) -> list[Plan
     return sorted(planned, key=lambda item: (-item.dtype.itemsize, item.key))
 
 
-def write(path: Path, planned: list[Planned], config: dict[str, Any], *, zeros: bool = False) -> None:
+def plan_text_encoder(config: Any) -> list[Planned]:
+    """The tensors of a Gemma3 language model, as transformers names them."""
+    with torch.device("meta"):
+        model = Gemma3TextModel(config)
+    return [Planned(name, tuple(tensor.shape), torch.bfloat16) for name, tensor in sorted(model.state_dict().items())]
+
+
+def write_text_encoder(folder: Path, *, layers: int) -> Path:
+    """A folder as transformers reads it, with nano's tokenizer: which words are known changes no size and no time."""
+    config = Gemma3TextConfig(num_hidden_layers=layers, **GEMMA_12B)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.to_json_string(use_diff=False))
+    copy(nano_text_encoder() / "tokenizer.json", folder / "tokenizer.json")
+    settings = json.loads((nano_text_encoder() / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 1024}))
+    write(folder / "model.safetensors", plan_text_encoder(config), {"format": "pt"})
+    return folder / "model.safetensors"
+
+
+def checkpoint_metadata(config: dict[str, Any]) -> dict[str, str]:
+    return {"model_version": "2.0.0", "config": json.dumps(config)}
+
+
+def write(path: Path, planned: list[Planned], metadata: dict[str, str], *, zeros: bool = False) -> None:
     """Write the file. zeros: leave the data a hole, which reads as zeros and takes no disk."""
-    entries: dict[str, Any] = {"__metadata__": {"model_version": "2.0.0", "config": json.dumps(config)}}
+    entries: dict[str, Any] = {"__metadata__": metadata}
     place = 0
     for item in planned:
         dtype = "F32" if item.dtype == torch.float32 else "BF16"
@@ -129,14 +166,17 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--layers", type=int, default=48, help="transformer blocks: 48 in the released model, 0.77 GB each")
     parser.add_argument("--zeros", action="store_true", help="leave the data a hole in a sparse file")
+    parser.add_argument("--text-encoder", action="store_true", help="write the text encoder's folder instead")
     options = parser.parse_args()
-    config = released_config("2.0.0")
-    config["transformer"]["num_layers"] = options.layers
-    planned = plan(config)
-    begun = time.perf_counter()
-    write(options.path, planned, config, zeros=options.zeros)
-    size, seconds = options.path.stat().st_size, time.perf_counter() - begun
-    print(json.dumps({"path": str(options.path), "bytes": size, "tensors": len(planned), "seconds": round(seconds, 1)}))
+    begun, path = time.perf_counter(), options.path
+    if options.text_encoder:
+        path = write_text_encoder(path, layers=options.layers)
+    else:
+        config = released_config("2.0.0")
+        config["transformer"]["num_layers"] = options.layers
+        write(path, plan(config), checkpoint_metadata(config), zeros=options.zeros)
+    seconds = time.perf_counter() - begun
+    print(json.dumps({"path": str(path), "bytes": path.stat().st_size, "seconds": round(seconds, 1)}))
 
 
 if __name__ == "__main__":

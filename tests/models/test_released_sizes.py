@@ -85,7 +85,7 @@ def test_the_script_plans_what_an_official_file_holds(script: ModuleType) -> Non
 
 def test_a_written_checkpoint_loads_and_computes_finite_numbers(script: ModuleType, tmp_path: Path) -> None:
     path, config = tmp_path / "random.safetensors", open_checkpoint(TINY).config
-    script.write(path, script.plan(config, num_states=4), config)
+    script.write(path, script.plan(config, num_states=4), script.checkpoint_metadata(config))
     assert [item.name for item in tmp_path.iterdir()] == ["random.safetensors"]
     assert load_file(path).keys() == open_checkpoint(path).entries.keys()
     vae = components.load_video_vae(open_checkpoint(path), dtype=torch.float32)
@@ -107,7 +107,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     monkeypatch.setattr(script, "disk_usage", lambda _: usage(10**10, 9 * 10**9, 10**9))
     config = open_checkpoint(TINY).config
     with pytest.raises(SystemExit, match=r"needs 0\.0 GB, and .* has 1\.0 GB free"):
-        script.write(tmp_path / "m.safetensors", script.plan(config, num_states=4), config)
+        script.write(tmp_path / "m.safetensors", script.plan(config, num_states=4), script.checkpoint_metadata(config))
     assert not list(tmp_path.iterdir())
 
 
@@ -150,7 +150,7 @@ def test_a_load_never_holds_a_block_more_than_what_it_keeps(script: ModuleType, 
     path = tmp_path / "true-size.safetensors"
     config = released_config("2.0.0")
     config["transformer"]["num_layers"] = 2
-    script.write(path, script.plan(config), config, zeros=True)
+    script.write(path, script.plan(config), script.checkpoint_metadata(config), zeros=True)
     output = subprocess.run([sys.executable, "-c", MEASURE, str(path)], check=True, capture_output=True, text=True).stdout
     measured, block = json.loads(output), 772  # MB
     assert measured["kept"] > 2000

@@ -1,0 +1,87 @@
+"""What each phase of a run took: its seconds and the most memory it held, from counters that are set back where a phase begins.
+
+A second-by-second sample misses a peak that lasts for milliseconds; the allocator's and the kernel's own counters do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltx2core.runs.events import PhaseMeasured, PhaseStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from ltx2core.runs.events import Event, Phase
+
+_CLEAR = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+class PhaseMeter:
+    """Passes events on, and after each phase adds a PhaseMeasured. Call it where `emit` would be called."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._phase: Phase | None = None
+        self._begin = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            self.close()
+            self._phase, self._begin = event.phase, time.perf_counter()
+            _forget_peaks()
+        self._emit(event)
+
+    def close(self) -> None:
+        """End the phase under way, if there is one."""
+        if self._phase is None:
+            return
+        allocated, reserved = _device_peaks()
+        self._emit(
+            PhaseMeasured(
+                phase=self._phase,
+                seconds=time.perf_counter() - self._begin,
+                ram_peak_bytes=_host_peak(),
+                vram_peak_bytes=allocated,
+                vram_reserved_bytes=reserved,
+            )
+        )
+        self._phase = None
+
+
+def _forget_peaks() -> None:
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")  # sets VmHWM back to what is held now (proc(5), Linux 4.0)
+    if (cuda := _cuda()) is not None:
+        cuda.reset_peak_memory_stats()
+
+
+def _host_peak() -> int | None:
+    """The most host memory since the phase began, in bytes; None where the kernel does not count it."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return int(peak) * 1024 if peak is not None else None
+
+
+def _device_peaks() -> tuple[int | None, int | None]:
+    """The most bytes that PyTorch's allocator gave out, and held, on the current device."""
+    cuda = _cuda()
+    return (None, None) if cuda is None else (cuda.max_memory_allocated(), cuda.max_memory_reserved())
+
+
+def _cuda() -> ModuleType | None:
+    """torch.cuda; None while nothing has used a GPU, for asking must neither load torch nor wake a card."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    cuda: ModuleType = torch.cuda
+    return cuda

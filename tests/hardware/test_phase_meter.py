@@ -1,0 +1,45 @@
+"""What a phase took is told when the next one begins, with peaks of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from ltx2core.hardware.phase_meter import PhaseMeter
+from ltx2core.runs.events import Event, PhaseMeasured, PhaseStarted, Progress
+
+MIB = 1024**2
+
+
+def phase(name: str) -> PhaseStarted:
+    return PhaseStarted(phase=name, total=1, unit="clips")  # type: ignore[arg-type]
+
+
+def test_each_phase_is_measured_before_the_next_begins_and_the_last_at_the_end() -> None:
+    events: list[Event] = []
+    meter = PhaseMeter(events.append)
+    meter(phase("scan"))
+    meter(Progress(phase="scan", done=1, total=1))
+    meter(phase("train"))
+    meter.close()
+    meter.close()
+    assert [event.kind for event in events] == ["phase_started", "progress", "phase_measured", "phase_started", "phase_measured"]
+    assert [event.phase for event in events if isinstance(event, PhaseMeasured)] == ["scan", "train"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak counter is Linux's")
+def test_the_host_peak_of_a_phase_forgets_the_phase_before() -> None:
+    events: list[Event] = []
+    meter = PhaseMeter(events.append)
+    meter(phase("cache_video"))
+    held = np.ones(256 * MIB, dtype=np.uint8)
+    assert held.sum() > 0
+    del held
+    meter(phase("train"))
+    meter.close()
+    large, small = (event.ram_peak_bytes for event in events if isinstance(event, PhaseMeasured))
+    assert large is not None
+    assert small is not None
+    assert large - small > 200 * MIB
