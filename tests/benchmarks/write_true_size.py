@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from shutil import copy, disk_usage
@@ -143,13 +144,17 @@ def _check_room(path: Path, needed: int) -> None:
 
 def _data(planned: list[Planned]) -> Iterator[memoryview]:
     """The bytes of all tensors in pieces, cut from one pool of normal numbers: drawing 21 billion would take longer than writing them."""
-    pool = torch.randn(PIECE + 4096, generator=torch.Generator().manual_seed(0))
+    normal = torch.randn(PIECE + 4096, generator=torch.Generator().manual_seed(0))
+
+    @cache  # a few spreads for thousands of tensors
+    def pool(spread: float, middle: float, dtype: torch.dtype) -> memoryview:
+        return memoryview((normal * spread + middle).to(dtype).view(torch.uint8).numpy())
+
     for index, item in enumerate(planned):
-        start = index * 37 % 4096  # so that no two tensors begin alike
-        count, spread, middle = prod(item.shape), *_distribution(item)
-        for done in range(0, count, PIECE):
-            numbers = pool[start : start + min(PIECE, count - done)]
-            yield memoryview((numbers * spread + middle).to(item.dtype).view(torch.uint8).numpy())
+        start, width = index * 37 % 4096, item.dtype.itemsize  # so that no two tensors begin alike
+        numbers = pool(*_distribution(item), item.dtype)[start * width :]
+        for done in range(0, item.num_bytes, PIECE * width):
+            yield numbers[: min(PIECE * width, item.num_bytes - done)]
 
 
 def _distribution(item: Planned) -> tuple[float, float]:
