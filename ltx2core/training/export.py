@@ -56,8 +56,6 @@ def training_metadata(
     *, checkpoint: Checkpoint, layers: Sequence[str], clips: Sequence[CachedClip], trigger: str, steps: int, seed: int, init: str = ""
 ) -> dict[str, str]:
     """The header of an exported file. init: the LoRA that the run began with, and its fingerprint; empty for none."""
-    from importlib.metadata import version
-
     buckets = {clip.sample.bucket for clip in clips}
     modalities = {modality_of(layer) for layer in layers}
     metadata = {
@@ -75,7 +73,7 @@ def training_metadata(
         "seed": str(seed),
         "clips": str(len(clips)),
         "dataset": _dataset_fingerprint(clips),
-        "software": f"ltx2tui {version('ltx2tui')}",
+        "software": f"ltx2tui {_version()}",
     }
     return metadata | ({"init_lora": init} if init else {})
 
@@ -84,3 +82,13 @@ def _dataset_fingerprint(clips: Sequence[CachedClip]) -> str:
     """Changes with the bytes of a clip, its captions, its bucket and how often it is shown; not with names or places of files."""
     parts = sorted(f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}" for clip in clips)
     return fingerprint({"clips": "\n".join(parts)})
+
+
+def _version() -> str:
+    """The installed program's version; a checkout that is run without being installed has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ltx2tui")
+    except PackageNotFoundError:
+        return "from source"
