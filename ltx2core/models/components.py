@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,31 @@ def load_transformer(
     )
     follow_official_code(model)
     return model
+
+
+def load_outside_blocks(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
+) -> tuple[LTX2VideoTransformer3DModel, LTX2VideoTransformer3DModel]:
+    """The transformer with all that lies outside its blocks, which are empty, and the whole of it without any weights (on meta).
+
+    For callers that keep the blocks' weights themselves. Everything is in dtype, tables too.
+    """
+    shapes: list[LTX2VideoTransformer3DModel] = []
+
+    def prepare(model: LTX2VideoTransformer3DModel) -> None:
+        if not audio:
+            leave_out(model, "audio")
+        shapes.append(copy.copy(model))
+        shapes[0]._modules = dict(model._modules)
+        model.transformer_blocks = torch.nn.ModuleList()
+
+    model: LTX2VideoTransformer3DModel = _load(
+        checkpoint, "transformer", LTX2VideoTransformer3DModel, header.transformer_arguments, dtype, device, prepare=prepare
+    )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    follow_official_code(model)
+    return model, shapes[0]
 
 
 def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:

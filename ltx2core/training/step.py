@@ -26,15 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The transformer, and the precision it computes in. The adapter's own weights are float32 whatever that is."""
+    """The transformer, and the precision it computes in. The adapter's own weights are float32 whatever that is.
+
+    mixed: the layers hold those float32 weights, so that products need autocast; the step engine's hold copies in dtype.
+    """
 
     transformer: LTX2VideoTransformer3DModel
     device: torch.device
     dtype: torch.dtype
+    mixed: bool = True
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Lets bf16 layers meet the float32 adapter: products in bf16, parameters and gradients in float32."""
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 or not self.mixed:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 

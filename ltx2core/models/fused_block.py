@@ -1,0 +1,175 @@
+"""diffusers' LTX-2 block made ready for the step engine: projections that read one input become one product, LoRAs sit inside them, and
+the block holds no weights of its own.
+
+One such block, a skeleton, serves all 48: its buffers are pointed at one block's weights after another, wherever those lie. The maths
+between the projections is diffusers' own; only its attention processor, which is meant to be replaced, is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffusers.models.transformers.transformer_ltx2 import LTX2Attention, apply_interleaved_rotary_emb, apply_split_rotary_emb
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ltx2core.models.lora_linear import GroupedLinear
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import torch
+
+Table = tuple[Tensor, Tensor]
+_LEAVES = ("weight", "weight_scale", "bias", "lora_a", "lora_b")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A GroupedLinear of the skeleton. members: diffusers' names of its layers, in the order of their rows; rows: of one of them."""
+
+    name: str
+    members: tuple[str, ...]
+    rows: int
+    columns: int
+    bias: bool
+    lora: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A block without weights. groups: its projections. plain: shapes of its other tensors, by diffusers' names (norms, tables, gates)."""
+
+    block: nn.Module
+    groups: tuple[Group, ...]
+    plain: dict[str, torch.Size]
+    places: dict[str, tuple[nn.Module, str]]  # of every tensor: the module and the buffer that holds it
+
+    def point(self, tensors: Mapping[str, Tensor | None]) -> None:
+        """Make the block use these tensors, by the names of `places`. Nothing is copied."""
+        for name, tensor in tensors.items():
+            module, leaf = self.places[name]
+            module._buffers[leaf] = tensor
+
+    def use_attention(self, backend: SDPBackend | None) -> None:
+        """Compute self-attention over pictures with this kernel; None leaves the choice to PyTorch."""
+        attention = getattr(self.block, "attn1", None)
+        if isinstance(attention, LTX2Attention):
+            attention.processor.backend = backend
+
+
+def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, low_precision: bool = False) -> Skeleton:
+    """The skeleton of a block of diffusers' model. targets: its layers that get a LoRA, named as in the block (`attn1.to_q`).
+
+    scale: alpha / rank. low_precision: 8-bit weights are multiplied as they are. Layers of which some get a LoRA and some do not stay
+    apart.
+    """
+    block = copy.deepcopy(block).to("meta")
+    groups: list[Group] = []
+
+    def group(name: str, members: tuple[str, ...]) -> None:
+        linear = block.get_submodule(members[0])
+        assert isinstance(linear, nn.Linear)
+        parent, _, leaf = name.rpartition(".")
+        setattr(block.get_submodule(parent), leaf, GroupedLinear(scale=scale, low_precision=low_precision))
+        groups.append(Group(name, members, linear.out_features, linear.in_features, linear.bias is not None, members[0] in targets))
+
+    for name, attention in list(block.named_modules()):
+        if isinstance(attention, LTX2Attention):
+            attention.set_processor(FusedAttention())
+            _group_attention(block, name, attention, targets, group)
+    for name, module in list(block.named_modules()):
+        if isinstance(module, nn.Linear) and not name.endswith("to_gate_logits"):  # a gate is a few rows
+            group(name, (name,))
+    places: dict[str, tuple[nn.Module, str]] = {}
+    plain: dict[str, torch.Size] = {}
+    for name, module in block.named_modules():
+        if isinstance(module, GroupedLinear):
+            places |= {f"{name}.{leaf}": (module, leaf) for leaf in _LEAVES}
+            continue
+        for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                path = f"{name}.{leaf}" if name else leaf
+                module._parameters.pop(leaf, None)
+                module._buffers[leaf] = tensor.detach()
+                plain[path], places[path] = tensor.shape, (module, leaf)
+    return Skeleton(block.eval(), tuple(groups), plain, places)
+
+
+def _group_attention(block: nn.Module, name: str, attention: LTX2Attention, targets: Collection[str], group: object) -> None:
+    """Put the projections of an attention that read one input together: all three of self-attention, keys and values of the others."""
+    own = name.rpartition(".")[2] in ("attn1", "audio_attn1")
+    projections = ("to_q", "to_k", "to_v") if own else ("to_k", "to_v")
+    members = tuple(f"{name}.{projection}" for projection in projections)
+    linears = [block.get_submodule(member) for member in members]
+    alike = len({(linear.in_features, linear.out_features) for linear in linears}) == 1
+    if not alike or len({member in targets for member in members}) > 1:
+        return
+    assert callable(group)
+    group(f"{name}.{'to_qkv' if own else 'to_kv'}", members)
+    for projection in projections:
+        delattr(attention, projection)
+
+
+class FusedAttention:
+    """LTX-2's attention on grouped projections: RMS norm over all heads of q and k, rotary positions, gates, a skip for guidance (STG).
+
+    The same as diffusers' LTX2AudioVideoAttnProcessor and LTX2PerturbedAttnProcessor (tests/models/test_fused_block.py).
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self) -> None:
+        self.backend: SDPBackend | None = None
+
+    def __call__(
+        self,
+        attn: LTX2Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        query_rotary_emb: Table | None = None,
+        key_rotary_emb: Table | None = None,
+        perturbation_mask: Tensor | None = None,
+        all_perturbed: bool | None = None,
+    ) -> Tensor:
+        """hidden_states [B, T, C], encoder_hidden_states [B, S, D] or None for self-attention: [B, T, C]."""
+        query, key, value = self._project(attn, hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states)
+        answer = value
+        if not all_perturbed:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+            if query_rotary_emb is not None:
+                rotate = apply_split_rotary_emb if attn.rope_type == "split" else apply_interleaved_rotary_emb
+                query = rotate(query, query_rotary_emb)
+                key = rotate(key, query_rotary_emb if key_rotary_emb is None else key_rotary_emb)
+            answer = self._attend(attn, query, key, value, attention_mask)
+            if perturbation_mask is not None:
+                answer = value.lerp(answer, perturbation_mask)
+        if attn.to_gate_logits is not None:
+            gates = 2.0 * attn.to_gate_logits(hidden_states).sigmoid()  # [B, T, H]
+            answer = (answer.unflatten(2, (attn.heads, -1)) * gates.unsqueeze(-1)).flatten(2, 3)
+        projected: Tensor = attn.to_out[0](answer)
+        return projected
+
+    @staticmethod
+    def _project(attn: LTX2Attention, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if hasattr(attn, "to_qkv"):
+            query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
+            return query, key, value
+        if hasattr(attn, "to_kv"):
+            key, value = attn.to_kv(context).chunk(2, dim=-1)
+            return attn.to_q(hidden), key, value
+        return attn.to_q(hidden), attn.to_k(context), attn.to_v(context)
+
+    def _attend(self, attn: LTX2Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = (part.unflatten(2, (attn.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        if mask is not None:
+            batch, length = query.shape[0], key.shape[2]
+            mask = attn.prepare_attention_mask(mask, length, batch).view(batch, attn.heads, -1, length)
+        with nullcontext() if self.backend is None else sdpa_kernel(self.backend):
+            answer = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return answer.transpose(1, 2).flatten(2, 3)

@@ -1,0 +1,82 @@
+"""Triton kernels around 8-bit weights: each one pass over memory where torch alone takes two or three. Only imported for a CUDA tensor.
+
+The same maths in plain torch is in quantised.py and is what these are tested against.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_INT8_MOST = 127.0
+_FP8_MOST = 448.0
+
+
+@triton.jit
+def _widen_kernel(weight, scale, out, columns, group, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < columns
+    level = tl.load(scale + row * (columns // group) + place // group, mask=inside, other=0.0)
+    value = tl.load(weight + row * columns + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * columns + place, (value * level).to(out.dtype.element_ty), mask=inside)
+
+
+def widen_rows(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight [N, K] x scale, [N] or [N, K / group], in dtype."""
+    rows, columns = weight.shape
+    out = torch.empty(rows, columns, dtype=dtype, device=weight.device)
+    group = columns if scale.ndim == 1 else columns // scale.shape[1]
+    block = 2048
+    _widen_kernel[(rows, triton.cdiv(columns, block))](weight, scale, out, columns, group, BLOCK=block)
+    return out
+
+
+@triton.jit
+def _round_kernel(x, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    inside = place < columns
+    value = tl.load(x + row * columns + place, mask=inside, other=0.0).to(tl.float32)
+    level = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12 * MOST) / MOST
+    scaled = value / level
+    if WHOLE:
+        scaled = tl.extra.libdevice.rint(scaled)
+    scaled = tl.minimum(tl.maximum(scaled, -MOST), MOST)
+    tl.store(out + row * columns + place, scaled.to(out.dtype.element_ty), mask=inside)
+    tl.store(levels + row, level)
+
+
+def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x [T, K] in int8 or fp8, and the scale of each row, float32 [T]."""
+    x = x.contiguous()
+    rows, columns = x.shape
+    out = torch.empty(rows, columns, dtype=dtype, device=x.device)
+    levels = torch.empty(rows, dtype=torch.float32, device=x.device)
+    whole = dtype == torch.int8
+    block = triton.next_power_of_2(columns)
+    _round_kernel[(rows,)](
+        x, out, levels, columns, MOST=_INT8_MOST if whole else _FP8_MOST, WHOLE=whole, BLOCK=block, num_warps=8 if block > 4096 else 4
+    )
+    return out, levels
+
+
+@triton.jit
+def _rescale_kernel(whole, levels, scale, out, columns, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < columns
+    value = tl.load(whole + row * columns + place, mask=inside, other=0).to(tl.float32)
+    value = value * tl.load(levels + row) * tl.load(scale + place, mask=inside, other=0.0)
+    tl.store(out + row * columns + place, value.to(out.dtype.element_ty), mask=inside)
+
+
+def rescale(whole: Tensor, levels: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """An int32 product [T, N] times the scales of its rows [T] and columns [N], in dtype."""
+    rows, columns = whole.shape
+    out = torch.empty(rows, columns, dtype=dtype, device=whole.device)
+    block = 1024
+    _rescale_kernel[(rows, triton.cdiv(columns, block))](whole, levels, scale, out, columns, BLOCK=block)
+    return out

@@ -1,0 +1,158 @@
+"""A linear layer with a LoRA, or several that share one input, as one operation with a backward of its own.
+
+    y_g = x W_g^T + b_g + scale (x A_g^T) B_g^T        g: the members of the group, such as to_q, to_k and to_v
+
+One matrix product for the frozen weights of all members, one for all A; what B gives is added where the product lies already, and
+neither the gradient of W nor a float32 copy of x is ever made. W may be stored in 8 bits (quantised.py): it is widened for each
+product, or multiplied as it is.
+
+The two operations are registered with torch so that the compiler takes each as a whole: left to itself it would add B's product in a
+pass of its own over the result.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ltx2core.models.quantised import matmul_input_gradient, matmul_weight
+
+
+@torch.library.custom_op("ltx2::grouped_linear", mutates_args=())
+def grouped_linear(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor | None,
+    bias: Tensor | None,
+    lora_a: Tensor | None,
+    lora_b: Tensor | None,
+    scale: float,
+    low_precision: bool,
+) -> tuple[Tensor, Tensor]:
+    """y [T, G N] and the inner products x A^T [T, G r] that its backward needs (empty without a LoRA).
+
+    x: [T, K]. weight: [G N, K], bf16 or 8 bits with weight_scale [G N] or [G N, K / group]. bias: [G N]. lora_a: [G r, K].
+    lora_b: [G, N, r]. low_precision: multiply in the weight's own 8 bits instead of widening it.
+    """
+    y = matmul_weight(x, weight, weight_scale, bias, low_precision=low_precision)
+    if lora_a is None or lora_b is None:
+        return y, x.new_empty(0)
+    inner = x @ lora_a.t()
+    groups, width, rank = lora_b.shape
+    if groups == 1:
+        y.addmm_(inner, lora_b[0].t(), alpha=scale)
+    else:
+        y.view(-1, groups, width).transpose(0, 1).baddbmm_(
+            inner.view(-1, groups, rank).transpose(0, 1), lora_b.transpose(1, 2), alpha=scale
+        )
+    return y, inner
+
+
+@grouped_linear.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor | None,
+    bias: Tensor | None,
+    lora_a: Tensor | None,
+    lora_b: Tensor | None,
+    scale: float,
+    low_precision: bool,
+) -> tuple[Tensor, Tensor]:
+    inner = x.new_empty(0) if lora_a is None else x.new_empty(x.shape[0], lora_a.shape[0])
+    return x.new_empty(x.shape[0], weight.shape[0]), inner
+
+
+@torch.library.custom_op("ltx2::grouped_linear_backward", mutates_args=())
+def grouped_linear_backward(
+    grad: Tensor,
+    x: Tensor,
+    inner: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor | None,
+    lora_a: Tensor | None,
+    lora_b: Tensor | None,
+    scale: float,
+    low_precision: bool,
+    needs_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x [T, K], A [G r, K] and B [G, N, r]; empty where there is none to give."""
+    grad = grad.contiguous()
+    grad_x = matmul_input_gradient(grad, weight, weight_scale, low_precision=low_precision) if needs_x else grad.new_empty(0)
+    if lora_a is None or lora_b is None:
+        return grad_x, grad.new_empty(0), grad.new_empty(0)
+    groups, width, rank = lora_b.shape
+    split = grad.view(-1, groups, width).transpose(0, 1)  # [G, T, N]
+    grad_b = torch.bmm(split.transpose(1, 2), inner.view(-1, groups, rank).transpose(0, 1)) * scale
+    grad_inner = torch.empty_like(inner)
+    torch.bmm(split, lora_b, out=grad_inner.view(-1, groups, rank).transpose(0, 1))
+    grad_inner *= scale
+    if needs_x:
+        grad_x.addmm_(grad_inner, lora_a)
+    return grad_x, grad_inner.t() @ x, grad_b
+
+
+@grouped_linear_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    inner: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor | None,
+    lora_a: Tensor | None,
+    lora_b: Tensor | None,
+    scale: float,
+    low_precision: bool,
+    needs_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x = grad.new_empty(grad.shape[0], weight.shape[1]) if needs_x else grad.new_empty(0)
+    if lora_a is None or lora_b is None:
+        return grad_x, grad.new_empty(0), grad.new_empty(0)
+    return grad_x, torch.empty_like(lora_a), torch.empty_like(lora_b)
+
+
+def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, weight, weight_scale, _, lora_a, lora_b, scale, low_precision = inputs
+    ctx.save_for_backward(x if lora_a is not None else None, output[1], weight, weight_scale, lora_a, lora_b)
+    ctx.scale, ctx.low_precision = scale, low_precision
+
+
+def _backward(ctx, grad: Tensor, _grad_inner: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    x, inner, weight, weight_scale, lora_a, lora_b = ctx.saved_tensors
+    needs_x = ctx.needs_input_grad[0]
+    grad_x, grad_a, grad_b = grouped_linear_backward(
+        grad, x if x is not None else grad, inner, weight, weight_scale, lora_a, lora_b, ctx.scale, ctx.low_precision, needs_x
+    )
+    with_lora = lora_a is not None
+    return grad_x if needs_x else None, None, None, None, grad_a if with_lora else None, grad_b if with_lora else None, None, None
+
+
+grouped_linear.register_autograd(_backward, setup_context=_remember)
+
+
+class GroupedLinear(nn.Module):
+    """Linear layers that read one input, their weights one below the other. Holds no values: weights are pointed at before each use.
+
+    Buffers, not parameters: the compiler then takes them as inputs, and one compiled block serves all.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor | None
+    bias: Tensor | None
+    lora_a: Tensor | None
+    lora_b: Tensor | None
+
+    def __init__(self, *, scale: float, low_precision: bool) -> None:
+        super().__init__()
+        for name in ("weight", "weight_scale", "bias", "lora_a", "lora_b"):
+            self.register_buffer(name, None)
+        self.scale, self.low_precision = scale, low_precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] to [..., G N]."""
+        if self.lora_a is None and self.weight_scale is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        y, _ = grouped_linear(
+            x.reshape(-1, x.shape[-1]), self.weight, self.weight_scale, self.bias, self.lora_a, self.lora_b, self.scale, self.low_precision
+        )
+        return y.view(*x.shape[:-1], -1)

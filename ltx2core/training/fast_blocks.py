@@ -1,0 +1,259 @@
+"""The blocks of a transformer as the step engine runs them: compiled once, weights resident or streamed, activations kept or not.
+
+diffusers' transformer calls its blocks one after another; each is replaced by a `BlockAt` that runs the one skeleton with that block's
+weights. In training a block is one node of autograd, and its backward does in a fixed order what hooks could only do by chance: fetch
+the weights, compute again what was not kept, give the gradients away, let the next weights come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from diffusers import LTX2VideoTransformer3DModel
+
+    from ltx2core.models.fused_block import Skeleton
+    from ltx2core.offload.layout import BlockWeights
+    from ltx2core.offload.ring import Ring
+    from ltx2core.training.flat_adapter import FlatAdapter
+
+Keep = Literal["all", "inputs", "host"]
+"""What a block leaves for its backward: all that it computed, its inputs alone (it is computed again), or those in host memory."""
+
+@dataclass(kw_only=True)
+class FastBlocks:
+    """All blocks. weights: of each; ring_index: its place among the streamed ones, None for a block that lies on the card."""
+
+    skeleton: Skeleton
+    weights: Sequence[BlockWeights]
+    adapter: FlatAdapter
+    keep: Sequence[Keep]
+    ring: Ring | None = None
+    ring_index: Sequence[int | None] = ()
+    compile: bool = True
+    levels: tuple[Tensor | None, Tensor | None] = (None, None)  # of video and audio tokens, [B, T]: 0 at the noise level, 1 given
+    runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
+    _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
+    _tensors: list[dict[str, Tensor]] = field(init=False)
+    _slot_tensors: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
+    _host: HostActivations = field(init=False)
+
+    def __post_init__(self) -> None:
+        if wrong := [index for index, keep in enumerate(self.keep) if keep == "all" and self._streamed(index)]:
+            raise ValueError(f"block {wrong[0]} is streamed: its weights are gone by its backward, so it must be computed again")
+        block = _Levelled(self.skeleton.block)
+        self._call = torch.compile(block, fullgraph=True, dynamic=False) if self.compile else block
+        self._host = HostActivations()
+        self.weights_changed()
+
+    def weights_changed(self) -> None:
+        """Look again at where the weights lie: the scales of 8-bit matrices come with their values."""
+        self._tensors = [{} if self._streamed(index) else weights.tensors(weights.matrices) for index, weights in enumerate(self.weights)]
+        self._slot_tensors.clear()
+
+    def install(self, transformer: LTX2VideoTransformer3DModel) -> None:
+        """Put these blocks in the place of the transformer's own."""
+        transformer.transformer_blocks = nn.ModuleList([BlockAt(self, index) for index in range(len(self.weights))])
+
+    def _streamed(self, index: int) -> bool:
+        return bool(self.ring_index) and self.ring_index[index] is not None
+
+    def compute(self, index: int, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Run a block on its weights; `done` says when they have been read for good."""
+        self.runs += 1
+        place = self.ring_index[index] if self.ring_index else None
+        if place is None or self.ring is None:
+            self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
+            return self._call(video, audio, context)
+        slot = self.ring.acquire(place)
+        key = (index, slot.data_ptr())
+        if key not in self._slot_tensors:
+            self._slot_tensors[key] = self.weights[index].tensors(slot)
+        self.skeleton.point(self._slot_tensors[key] | self.adapter.leaves(index))
+        return self._call(video, audio, context)
+
+    def done(self, index: int, *, forwards: bool, wrap: bool = False) -> None:
+        """The weights of a block have been read for now."""
+        place = self.ring_index[index] if self.ring_index else None
+        if place is None or self.ring is None:
+            return
+        following = self.ring.forward_follower(place, wrap=wrap) if forwards else self.ring.backward_follower(place)
+        self.ring.release(place, following=following)
+
+    def backward(
+        self, index: int, video: Tensor, audio: Tensor, outputs: tuple[Tensor, Tensor], gradients: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of a block's inputs; those of its adapter are added to the adapter's."""
+        leaves = self.adapter.leaves(index)
+        pairs = [(out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad]
+        found = torch.autograd.grad(
+            [out for out, _ in pairs], [video, audio, *leaves.values()], [grad for _, grad in pairs], allow_unused=True
+        )
+        self.adapter.add_gradients(index, found[2:])
+        self.done(index, forwards=False)
+        return found[0], found[1]
+
+
+class BlockAt(nn.Module):
+    """Stands in a transformer's list of blocks."""
+
+    def __init__(self, blocks: FastBlocks, index: int) -> None:
+        super().__init__()
+        self._blocks = [blocks]  # in a list: it is no submodule
+        self.index = index
+
+    def forward(self, hidden_states: Tensor, audio_hidden_states: Tensor, **context: Any) -> tuple[Tensor, Tensor]:
+        blocks, index = self._blocks[0], self.index
+        context["levels"] = blocks.levels
+        if not torch.is_grad_enabled():
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context)
+            blocks.done(index, forwards=True, wrap=True)
+            return found
+        anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph
+        outputs: tuple[Tensor, Tensor] = _Node.apply(hidden_states, audio_hidden_states, anchor, blocks, index, context)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+class _Node(torch.autograd.Function):
+    """A block in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.blocks, ctx.index, ctx.context = blocks, index, context
+        if blocks.keep[index] == "all":
+            with torch.enable_grad():
+                video, audio = video.detach().requires_grad_(), audio.detach().requires_grad_()
+                outputs = blocks.compute(index, video, audio, context)
+            ctx.kept = video, audio, outputs
+            blocks.done(index, forwards=True)
+            return outputs[0].detach(), outputs[1].detach()
+        with torch.no_grad():
+            outputs = blocks.compute(index, video, audio, context)
+        ctx.kept = None
+        if blocks.keep[index] == "host":
+            blocks._host.put(index, video, audio)
+        else:
+            ctx.save_for_backward(video, audio)
+        blocks.done(index, forwards=True)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        blocks, index = ctx.blocks, ctx.index
+        if ctx.kept is not None:
+            video, audio, outputs = ctx.kept
+            ctx.kept = None
+        else:
+            saved = blocks._host.take(index) if blocks.keep[index] == "host" else ctx.saved_tensors
+            with torch.enable_grad():
+                video, audio = (tensor.detach().requires_grad_() for tensor in saved)
+                outputs = blocks.compute(index, video, audio, ctx.context)
+        of_video, of_audio = blocks.backward(index, video, audio, outputs, (gradients[0], gradients[1]))
+        return of_video, of_audio, None, None, None, None
+
+
+class HostActivations:
+    """Inputs of blocks that wait for their backward in page-locked host memory, copied beside the compute in both directions.
+
+    The copy of a block's inputs out must be over before their memory is used again, so each is held until the next block's copy is under
+    way; the way back begins one block ahead.
+    """
+
+    def __init__(self) -> None:
+        self._host: dict[int, tuple[Tensor, Tensor]] = {}
+        self._leaving: tuple[tuple[Tensor, Tensor], torch.cuda.Event] | None = None
+        self._order: list[int] = []
+        self._coming: dict[int, tuple[tuple[Tensor, ...], torch.cuda.Event | None]] = {}
+        self._stream: torch.cuda.Stream | None = None
+
+    def put(self, index: int, video: Tensor, audio: Tensor) -> None:
+        """Send a block's inputs away."""
+        self._order.append(index)
+        host = self._host.get(index)
+        if host is None or host[0].shape != video.shape or host[1].shape != audio.shape or host[0].dtype != video.dtype:
+            host = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=t.is_cuda) for t in (video, audio))  # type: ignore[assignment]
+            self._host[index] = host
+        if not video.is_cuda:
+            for target, source in zip(host, (video, audio), strict=True):
+                target.copy_(source)
+            return
+        stream = self._copy_stream(video.device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for target, source in zip(host, (video, audio), strict=True):
+                target.copy_(source, non_blocking=True)
+            event = stream.record_event()
+        if self._leaving is not None:
+            torch.cuda.current_stream().wait_event(self._leaving[1])
+        self._leaving = (video, audio), event
+
+    def take(self, index: int) -> tuple[Tensor, ...]:
+        """Have a block's inputs back, and let those of the block before come."""
+        if self._leaving is not None:
+            torch.cuda.current_stream().wait_event(self._leaving[1])
+            self._leaving = None
+        if index not in self._coming:
+            self._bring(index)
+        tensors, event = self._coming.pop(index)
+        if event is not None:
+            torch.cuda.current_stream().wait_event(event)
+        self._order.remove(index)
+        if self._order and self._order[-1] not in self._coming:
+            self._bring(self._order[-1])
+        return tensors
+
+    def _bring(self, index: int) -> None:
+        host = self._host[index]
+        if self._stream is None:
+            self._coming[index] = tuple(tensor.clone() for tensor in host), None
+            return
+        device = self._stream.device
+        tensors = tuple(torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in host)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for target, source in zip(tensors, host, strict=True):
+                target.copy_(source, non_blocking=True)
+            self._coming[index] = tensors, self._stream.record_event()
+
+    def _copy_stream(self, device: torch.device) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)
+        return self._stream
+
+
+class _Levelled(nn.Module):
+    """The skeleton's block, with modulations given once a noise level instead of once a token.
+
+    A token is at its sample's noise level or, when it is given, at 0. `levels` says which, and the rows are picked where they are used,
+    inside the compiled block: a modulation for every token would be 303 MB at 6,144 tokens, read again by each block.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        of_video, of_audio = context["levels"]
+        context = {name: value for name, value in context.items() if name != "levels"}
+        for name, level in (
+            ("temb", of_video),
+            ("temb_ca_scale_shift", of_video),
+            ("temb_audio", of_audio),
+            ("temb_ca_audio_scale_shift", of_audio),
+        ):
+            if level is not None:
+                context[name] = pick_levels(context[name], level)
+        outputs: tuple[Tensor, Tensor] = self.block(hidden_states=video, audio_hidden_states=audio, **context)
+        return outputs
+
+
+def pick_levels(modulation: Tensor, level: Tensor) -> Tensor:
+    """The modulation of each token, [B, T, D]: modulation is [B, 2, D], of the noise level and of 0; level [B, T] says which."""
+    rows = torch.arange(modulation.shape[0], device=modulation.device)[:, None]
+    return modulation[rows, level]

@@ -1,0 +1,176 @@
+"""Builds the step engine's model from a checkpoint: blocks in flat buffers, on the card or in locked host memory, with one flat adapter.
+
+Tensors go from the file to where they stay, one at a time; a block that is to be streamed never lies on the card as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ltx2core.errors import CheckpointError
+from ltx2core.models.components import load_outside_blocks
+from ltx2core.models.fused_block import build_skeleton
+from ltx2core.offload.layout import BlockWeights, Layout, make_layout
+from ltx2core.offload.ring import PinnedMemory, Ring
+from ltx2core.training.adapter import AdapterSettings, target_modules
+from ltx2core.training.fast_blocks import FastBlocks, Keep
+from ltx2core.training.flat_adapter import FlatAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from diffusers import LTX2VideoTransformer3DModel
+
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.quantised import Storage
+
+_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastSettings:
+    """How the engine holds and computes a model. streamed: how many blocks travel; slots: of the ring; keep: for each block."""
+
+    storage: Storage = "bf16"
+    low_precision: bool = False  # multiply in the stored 8 bits
+    streamed: int = 0
+    slots: int = 2
+    kept: int = 0  # blocks that keep all they computed; the others are computed again
+    inputs_to_host: bool = False
+    compile: bool = True
+
+    def streamed_blocks(self, count: int) -> list[int]:
+        """Which blocks travel: evenly between those that stay, so that copies have compute to hide behind."""
+        streamed = min(self.streamed, count)
+        return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
+
+    def policy(self, count: int) -> list[Keep]:
+        """What each block keeps. Resident blocks keep all first: a streamed block cannot."""
+        streamed = set(self.streamed_blocks(count))
+        resident = [index for index in range(count) if index not in streamed]
+        kept = set(resident[len(resident) - self.kept :]) if self.kept else set()  # the last: they are freed first
+        rest: Keep = "host" if self.inputs_to_host else "inputs"
+        return ["all" if index in kept else rest for index in range(count)]
+
+
+@dataclass(slots=True, kw_only=True)
+class FastModel:
+    """A transformer whose blocks the engine runs, and its adapter."""
+
+    transformer: LTX2VideoTransformer3DModel
+    blocks: FastBlocks
+    adapter: FlatAdapter
+    layout: Layout
+    targets: list[str]
+    masters: list[PinnedMemory] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Give locked host memory back."""
+        for master in self.masters:
+            master.close()
+
+
+def load_fast(
+    checkpoint: Checkpoint,
+    *,
+    settings: FastSettings,
+    adapter: AdapterSettings,
+    audio: bool,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> FastModel:
+    """The model of a checkpoint. Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had."""
+    transformer, shapes = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
+    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    model = build_fast(transformer, shapes, targets=targets, settings=settings, adapter=adapter, seed=seed, dtype=dtype, device=device)
+    fill(model, _block_tensors(checkpoint, model, device))
+    if model.blocks.ring is not None:
+        model.blocks.ring.reload()
+    return model
+
+
+def build_fast(
+    transformer: LTX2VideoTransformer3DModel,
+    shapes: nn.Module,
+    *,
+    targets: Sequence[str],
+    settings: FastSettings,
+    adapter: AdapterSettings,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> FastModel:
+    """The model with zeros for the blocks' weights. shapes: the whole transformer on meta; targets: the layers that get a LoRA.
+
+    Raises ValueError for a target outside the blocks, and for LoRA dropout, which the engine has not.
+    """
+    if outside := [name for name in targets if not name.startswith("transformer_blocks.")]:
+        raise ValueError(f"{outside[0]} lies outside the blocks")
+    if adapter.dropout:
+        raise ValueError("LoRA dropout is not computed by the step engine")
+    meta_blocks: Any = shapes.transformer_blocks
+    count = len(meta_blocks)
+    in_block = {name.split(".", 2)[2] for name in targets}
+    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, low_precision=settings.low_precision)
+    layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
+    streamed = settings.streamed_blocks(count)
+    masters = [PinnedMemory(layout.matrix_bytes, register=device.type == "cuda") for _ in streamed]
+    on_host = {index: master.tensor for index, master in zip(streamed, masters, strict=True)}
+
+    def matrices(index: int) -> Tensor:
+        return on_host[index] if index in on_host else torch.empty(layout.matrix_bytes, dtype=torch.uint8, device=device)
+
+    weights = [BlockWeights(layout, device=device, matrices_on=matrices(index)) for index in range(count)]
+    flat = FlatAdapter(skeleton.groups, num_blocks=count, rank=adapter.rank, seed=seed, device=device, dtype=dtype)
+    ring = Ring([on_host[index] for index in streamed], slots=min(settings.slots, len(streamed)), device=device) if streamed else None
+    blocks = FastBlocks(
+        skeleton=skeleton,
+        weights=weights,
+        adapter=flat,
+        keep=settings.policy(count),
+        ring=ring,
+        ring_index=[streamed.index(index) if index in on_host else None for index in range(count)],
+        compile=settings.compile,
+    )
+    blocks.install(transformer)
+    return FastModel(transformer=transformer, blocks=blocks, adapter=flat, layout=layout, targets=list(targets), masters=masters)
+
+
+def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Put the blocks' tensors, under diffusers' names, where they belong. Raises CheckpointError unless all come, in the right shapes."""
+    missing = {(index, name) for index in range(len(model.blocks.weights)) for name in model.layout.members}
+    for name, tensor in tensors:
+        match = _BLOCK.fullmatch(name)
+        if match is None:
+            continue
+        index, inner = int(match[1]), match[2]
+        try:
+            model.blocks.weights[index].put(inner, tensor)
+        except ValueError as error:
+            raise CheckpointError(f"In the transformer, block {index}: {error}.", fix="Download the file again.") from error
+        missing.discard((index, inner))
+    if missing:
+        index, name = min(missing)
+        raise CheckpointError(f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again.")
+    model.blocks.weights_changed()
+
+
+def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.device) -> Iterable[tuple[str, Tensor]]:
+    """The blocks' tensors in file order; those that go to host memory as they are do not take the way over the card."""
+    on_host = {index for index, place in enumerate(model.blocks.ring_index) if place is not None and model.layout.storage == "bf16"}
+
+    def wanted(name: str, *, host: bool) -> bool:
+        match = _BLOCK.fullmatch(name)
+        return match is not None and match[2] in model.layout.members and (int(match[1]) in on_host) == host
+
+    for host in (False, True):
+        if host and not on_host:
+            return
+        place = "cpu" if host else device
+        yield from checkpoint.tensors("transformer", wanted=lambda name, host=host: wanted(name, host=host), device=place)  # type: ignore[misc]

@@ -1,0 +1,126 @@
+"""A LoRA as one flat buffer: float32 masters, their gradients, and the copy in the model's precision that the blocks compute with.
+
+1,152 layers have 2,304 matrices; as views of flat buffers they are updated, clipped and cast by a handful of kernels, and the A and B
+of layers that share an input lie together, as GroupedLinear takes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ltx2core.lora.layers import modality_of
+from ltx2core.training.batches import generator_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ltx2core.models.fused_block import Group
+
+_ALIGNED = 128  # numbers: every matrix begins where a matrix unit can load from
+_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: int
+    shape: tuple[int, ...]
+
+    def of(self, flat: Tensor) -> Tensor:
+        return flat[self.start : self.start + math.prod(self.shape)].view(self.shape)
+
+
+class FlatAdapter:
+    """The adapter of all blocks. `parameters` are its matrices under the names that files and checkpoints use, float32, shared with
+    `segments`: what is trained on every clip, then what only clips with sound train."""
+
+    def __init__(
+        self, groups: Sequence[Group], *, num_blocks: int, rank: int, seed: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.rank = rank
+        spans: list[dict[str, tuple[_Span, _Span]]] = [{} for _ in range(num_blocks)]
+        place = 0
+        borders = []
+        for of_video in (True, False):
+            for block in range(num_blocks):
+                for group in groups:
+                    if group.lora and (modality_of(group.members[0]) == "video") == of_video:
+                        count = len(group.members)
+                        a, place = _next(place, (count * rank, group.columns))
+                        b, place = _next(place, (count, group.rows, rank))
+                        spans[block][group.name] = a, b
+            borders.append(place)
+        self._master = torch.zeros(place, device=device)
+        self._grad = torch.zeros_like(self._master)
+        self._work = torch.zeros(place, device=device, dtype=dtype)
+        cuts = [(start, end) for start, end in ((0, borders[0]), (borders[0], place)) if end > start]
+        self.segments = [nn.Parameter(self._master[start:end]) for start, end in cuts]
+        self._segment_grads = [self._grad[start:end] for start, end in cuts]
+        self.segment_of_sound = len(cuts) - 1 if borders[0] < place else None
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.span_of: dict[str, tuple[int, int, int]] = {}  # of a parameter: segment, and the numbers of it that are its own
+        for block, found in enumerate(spans):
+            for group in groups:
+                if group.name in found:
+                    self._name(block, group, *found[group.name], cuts)
+        self.parameters = dict(sorted(self.parameters.items()))
+        self._leaves = [
+            {f"{name}.{leaf}": span.of(self._work).requires_grad_() for name, pair in found.items() for leaf, span in zip(("lora_a", "lora_b"), pair, strict=True)}
+            for found in spans
+        ]
+        self._grads = [[span.of(self._grad) for pair in found.values() for span in pair] for found in spans]
+        self._draw(seed)
+
+    def _name(self, block: int, group: Group, a: _Span, b: _Span, cuts: Sequence[tuple[int, int]]) -> None:
+        segment = next(index for index, (_, end) in enumerate(cuts) if a.start < end)
+        whole_a, whole_b = a.of(self._master), b.of(self._master)
+        for index, member in enumerate(group.members):
+            layer = f"transformer_blocks.{block}.{member}"
+            for name, view in (
+                (f"{layer}.lora_A.weight", whole_a[index * self.rank : (index + 1) * self.rank]),
+                (f"{layer}.lora_B.weight", whole_b[index]),
+            ):
+                self.parameters[name] = nn.Parameter(view)
+                start = view.storage_offset() - cuts[segment][0]
+                self.span_of[name] = segment, start, start + view.numel()
+
+    def _draw(self, seed: int) -> None:
+        """The values that training/adapter.py gives: A drawn by name, B zero."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if ".lora_A." in name:
+                    value = torch.empty(parameter.shape)
+                    nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator_for(seed, "adapter", name))
+                    parameter.copy_(value)
+        self.refresh()
+
+    def leaves(self, block: int) -> dict[str, Tensor]:
+        """What a block computes with, by the skeleton's names: lora_a [G r, K] and lora_b [G, N, r] of each group."""
+        return self._leaves[block]
+
+    def add_gradients(self, block: int, gradients: Sequence[Tensor | None]) -> None:
+        """Add a block's gradients, in the order of its leaves."""
+        pairs = [(total, grad) for total, grad in zip(self._grads[block], gradients, strict=True) if grad is not None]
+        if pairs:
+            torch._foreach_add_([total for total, _ in pairs], [grad.float() for _, grad in pairs])
+
+    def forget_gradients(self) -> None:
+        self._grad.zero_()
+
+    def gradients(self) -> list[Tensor]:
+        """A flat gradient for each segment."""
+        return self._segment_grads
+
+    def refresh(self) -> None:
+        """Cast the masters to the precision that the blocks compute in: after a step, after loading."""
+        with torch.no_grad():
+            self._work.copy_(self._master)
+
+
+def _next(place: int, shape: tuple[int, ...]) -> tuple[_Span, int]:
+    return _Span(place, shape), place + -(-math.prod(shape) // _ALIGNED) * _ALIGNED
