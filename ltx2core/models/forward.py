@@ -72,7 +72,8 @@ def predict_velocity(
     """The predicted velocities (noise - clean) of the video tokens [B, L, C] and of the audio tokens [B, La, Ca], where they are given.
 
     video: [B, L, C] noisy tokens, L = f * h * w of grid. audio: [B, La, Ca]. Without one of them the other is alone.
-    video_timesteps, audio_timesteps: [B, L] and [B, La], noise level of each token, 0..1 (0 where a token is given clean).
+    video_timesteps, audio_timesteps: [B, L] and [B, La], noise level of each token, 0..1 (0 where a token is given clean); [B, 1] where
+    all tokens have one, which saves a modulation for each.
     video_sigma, audio_sigma: [B], noise level of the modality. text: embeddings [B, T, D], dense, so there is no mask.
     fps: [B], frames a second of each sample, on the CPU: its values say whether the rotary tables are known. A still has none and is
     taken at 24, as inference takes it.

@@ -15,7 +15,7 @@ _FP8_MOST = 448.0
 
 
 @triton.jit
-def _widen_kernel(weight, scale, out, columns, group, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+def _widen_kernel(weight, scale, out, columns, group, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < columns
@@ -35,7 +35,7 @@ def widen_rows(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @triton.jit
-def _round_kernel(x, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+def _round_kernel(x, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < columns
@@ -64,7 +64,7 @@ def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def _rescale_kernel(whole, levels, scale, out, columns, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202, N803
+def _rescale_kernel(whole, levels, scale, out, columns, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < columns

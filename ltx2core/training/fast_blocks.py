@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ltx2core.models.levels import Levels, pick_levels, use_levels
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Keep = Literal["all", "inputs", "host"]
 """What a block leaves for its backward: all that it computed, its inputs alone (it is computed again), or those in host memory."""
 
+
 @dataclass(kw_only=True)
 class FastBlocks:
     """All blocks. weights: of each; ring_index: its place among the streamed ones, None for a block that lies on the card."""
@@ -37,8 +40,8 @@ class FastBlocks:
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
-    levels: tuple[Tensor | None, Tensor | None] = (None, None)  # of video and audio tokens, [B, T]: 0 at the noise level, 1 given
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
+    levels: Levels = field(init=False)
     _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     _tensors: list[dict[str, Tensor]] = field(init=False)
     _slot_tensors: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
@@ -59,6 +62,7 @@ class FastBlocks:
 
     def install(self, transformer: LTX2VideoTransformer3DModel) -> None:
         """Put these blocks in the place of the transformer's own."""
+        self.levels = use_levels(transformer)
         transformer.transformer_blocks = nn.ModuleList([BlockAt(self, index) for index in range(len(self.weights))])
 
     def _streamed(self, index: int) -> bool:
@@ -110,7 +114,7 @@ class BlockAt(nn.Module):
 
     def forward(self, hidden_states: Tensor, audio_hidden_states: Tensor, **context: Any) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
-        context["levels"] = blocks.levels
+        context["levels"] = blocks.levels.video, blocks.levels.audio
         if not torch.is_grad_enabled():
             found = blocks.compute(index, hidden_states, audio_hidden_states, context)
             blocks.done(index, forwards=True, wrap=True)
@@ -124,7 +128,9 @@ class _Node(torch.autograd.Function):
     """A block in autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(
+        ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         ctx.blocks, ctx.index, ctx.context = blocks, index, context
         if blocks.keep[index] == "all":
             with torch.enable_grad():
@@ -251,9 +257,3 @@ class _Levelled(nn.Module):
                 context[name] = pick_levels(context[name], level)
         outputs: tuple[Tensor, Tensor] = self.block(hidden_states=video, audio_hidden_states=audio, **context)
         return outputs
-
-
-def pick_levels(modulation: Tensor, level: Tensor) -> Tensor:
-    """The modulation of each token, [B, T, D]: modulation is [B, 2, D], of the noise level and of 0; level [B, T] says which."""
-    rows = torch.arange(modulation.shape[0], device=modulation.device)[:, None]
-    return modulation[rows, level]

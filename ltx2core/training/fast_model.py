@@ -157,7 +157,9 @@ def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
         missing.discard((index, inner))
     if missing:
         index, name = min(missing)
-        raise CheckpointError(f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again.")
+        raise CheckpointError(
+            f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again."
+        )
     model.blocks.weights_changed()
 
 

@@ -39,9 +39,7 @@ class FlatAdapter:
     """The adapter of all blocks. `parameters` are its matrices under the names that files and checkpoints use, float32, shared with
     `segments`: what is trained on every clip, then what only clips with sound train."""
 
-    def __init__(
-        self, groups: Sequence[Group], *, num_blocks: int, rank: int, seed: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, groups: Sequence[Group], *, num_blocks: int, rank: int, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         self.rank = rank
         spans: list[dict[str, tuple[_Span, _Span]]] = [{} for _ in range(num_blocks)]
         place = 0
@@ -70,7 +68,11 @@ class FlatAdapter:
                     self._name(block, group, *found[group.name], cuts)
         self.parameters = dict(sorted(self.parameters.items()))
         self._leaves = [
-            {f"{name}.{leaf}": span.of(self._work).requires_grad_() for name, pair in found.items() for leaf, span in zip(("lora_a", "lora_b"), pair, strict=True)}
+            {
+                f"{name}.{leaf}": span.of(self._work).requires_grad_()
+                for name, pair in found.items()
+                for leaf, span in zip(("lora_a", "lora_b"), pair, strict=True)
+            }
             for found in spans
         ]
         self._grads = [[span.of(self._grad) for pair in found.values() for span in pair] for found in spans]

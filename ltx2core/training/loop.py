@@ -15,7 +15,7 @@ import torch
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
-from ltx2core.training.step import training_losses
+from ltx2core.training.step import draw, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,15 +148,14 @@ class Loop:
             )
             torch.manual_seed(derive_seed(settings.seed, "dropout", step, part))  # LoRA dropout draws from the global generator
             with self._model.autocast():
-                losses = training_losses(
-                    self._model,
+                drawn = draw(
                     batch,
                     sampler=settings.sampler,
                     generator=generator,
-                    audio_weight=settings.audio_weight,
                     parts=settings.parts,
                     reference_probability=settings.reference_probability,
                 )
+                losses = losses_of(self._model, drawn, audio_weight=settings.audio_weight)
             (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))
             bucket = batch.bucket

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Noised:
     """One modality of a batch as the transformer is to see it, and what it should answer.
 
-    clean, noise, noisy: [B, L, C]. sigma: [B]. timesteps: [B, L], sigma of each token. learned: bool [B, L].
+    clean, noise, noisy: [B, L, C]. sigma: [B]. timesteps: [B, L], sigma of each token, or [B, 1] where it is one for all.
+    learned: bool [B, L].
     """
 
     clean: Tensor
@@ -54,10 +55,10 @@ def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | 
     """
     if clean.shape != noise.shape or sigma.shape != clean.shape[:1]:
         raise ValueError(f"expected two [B, L, C] and one [B], got {[[*t.shape] for t in (clean, noise, sigma)]}")
-    timesteps = sigma.view(-1, 1).expand(clean.shape[:2])
+    timesteps = sigma.view(-1, 1)
     mask = torch.ones(clean.shape[:2], dtype=torch.bool, device=clean.device) if learned is None else learned
     if given is not None:
-        timesteps, mask = timesteps.masked_fill(given, 0.0), mask & ~given
+        timesteps, mask = timesteps.expand(clean.shape[:2]).masked_fill(given, 0.0), mask & ~given
     level = timesteps.unsqueeze(2)
     return Noised(clean=clean, noise=noise, noisy=(1 - level) * clean + level * noise, sigma=sigma, timesteps=timesteps, learned=mask)
 

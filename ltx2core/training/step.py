@@ -53,17 +53,24 @@ class Model:
             self.transformer.train()
 
 
-def training_losses(
-    model: Model,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """All that a forward needs: a batch, and its modalities at the noise that was drawn for them."""
+
+    batch: Batch
+    video: Noised
+    audio: Noised | None
+
+
+def draw(
     batch: Batch,
     *,
     sampler: SigmaSampler,
     generator: Generator,
-    audio_weight: float,
     parts: Sequence[GivenPart] = (),
     reference_probability: float = 1.0,
-) -> Losses:
-    """The losses of a batch at noise that `generator` draws: video and audio each their own sigma and noise, video first.
+) -> Drawn:
+    """A batch at noise that `generator` draws: video and audio each their own sigma and noise, video first.
 
     parts: what is given now and then instead of learned. reference_probability: how often a batch is trained with its references.
     """
@@ -75,7 +82,12 @@ def training_losses(
         audio = draw_noise(batch.audio, sampler=sampler, generator=generator, grid=grid, learned=batch.audio_learned, parts=of_audio)
     if batch.reference is not None and float(torch.rand((), generator=generator)) >= reference_probability:
         batch = replace(batch, reference=None)
-    return _losses(model, batch, video, audio, audio_weight)
+    return Drawn(batch=batch, video=video, audio=audio)
+
+
+def losses_of(model: Model, drawn: Drawn, *, audio_weight: float) -> Losses:
+    """The losses of a batch at its noise."""
+    return _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight)
 
 
 def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator, audio_weight: float) -> Losses:
@@ -96,7 +108,7 @@ def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, aud
     positions = keyframes = None
     if reference is not None:
         tokens = torch.cat([reference.tokens, tokens], dim=1)
-        timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps], dim=1)
+        timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps.expand(video.noisy.shape[:2])], dim=1)
         positions = to_device(joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps), model.device)
         keyframes = joint_keyframes(model.transformer, reference, grid=batch.grid)
     video_velocity, audio_velocity = predict_velocity(

@@ -1,0 +1,53 @@
+"""Which attention kernel is fastest for a shape on this card: measured in a fraction of a second, never guessed from its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_CANDIDATES = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionChoice:
+    """The kernel to use, None for PyTorch's own choice, and the milliseconds of a forward and backward with each."""
+
+    backend: SDPBackend | None
+    milliseconds: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return "PyTorch's choice" if self.backend is None else self.backend.name.removesuffix("_ATTENTION").lower()
+
+
+def choose_attention(*, tokens: int, heads: int, head_dim: int, batch: int, dtype: torch.dtype, device: torch.device) -> AttentionChoice:
+    """The fastest kernel for self-attention over `tokens`. On the CPU there is one."""
+    if device.type != "cuda":
+        return AttentionChoice(None, {})
+    query = torch.randn(batch, tokens, 3, heads, head_dim, device=device, dtype=dtype, requires_grad=True)
+    measured: dict[SDPBackend, float] = {}
+    for backend in _CANDIDATES:
+        try:
+            measured[backend] = _milliseconds(query, backend)
+        except RuntimeError:  # the kernel is not there for this card, type or shape
+            continue
+    best = min(measured, key=lambda backend: measured[backend], default=None)
+    return AttentionChoice(best, {backend.name.removesuffix("_ATTENTION").lower(): round(time, 3) for backend, time in measured.items()})
+
+
+def _milliseconds(packed: Tensor, backend: SDPBackend) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for index in range(_ROUNDS + 2):
+        if index == 2:
+            begin.record()
+        with sdpa_kernel(backend):
+            out = nn.functional.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4).unbind(0))
+        out.backward(out)
+        packed.grad = None
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / _ROUNDS

@@ -1,0 +1,113 @@
+"""A step's forward and backward, run as it is the first time a shape comes, and from then on as one captured CUDA graph.
+
+Launching tens of thousands of kernels takes the host longer than the card takes to run them; a graph is launched at once. Each graph
+belongs to one shape of batch and reads static copies of its inputs. A few are kept; they share one pool of memory, for no two run at
+once. Nothing is captured on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ltx2core.models.text import TextEmbedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from ltx2core.training.step import Drawn
+
+_MOST_GRAPHS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    values: Tensor
+    alive: object  # what the graph reads and nothing else may free
+
+
+class StepRunner:
+    """Runs `compute` on what was drawn. compute: forward and backward; a few scalars stacked in one tensor come back."""
+
+    def __init__(
+        self,
+        compute: Callable[[Drawn], Tensor],
+        *,
+        capture: bool,
+        before: Callable[[], None] = lambda: None,
+        holds: Callable[[], object] = lambda: None,
+    ) -> None:
+        """before: is called when nothing may be under way, before a capture. holds: what outlives a capture because the graph reads it."""
+        self._compute, self._capture, self._before, self._holds = compute, capture, before, holds
+        self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._seen: set[Hashable] = set()
+        self._pool: tuple[int, int] | None = None
+        self.captured = 0  # how many captures there were: a number that stays still after warm-up
+
+    def run(self, drawn: Drawn) -> Tensor:
+        """The values of a step, on the device. They are the caller's own."""
+        key = _key(drawn)
+        if not self._capture or key is None:
+            return self._compute(drawn)
+        if key in self._graphs:
+            return self._replay(key, drawn)
+        if key not in self._seen:  # compiles, and finds out how much memory it takes
+            self._seen.add(key)
+            return self._compute(drawn)
+        self._graphs[key] = self._record(drawn)
+        while len(self._graphs) > _MOST_GRAPHS:
+            self._graphs.popitem(last=False)
+        return self._replay(key, drawn)
+
+    def forget(self) -> None:
+        """Drop every graph and its memory: what they were made for has changed, or memory has run out."""
+        self._graphs.clear()
+        self._seen.clear()
+        self._pool = None
+
+    def _record(self, drawn: Drawn) -> _Captured:
+        static = [tensor.clone() for tensor in _tensors(drawn)]
+        inputs = _with_tensors(drawn, static)
+        self._before()
+        torch.cuda.synchronize()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            values = self._compute(inputs)
+        self.captured += 1
+        return _Captured(graph, static, values, self._holds())
+
+    def _replay(self, key: Hashable, drawn: Drawn) -> Tensor:
+        captured = self._graphs[key]
+        self._graphs.move_to_end(key)
+        torch._foreach_copy_(captured.inputs, _tensors(drawn))
+        captured.graph.replay()
+        return captured.values.clone()
+
+
+def _key(drawn: Drawn) -> Hashable | None:
+    """What two batches must share to share a graph; None for one whose forward depends on more than shapes."""
+    batch = drawn.batch
+    if batch.reference is not None:
+        return None
+    return batch.grid, tuple(batch.fps.tolist()), tuple(tuple(tensor.shape) for tensor in _tensors(drawn)), drawn.audio is None
+
+
+def _tensors(drawn: Drawn) -> list[Tensor]:
+    parts = [part for part in (drawn.video, drawn.audio) if part is not None]
+    found = [tensor for part in parts for tensor in (part.clean, part.noise, part.noisy, part.sigma, part.timesteps, part.learned)]
+    return [*found, drawn.batch.text.video, drawn.batch.text.audio]
+
+
+def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
+    names = ("clean", "noise", "noisy", "sigma", "timesteps", "learned")
+    video = replace(drawn.video, **dict(zip(names, tensors[:6], strict=True)))
+    audio = None if drawn.audio is None else replace(drawn.audio, **dict(zip(names, tensors[6:12], strict=True)))
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(*tensors[-2:])))

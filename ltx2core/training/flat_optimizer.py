@@ -1,0 +1,108 @@
+"""AdamW over a flat adapter: a few kernels a step whatever the number of layers. Its state has the names that checkpoints use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from ltx2core.training.flat_adapter import FlatAdapter
+    from ltx2core.training.optimizer import AdamSettings
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class FlatOptimizer:
+    """Does what AdapterOptimizer does, on the adapter's segments. A segment that had no gradient in a step is left as it is."""
+
+    def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
+        self._adapter = adapter
+        self._adam = torch.optim.AdamW(
+            adapter.segments,
+            lr=0.0,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            eps=settings.epsilon,
+            fused=True,
+        )
+        self._average = None if average is None else AdapterAverage(adapter.parameters, average)
+        self.sound_had_gradients = True
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
+        gradients = self._given()
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients.values()]))
+        if max_norm:
+            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(list(gradients.values()), scale)
+        return norm
+
+    def step(self, learning_rate: float, *, finite: Tensor) -> None:
+        """Update the adapter and forget its gradients; where `finite` (a bool on the device) is False nothing changes."""
+        given = self._given()
+        for index, segment in enumerate(self._adapter.segments):
+            segment.grad = given.get(index)
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
+        self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self._adam.step()
+        for segment in self._adapter.segments:
+            segment.grad = None
+        self._adapter.forget_gradients()
+        self._adapter.refresh()
+        if self._average is not None:
+            self._average.update()
+
+    def _given(self) -> dict[int, Tensor]:
+        """The gradients by segment; without that of sound where no clip of the step had any."""
+        gradients = dict(enumerate(self._adapter.gradients()))
+        if not self.sound_had_gradients and self._adapter.segment_of_sound is not None:
+            del gradients[self._adapter.segment_of_sound]
+        return gradients
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The adapter's running average by its parameters' names; None where none is kept."""
+        return None if self._average is None else self._average.values()
+
+    def restart_average(self) -> None:
+        """Begin the average, where one is kept, with the adapter as it is now."""
+        if self._average is not None:
+            self._average.restart()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of the state, named `exp_avg.<parameter>` and so on; AdamW has none before the first step."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self._adapter.parameters.items():
+            segment, start, end = self._adapter.span_of[name]
+            state = self._adam.state[self._adapter.segments[segment]]
+            found |= {f"{moment}.{name}": state[moment][start:end].view_as(parameter) for moment in _MOMENTS if moment in state}
+            if "step" in state:
+                found[f"step.{name}"] = state["step"]
+        return found if self._average is None else found | self._average.state()
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave, when the parameters are as they were then. Raises KeyError when it belongs to others."""
+        known = {f"{moment}.{name}" for name in self._adapter.parameters for moment in (*_MOMENTS, "step")}
+        if strange := sorted(name for name in set(tensors) - known if not belongs_to_average(name)):
+            raise KeyError(strange[0])
+        for name, parameter in self._adapter.parameters.items():
+            if f"step.{name}" not in tensors:
+                continue
+            segment, start, end = self._adapter.span_of[name]
+            owner = self._adapter.segments[segment]
+            state = self._adam.state[owner]
+            for moment in _MOMENTS:
+                state.setdefault(moment, torch.zeros_like(owner))
+                state[moment][start:end].view_as(parameter).copy_(tensors[f"{moment}.{name}"])
+            state["step"] = tensors[f"step.{name}"].to(owner.device, torch.float32).reshape(()).clone()
+        if self._average is not None:
+            self._average.load_state(tensors)
+        self._adapter.refresh()

@@ -1,0 +1,329 @@
+"""Seconds and memory of a training step of the 19B at its true size, with random weights: every way of holding it, beside the usual path.
+
+    python tests/benchmarks/step_time.py                        # the whole table: half an hour on an H100
+    python tests/benchmarks/step_time.py --cases resident-2688,int8-2688 --profile resident-2688
+
+A step is forward, backward, clipping and AdamW on a LoRA of rank 32 on all six attentions, batch 1, with sound. One JSON line a case.
+A cap is the process's whole CUDA memory, context included, held by `set_per_process_memory_fraction`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import LTX2VideoTransformer3DModel
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ltx2core.models import header
+from ltx2core.models.attention_choice import choose_attention
+from ltx2core.models.forward import follow_official_code
+from ltx2core.models.modalities import leave_out
+from ltx2core.models.released import released_config
+from ltx2core.models.text import TextEmbedding
+from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
+from ltx2core.training.captured_step import StepRunner
+from ltx2core.training.data import Batch
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast
+from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.optimizer import AdamSettings
+from ltx2core.training.sigma import ShiftedLogitNormal
+from ltx2core.training.step import Drawn, Model, draw, losses_of
+
+GIB = 2**30
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = torch.bfloat16
+GRIDS = {2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
+CONTEXT_GIB = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    tokens: int = 2688
+    settings: FastSettings = field(default_factory=FastSettings)
+    cap_gib: float | None = None
+    audio: bool = True
+    capture: bool = True
+    usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
+
+
+def cases() -> dict[str, Case]:
+    found = {"usual-2688": Case(usual=True), "usual-6144": Case(usual=True, tokens=6144)}
+    for tokens, kept in ((2688, 48), (6144, 26), (14080, 6)):
+        found[f"resident-{tokens}"] = Case(tokens=tokens, settings=FastSettings(kept=kept))
+        found[f"recomputed-{tokens}"] = Case(tokens=tokens, settings=FastSettings())
+    for tokens, kept in ((2688, 48), (6144, 40)):
+        found[f"int8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", kept=kept))
+        found[f"int8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", low_precision=True, kept=kept))
+        found[f"fp8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="fp8", low_precision=True, kept=kept))
+    for tokens in (2688, 6144):
+        found[f"half-streamed-{tokens}"] = Case(tokens=tokens, settings=FastSettings(streamed=24, slots=3))
+        for cap, streamed in ((24, 36), (16, 44), (12, 46)):
+            found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=FastSettings(streamed=streamed, slots=2))
+        for cap, streamed, storage in ((24, 16, "fp8"), (16, 34, "fp8"), (12, 44, "fp8"), (8, 46, "fp8")):
+            settings = FastSettings(storage=storage, low_precision=True, streamed=streamed, slots=2, inputs_to_host=cap == 8)
+            found[f"cap{cap}-{storage}-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=settings)
+    found["video-only-2688"] = Case(audio=False, settings=FastSettings(kept=48))
+    return found
+
+
+def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastModel:
+    """The 2.0 transformer with random weights of a fresh model's spread."""
+    config = released_config("2.0.0")
+    config["transformer"]["num_layers"] = layers
+    with torch.device("meta"):
+        shapes = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
+        outside = LTX2VideoTransformer3DModel(
+            **header.transformer_arguments(config | {"transformer": config["transformer"] | {"num_layers": 0}})
+        )
+    for model in () if audio else (shapes, outside):
+        leave_out(model, "audio")
+    outside = outside.to(DTYPE).to_empty(device=DEVICE).eval().requires_grad_(False)
+    for parameter in outside.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    follow_official_code(outside)
+    targets = target_modules(shapes, audio=audio)
+    fast = build_fast(outside, shapes, targets=targets, settings=settings, adapter=AdapterSettings(), seed=0, dtype=DTYPE, device=DEVICE)
+    for weights in fast.blocks.weights:
+        for name, member in fast.layout.members.items():
+            place = fast.layout.matrices.get(member.name) or fast.layout.rest[member.name]
+            shape = (member.rows, *place.shape[1:]) if place.shape else ()
+            value = torch.randn(shape, device=DEVICE, dtype=DTYPE)
+            value = (
+                value * place.shape[1] ** -0.5
+                if len(shape) == 2 and "table" not in name
+                else 1 + 0.01 * value
+                if "norm" in name
+                else 0.01 * value
+            )
+            weights.put(name, value)
+    fast.blocks.weights_changed()
+    if fast.blocks.ring is not None:
+        fast.blocks.ring.reload()
+    return fast
+
+
+def usual_model(*, layers: int) -> tuple[Model, dict[str, nn.Parameter]]:
+    """diffusers' transformer with PEFT adapters in bf16, each block checkpointed."""
+    config = released_config("2.0.0")
+    config["transformer"]["num_layers"] = layers
+    with torch.device("meta"):
+        transformer = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
+    transformer = transformer.to(DTYPE).to_empty(device=DEVICE).train().requires_grad_(False)
+    for parameter in transformer.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    follow_official_code(transformer)
+    parameters = add_adapter(transformer, AdapterSettings(), audio=True, seed=0)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.to(DTYPE)
+    transformer.enable_gradient_checkpointing()
+    return Model(transformer=transformer, device=DEVICE, dtype=DTYPE, mixed=False), parameters
+
+
+def make_batch(grid: tuple[int, int, int], *, audio: bool) -> Batch:
+    tokens, frames = grid[0] * grid[1] * grid[2], 8 * grid[0] - 7
+    steps = round(frames / 25 * 25)
+    return Batch(
+        video=torch.randn(1, tokens, 128, device=DEVICE),
+        audio=torch.randn(1, steps, 128, device=DEVICE) if audio else None,
+        audio_learned=torch.ones(1, steps, dtype=torch.bool, device=DEVICE) if audio else None,
+        text=TextEmbedding(*(torch.randn(1, 1024, 3840, device=DEVICE, dtype=DTYPE) for _ in range(2))),
+        grid=grid,
+        fps=torch.tensor([25.0]),
+        bucket="",
+    )
+
+
+@dataclass
+class Measured:
+    """A case under way: what a step does, and what is told of it."""
+
+    step: Any
+    result: dict[str, object]
+    close: Any = lambda: None
+
+
+def prepare_fast(case: Case, layers: int) -> Measured:
+    fast = random_model(case.settings, audio=case.audio, layers=layers)
+    grid = GRIDS[case.tokens]
+    choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=1, dtype=DTYPE, device=DEVICE)
+    fast.blocks.skeleton.use_attention(choice.backend)
+    model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False)
+    optimizer = FlatOptimizer(fast.adapter, AdamSettings())
+
+    def compute(drawn: Drawn) -> Tensor:
+        losses = losses_of(model, drawn, audio_weight=1.0)
+        losses.total.backward()
+        return torch.stack([losses.total.detach(), losses.video.detach()])
+
+    ring = fast.blocks.ring
+    runner = StepRunner(
+        compute,
+        capture=case.capture and DEVICE.type == "cuda",
+        before=ring.settle if ring is not None else lambda: None,
+        holds=lambda: [dict(module.kept) for module in fast.transformer.modules() if hasattr(module, "kept")],
+    )
+    batch, generator = make_batch(grid, audio=case.audio), torch.Generator().manual_seed(0)
+
+    def step() -> Tensor:
+        values = runner.run(draw(batch, sampler=ShiftedLogitNormal(), generator=generator))
+        optimizer.step(1e-4, finite=torch.isfinite(optimizer.clip(1.0)))
+        return values
+
+    result: dict[str, object] = {
+        "attention": choice.name,
+        "attention_ms": choice.milliseconds,
+        "storage": case.settings.storage,
+        "low_precision": case.settings.low_precision,
+        "streamed": case.settings.streamed,
+        "slots": case.settings.slots if ring else 0,
+        "kept": case.settings.kept,
+        "inputs_to_host": case.settings.inputs_to_host,
+        "loads_per_step": ring.loads_per_step() if ring else 0,
+        "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
+    }
+    return Measured(step, result, fast.close)
+
+
+def prepare_usual(case: Case, layers: int) -> Measured:
+    model, parameters = usual_model(layers=layers)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-4, fused=True)
+    batch, generator = make_batch(GRIDS[case.tokens], audio=True), torch.Generator().manual_seed(0)
+
+    def step() -> Tensor:
+        losses = losses_of(model, draw(batch, sampler=ShiftedLogitNormal(), generator=generator), audio_weight=1.0)
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return losses.total.detach()[None]
+
+    return Measured(step, {"path": "diffusers and PEFT, eager, blocks checkpointed"})
+
+
+def measure(name: str, case: Case, *, steps: int, layers: int, profile: bool) -> None:
+    free_memory()
+    if case.cap_gib is not None:
+        fraction = (case.cap_gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(fraction)
+    begun = time.perf_counter()
+    measured = prepare_usual(case, layers) if case.usual else prepare_fast(case, layers)
+    synchronize()
+    built = time.perf_counter()
+    losses = [measured.step() for _ in range(2)]  # the first compiles, the second is captured
+    synchronize()
+    ready = time.perf_counter()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(steps):
+        begin = time.perf_counter()
+        losses.append(measured.step())
+        synchronize()
+        times.append(time.perf_counter() - begin)
+    result: dict[str, object] = {
+        "case": name,
+        "tokens": case.tokens,
+        "audio": case.audio,
+        "cap_gib": case.cap_gib,
+        "seconds": round(statistics.median(times), 4),
+        "spread": [round(min(times), 4), round(max(times), 4)],
+        "build_seconds": round(built - begun, 1),
+        "first_steps_seconds": round(ready - built, 1),
+        "losses": [round(float(loss[0]), 4) for loss in losses[:3]],
+        **measured.result,
+    }
+    if DEVICE.type == "cuda":
+        result["allocated_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
+        result["reserved_gib"] = round(torch.cuda.memory_reserved() / GIB, 2)
+        free, total = torch.cuda.mem_get_info()
+        result["process_gib"] = round((total - free) / GIB, 2)
+    print(json.dumps(result), flush=True)
+    if profile:
+        show_kernels(measured)
+    measured.close()
+
+
+def show_kernels(measured: Measured) -> None:
+    """Where the card's time goes: kernels by their total, and what is between them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        begin = time.perf_counter()
+        measured.step()
+        synchronize()
+        seconds = time.perf_counter() - begin
+    found = sorted(profiler.key_averages(), key=lambda item: -item.device_time_total)
+    total = sum(item.device_time_total for item in found)
+    print(
+        json.dumps(
+            {"profiled_seconds": round(seconds, 4), "kernel_seconds": round(total / 1e6, 4), "kernels": sum(item.count for item in found)}
+        )
+    )
+    for item in found[:45]:
+        print(f"{item.device_time_total / 1e3:9.2f} ms {item.count:6d} x {item.device_time_total / item.count:8.1f} us  {item.key[:110]}")
+
+
+def free_memory() -> None:
+    torch._dynamo.reset()
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def link_rate() -> float:
+    """GB/s of a copy from page-locked host memory."""
+    host = torch.empty(2**30, dtype=torch.uint8, pin_memory=True)
+    card = torch.empty_like(host, device=DEVICE)
+    card.copy_(host, non_blocking=True)
+    synchronize()
+    begin = time.perf_counter()
+    for _ in range(5):
+        card.copy_(host, non_blocking=True)
+    synchronize()
+    return 5 * host.nbytes / (time.perf_counter() - begin) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", default="", help="names, separated by commas; all without")
+    parser.add_argument("--profile", default="", help="cases to show the kernels of")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=48)
+    options = parser.parse_args()
+    known = cases()
+    wanted = options.cases.split(",") if options.cases else list(known)
+    if unknown := [name for name in wanted if name not in known]:
+        sys.exit(f"no case {', '.join(unknown)}; there are {', '.join(known)}")
+    if DEVICE.type == "cuda":
+        rate = link_rate()
+        print(
+            json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "link_gb_per_second": round(rate, 1)}),
+            flush=True,
+        )
+    for name in wanted:
+        try:
+            measure(name, known[name], steps=options.steps, layers=options.layers, profile=name in options.profile.split(","))
+        except Exception as error:  # noqa: BLE001 - one case that does not fit must not end the table
+            import traceback
+
+            print(json.dumps({"case": name, "error": f"{type(error).__name__}: {error}"[:600]}), flush=True)
+            traceback.print_exc()
+
+
+if __name__ == "__main__":
+    main()
