@@ -40,14 +40,15 @@ def choose_attention(*, tokens: int, heads: int, head_dim: int, batch: int, dtyp
 
 
 def _milliseconds(packed: Tensor, backend: SDPBackend) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     for index in range(_ROUNDS + 2):
         if index == 2:
             begin.record()
         with sdpa_kernel(backend):
-            out = nn.functional.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4).unbind(0))
-        out.backward(out)
+            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+            out = nn.functional.scaled_dot_product_attention(query, key, value)
+        out.backward(out)  # type: ignore[no-untyped-call]
         packed.grad = None
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / _ROUNDS
+    return float(begin.elapsed_time(end)) / _ROUNDS

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ltx2core.models.quantised import EightBit
+
 Table = tuple[Tensor, Tensor]
 _LEAVES = ("weight", "weight_scale", "bias", "lora_a", "lora_b")
 
@@ -61,10 +63,10 @@ class Skeleton:
             attention.processor.backend = backend
 
 
-def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, low_precision: bool = False) -> Skeleton:
+def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, precision: EightBit = "dequant") -> Skeleton:
     """The skeleton of a block of diffusers' model. targets: its layers that get a LoRA, named as in the block (`attn1.to_q`).
 
-    scale: alpha / rank. low_precision: 8-bit weights are multiplied as they are. Layers of which some get a LoRA and some do not stay
+    scale: alpha / rank. precision: of products with 8-bit weights. Layers of which some get a LoRA and some do not stay
     apart.
     """
     block = copy.deepcopy(block).to("meta")
@@ -74,7 +76,7 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
         linear = block.get_submodule(members[0])
         assert isinstance(linear, nn.Linear)
         parent, _, leaf = name.rpartition(".")
-        setattr(block.get_submodule(parent), leaf, GroupedLinear(scale=scale, low_precision=low_precision))
+        setattr(block.get_submodule(parent), leaf, GroupedLinear(scale=scale, precision=precision))
         groups.append(Group(name, members, linear.out_features, linear.in_features, linear.bias is not None, members[0] in targets))
 
     for name, attention in list(block.named_modules()):
@@ -151,7 +153,7 @@ class FusedAttention:
                 answer = value.lerp(answer, perturbation_mask)
         if attn.to_gate_logits is not None:
             gates = 2.0 * attn.to_gate_logits(hidden_states).sigmoid()  # [B, T, H]
-            answer = (answer.unflatten(2, (attn.heads, -1)) * gates.unsqueeze(-1)).flatten(2, 3)
+            answer = (answer.view(*gates.shape, -1) * gates.unsqueeze(-1)).flatten(2, 3)
         projected: Tensor = attn.to_out[0](answer)
         return projected
 
@@ -166,7 +168,7 @@ class FusedAttention:
         return attn.to_q(hidden), attn.to_k(context), attn.to_v(context)
 
     def _attend(self, attn: LTX2Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = (part.unflatten(2, (attn.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        query, key, value = (part.view(*part.shape[:2], attn.heads, -1).transpose(1, 2) for part in (query, key, value))
         if mask is not None:
             batch, length = query.shape[0], key.shape[2]
             mask = attn.prepare_attention_mask(mask, length, batch).view(batch, attn.heads, -1, length)

@@ -35,12 +35,14 @@ def widen_rows(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @triton.jit
-def _round_kernel(x, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+def _round_kernel(x, scale, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < columns
     value = tl.load(x + row * columns + place, mask=inside, other=0.0).to(tl.float32)
-    level = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12 * MOST) / MOST
+    if SCALED:
+        value = value * tl.load(scale + place, mask=inside, other=0.0)
+    level = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-30) / MOST
     scaled = value / level
     if WHOLE:
         scaled = tl.extra.libdevice.rint(scaled)
@@ -49,8 +51,8 @@ def _round_kernel(x, out, levels, columns, MOST: tl.constexpr, WHOLE: tl.constex
     tl.store(levels + row, level)
 
 
-def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x [T, K] in int8 or fp8, and the scale of each row, float32 [T]."""
+def round_rows(x: Tensor, dtype: torch.dtype, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x [T, K], times scale [K] if one is given, in int8 or fp8, and the scale of each row, float32 [T]."""
     x = x.contiguous()
     rows, columns = x.shape
     out = torch.empty(rows, columns, dtype=dtype, device=x.device)
@@ -58,25 +60,59 @@ def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     whole = dtype == torch.int8
     block = triton.next_power_of_2(columns)
     _round_kernel[(rows,)](
-        x, out, levels, columns, MOST=_INT8_MOST if whole else _FP8_MOST, WHOLE=whole, BLOCK=block, num_warps=8 if block > 4096 else 4
+        x,
+        levels if scale is None else scale,
+        out,
+        levels,
+        columns,
+        MOST=_INT8_MOST if whole else _FP8_MOST,
+        WHOLE=whole,
+        SCALED=scale is not None,
+        BLOCK=block,
+        num_warps=8 if block > 4096 else 4,
     )
     return out, levels
 
 
 @triton.jit
-def _rescale_kernel(whole, levels, scale, out, columns, BLOCK: tl.constexpr):  # noqa: N803
+def _transpose_kernel(source, out, rows, columns, TILE: tl.constexpr):  # noqa: N803
+    row = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    column = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    tile = tl.load(source + row[:, None].to(tl.int64) * columns + column[None, :], mask=inside, other=0)
+    tl.store(
+        out + column[:, None].to(tl.int64) * rows + row[None, :], tl.trans(tile), mask=(column[:, None] < columns) & (row[None, :] < rows)
+    )
+
+
+def transpose_bytes(weight: Tensor) -> Tensor:
+    """A matrix [N, K] of 8-bit numbers as [K, N], in memory too."""
+    rows, columns = weight.shape
+    out = torch.empty(columns, rows, dtype=torch.uint8, device=weight.device)
+    tile = 128
+    _transpose_kernel[(triton.cdiv(rows, tile), triton.cdiv(columns, tile))](
+        weight.view(torch.uint8), out, rows, columns, TILE=tile, num_warps=8
+    )
+    return out.view(weight.dtype)
+
+
+@triton.jit
+def _rescale_kernel(whole, levels, scale, bias, out, columns, BIASED: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < columns
     value = tl.load(whole + row * columns + place, mask=inside, other=0).to(tl.float32)
     value = value * tl.load(levels + row) * tl.load(scale + place, mask=inside, other=0.0)
+    if BIASED:
+        value = value + tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * columns + place, value.to(out.dtype.element_ty), mask=inside)
 
 
-def rescale(whole: Tensor, levels: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """An int32 product [T, N] times the scales of its rows [T] and columns [N], in dtype."""
+def rescale(whole: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """An int32 product [T, N] times the scales of its rows [T] and columns [N], plus bias [N], in dtype."""
     rows, columns = whole.shape
     out = torch.empty(rows, columns, dtype=dtype, device=whole.device)
     block = 1024
-    _rescale_kernel[(rows, triton.cdiv(columns, block))](whole, levels, scale, out, columns, BLOCK=block)
+    grid = (rows, triton.cdiv(columns, block))
+    _rescale_kernel[grid](whole, levels, scale, scale if bias is None else bias, out, columns, BIASED=bias is not None, BLOCK=block)
     return out

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ltx2core.models.quantised import matmul_input_gradient, matmul_weight
+from ltx2core.models.quantised import EightBit, matmul_input_gradient, matmul_weight
 
 
 @torch.library.custom_op("ltx2::grouped_linear", mutates_args=())
@@ -27,14 +27,14 @@ def grouped_linear(
     lora_a: Tensor | None,
     lora_b: Tensor | None,
     scale: float,
-    low_precision: bool,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """y [T, G N] and the inner products x A^T [T, G r] that its backward needs (empty without a LoRA).
 
     x: [T, K]. weight: [G N, K], bf16 or 8 bits with weight_scale [G N] or [G N, K / group]. bias: [G N]. lora_a: [G r, K].
-    lora_b: [G, N, r]. low_precision: multiply in the weight's own 8 bits instead of widening it.
+    lora_b: [G, N, r]. precision: of the products with a weight of 8 bits, as in quantised.py.
     """
-    y = matmul_weight(x, weight, weight_scale, bias, low_precision=low_precision)
+    y = matmul_weight(x, weight, weight_scale, bias, precision=precision)
     if lora_a is None or lora_b is None:
         return y, x.new_empty(0)
     inner = x @ lora_a.t()
@@ -57,7 +57,7 @@ def _(
     lora_a: Tensor | None,
     lora_b: Tensor | None,
     scale: float,
-    low_precision: bool,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     inner = x.new_empty(0) if lora_a is None else x.new_empty(x.shape[0], lora_a.shape[0])
     return x.new_empty(x.shape[0], weight.shape[0]), inner
@@ -73,23 +73,26 @@ def grouped_linear_backward(
     lora_a: Tensor | None,
     lora_b: Tensor | None,
     scale: float,
-    low_precision: bool,
+    precision: str,
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x [T, K], A [G r, K] and B [G, N, r]; empty where there is none to give."""
     grad = grad.contiguous()
-    grad_x = matmul_input_gradient(grad, weight, weight_scale, low_precision=low_precision) if needs_x else grad.new_empty(0)
+    grad_x = matmul_input_gradient(grad, weight, weight_scale, precision=precision) if needs_x else grad.new_empty(0)
     if lora_a is None or lora_b is None:
         return grad_x, grad.new_empty(0), grad.new_empty(0)
     groups, width, rank = lora_b.shape
-    split = grad.view(-1, groups, width).transpose(0, 1)  # [G, T, N]
-    grad_b = torch.bmm(split.transpose(1, 2), inner.view(-1, groups, rank).transpose(0, 1)) * scale
-    grad_inner = torch.empty_like(inner)
-    torch.bmm(split, lora_b, out=grad_inner.view(-1, groups, rank).transpose(0, 1))
-    grad_inner *= scale
+    if groups == 1:  # plain products: half the launches of batched ones
+        grad_inner = torch.mm(grad, lora_b[0])
+        grad_b = torch.addmm(lora_b[0], grad.t(), inner, beta=0, alpha=scale)[None]
+    else:
+        split = grad.view(-1, groups, width).transpose(0, 1)  # [G, T, N]
+        grad_inner = torch.empty_like(inner)
+        torch.bmm(split, lora_b, out=grad_inner.view(-1, groups, rank).transpose(0, 1))
+        grad_b = torch.baddbmm(lora_b, split.transpose(1, 2), inner.view(-1, groups, rank).transpose(0, 1), beta=0, alpha=scale)
     if needs_x:
-        grad_x.addmm_(grad_inner, lora_a)
-    return grad_x, grad_inner.t() @ x, grad_b
+        grad_x.addmm_(grad_inner, lora_a, alpha=scale)
+    return grad_x, torch.addmm(lora_a, grad_inner.t(), x, beta=0, alpha=scale), grad_b
 
 
 @grouped_linear_backward.register_fake
@@ -102,7 +105,7 @@ def _(
     lora_a: Tensor | None,
     lora_b: Tensor | None,
     scale: float,
-    low_precision: bool,
+    precision: str,
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = grad.new_empty(grad.shape[0], weight.shape[1]) if needs_x else grad.new_empty(0)
@@ -112,16 +115,16 @@ def _(
 
 
 def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    x, weight, weight_scale, _, lora_a, lora_b, scale, low_precision = inputs
+    x, weight, weight_scale, _, lora_a, lora_b, scale, precision = inputs
     ctx.save_for_backward(x if lora_a is not None else None, output[1], weight, weight_scale, lora_a, lora_b)
-    ctx.scale, ctx.low_precision = scale, low_precision
+    ctx.scale, ctx.precision = scale, precision
 
 
 def _backward(ctx, grad: Tensor, _grad_inner: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
     x, inner, weight, weight_scale, lora_a, lora_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
     grad_x, grad_a, grad_b = grouped_linear_backward(
-        grad, x if x is not None else grad, inner, weight, weight_scale, lora_a, lora_b, ctx.scale, ctx.low_precision, needs_x
+        grad, x if x is not None else grad, inner, weight, weight_scale, lora_a, lora_b, ctx.scale, ctx.precision, needs_x
     )
     with_lora = lora_a is not None
     return grad_x if needs_x else None, None, None, None, grad_a if with_lora else None, grad_b if with_lora else None, None, None
@@ -142,17 +145,18 @@ class GroupedLinear(nn.Module):
     lora_a: Tensor | None
     lora_b: Tensor | None
 
-    def __init__(self, *, scale: float, low_precision: bool) -> None:
+    def __init__(self, *, scale: float, precision: EightBit) -> None:
         super().__init__()
         for name in ("weight", "weight_scale", "bias", "lora_a", "lora_b"):
             self.register_buffer(name, None)
-        self.scale, self.low_precision = scale, low_precision
+        self.scale, self.precision = scale, precision
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] to [..., G N]."""
         if self.lora_a is None and self.weight_scale is None:
             return nn.functional.linear(x, self.weight, self.bias)
         y, _ = grouped_linear(
-            x.reshape(-1, x.shape[-1]), self.weight, self.weight_scale, self.bias, self.lora_a, self.lora_b, self.scale, self.low_precision
+            x.reshape(-1, x.shape[-1]), self.weight, self.weight_scale, self.bias, self.lora_a, self.lora_b, self.scale, self.precision
         )
-        return y.view(*x.shape[:-1], -1)
+        shaped: Tensor = y.view(*x.shape[:-1], -1)
+        return shaped

@@ -3,9 +3,10 @@
 Stored: int8 with a float32 scale for each row, [N], or for each 128 numbers of a row, [N, K / 128], where one scale a row would lose
 too much (SNR below 36 dB); or float8_e4m3fn with a scale a row. On LTX-2's own weights int8 by rows keeps 41 dB, fp8 32 dB.
 
-Two ways to multiply. Widened (`dequant`): the weight becomes bf16 for each product; exact for what is stored. Low precision (`w8a8`):
-the input is rounded to 8 bits by rows as well and the product runs on the 8-bit units; gradients of the input are widened, so that a
-LoRA below still learns (libraries whose 8-bit linear has no backward train with zeros, silently).
+Three ways to multiply. `dequant`: the weight becomes bf16 for each product; exact for what is stored. `w8a8`: the input is rounded to 8
+bits by rows as well and the product runs on the 8-bit units; the gradient of the input is computed in bf16, so that a LoRA below learns
+as well as ever (libraries whose 8-bit linear has no backward train with zeros, silently). `w8a8_full`: that gradient in fp8 too, its rows
+rounded after they are multiplied by the weight's scales; fp8 weights only, int8 ones are as in `w8a8`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 Storage = Literal["bf16", "int8", "fp8"]
+EightBit = Literal["dequant", "w8a8", "w8a8_full"]
 STORED: dict[Storage, torch.dtype] = {"bf16": torch.bfloat16, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
 GROUP = 128
 LEAST_SNR_DB = 36.0  # below it a scale a row gives way to one a group
@@ -71,35 +73,50 @@ def widen(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     return _widen(weight, scale, dtype)
 
 
-def matmul_weight(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, *, low_precision: bool) -> Tensor:
-    """x W^T + b: [T, N] in the type of x [T, K]."""
+def matmul_weight(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, *, precision: str) -> Tensor:
+    """x W^T + b: [T, N] in the type of x [T, K]. precision: an EightBit, for weights that have scales."""
     if scale is None:
         return nn.functional.linear(x, weight, bias)
-    if low_precision and scale.ndim == 1 and (product := _low_precision(x, weight, scale)) is not None:
-        return product if bias is None else product.add_(bias)
+    if precision != "dequant" and scale.ndim == 1 and (product := _eight_bit_product(x, weight, scale, bias)) is not None:
+        return product
     return nn.functional.linear(x, widen(weight, scale, x.dtype), bias)
 
 
-def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, *, low_precision: bool) -> Tensor:
+def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, *, precision: str) -> Tensor:
     """grad W: [T, K] for grad [T, N]."""
-    return grad @ (weight if scale is None else widen(weight, scale, grad.dtype))
+    if scale is None:
+        return grad @ weight
+    if precision == "w8a8_full" and scale.ndim == 1 and _multiplies_fp8(grad, weight):
+        from ltx2core.models.kernels import round_rows, transpose_bytes
+
+        rounded, levels = round_rows(grad, torch.float8_e4m3fn, scale)
+        turned = transpose_bytes(weight)  # the unit takes both operands along the axis that is summed over
+        ones = torch.ones(1, weight.shape[1], device=grad.device)
+        product: Tensor = torch._scaled_mm(
+            rounded, turned.t(), scale_a=levels[:, None], scale_b=ones, out_dtype=grad.dtype, use_fast_accum=True
+        )
+        return product
+    return grad @ widen(weight, scale, grad.dtype)
 
 
-def _low_precision(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor | None:
+def _multiplies_fp8(x: Tensor, weight: Tensor) -> bool:
+    return weight.dtype == torch.float8_e4m3fn and x.is_cuda and has_fp8(x.device.index or 0)
+
+
+def _eight_bit_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor | None:
     """The product on 8-bit units; None where the card, or the shape, has none."""
     if weight.dtype == torch.float8_e4m3fn:
-        if not x.is_cuda or not has_fp8(x.device.index or 0):
+        if not _multiplies_fp8(x, weight):
             return None
         rounded, levels = _rows(x, torch.float8_e4m3fn)
         product: Tensor = torch._scaled_mm(
-            rounded, weight.t(), scale_a=levels[:, None], scale_b=scale[None, :], out_dtype=x.dtype, use_fast_accum=True
+            rounded, weight.t(), scale_a=levels[:, None], scale_b=scale[None, :], bias=bias, out_dtype=x.dtype, use_fast_accum=True
         )
         return product
     if x.shape[0] < _FEWEST_ROWS or x.shape[1] % 8 or weight.shape[0] % 8:
         return None
     rounded, levels = _rows(x, torch.int8)
-    whole = torch._int_mm(rounded, weight.t())
-    return _rescale(whole, levels, scale, x.dtype)
+    return _rescale(torch._int_mm(rounded, weight.t()), levels, scale, bias, x.dtype)
 
 
 @cache
@@ -133,9 +150,10 @@ def _rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (scaled.round() if dtype == torch.int8 else scaled).clamp(-most, most).to(dtype), level
 
 
-def _rescale(whole: Tensor, levels: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def _rescale(whole: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     if whole.is_cuda:
         from ltx2core.models.kernels import rescale
 
-        return rescale(whole, levels, scale, dtype)
-    return (whole.float() * levels[:, None] * scale).to(dtype)
+        return rescale(whole, levels, scale, bias, dtype)
+    product = whole.float() * levels[:, None] * scale
+    return (product if bias is None else product + bias.float()).to(dtype)

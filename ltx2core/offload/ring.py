@@ -34,7 +34,7 @@ class Ring:
         self._slots = [torch.empty_like(masters[0], device=device) for _ in range(slots)]
         self._held = [-1] * slots
         self._cuda = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._cuda else None
+        self._stream = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
         # Events of what is under way. None: nothing is, which a graph must not be made to wait for.
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._used: list[torch.cuda.Event | None] = [None] * slots
@@ -136,7 +136,7 @@ class PinnedMemory:
             self._register(nbytes)
 
     def _register(self, nbytes: int) -> None:
-        code = int(torch.cuda.cudart().cudaHostRegister(self.tensor.data_ptr(), nbytes, 0))
+        code = int(torch.cuda.cudart().cudaHostRegister(self.tensor.data_ptr(), nbytes, 0))  # type: ignore[no-untyped-call]
         if code != 0:
             raise RunError(
                 f"{nbytes / 2**30:.1f} GiB of host memory could not be locked for the GPU (CUDA error {code}).",
@@ -147,5 +147,5 @@ class PinnedMemory:
     def close(self) -> None:
         """Give the lock back. The tensor must not be copied from any more."""
         if self.registered:
-            torch.cuda.cudart().cudaHostUnregister(self.tensor.data_ptr())
+            torch.cuda.cudart().cudaHostUnregister(self.tensor.data_ptr())  # type: ignore[no-untyped-call]
             self.registered = False

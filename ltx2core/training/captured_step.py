@@ -79,7 +79,7 @@ class StepRunner:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool):  # type: ignore[arg-type]
             values = self._compute(inputs)
         self.captured += 1
         return _Captured(graph, static, values, self._holds())

@@ -120,7 +120,7 @@ class BlockAt(nn.Module):
             blocks.done(index, forwards=True, wrap=True)
             return found
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph
-        outputs: tuple[Tensor, Tensor] = _Node.apply(hidden_states, audio_hidden_states, anchor, blocks, index, context)  # type: ignore[no-untyped-call]
+        outputs: tuple[Tensor, Tensor] = _Node.apply(hidden_states, audio_hidden_states, anchor, blocks, index, context)  # type: ignore[no-untyped-call, unused-ignore]
         return outputs
 
 
@@ -130,7 +130,7 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override, unused-ignore]
         ctx.blocks, ctx.index, ctx.context = blocks, index, context
         if blocks.keep[index] == "all":
             with torch.enable_grad():
@@ -150,7 +150,7 @@ class _Node(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override, unused-ignore]
         blocks, index = ctx.blocks, ctx.index
         if ctx.kept is not None:
             video, audio, outputs = ctx.kept
@@ -183,7 +183,7 @@ class HostActivations:
         self._order.append(index)
         host = self._host.get(index)
         if host is None or host[0].shape != video.shape or host[1].shape != audio.shape or host[0].dtype != video.dtype:
-            host = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=t.is_cuda) for t in (video, audio))  # type: ignore[assignment]
+            host = _on_host(video), _on_host(audio)
             self._host[index] = host
         if not video.is_cuda:
             for target, source in zip(host, (video, audio), strict=True):
@@ -229,8 +229,12 @@ class HostActivations:
 
     def _copy_stream(self, device: torch.device) -> torch.cuda.Stream:
         if self._stream is None:
-            self._stream = torch.cuda.Stream(device)
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         return self._stream
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
 
 
 class _Levelled(nn.Module):

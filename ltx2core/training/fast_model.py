@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusers import LTX2VideoTransformer3DModel
 
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.models.quantised import Storage
+    from ltx2core.models.quantised import EightBit, Storage
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
 
@@ -37,7 +37,7 @@ class FastSettings:
     """How the engine holds and computes a model. streamed: how many blocks travel; slots: of the ring; keep: for each block."""
 
     storage: Storage = "bf16"
-    low_precision: bool = False  # multiply in the stored 8 bits
+    precision: EightBit = "dequant"  # of products with 8-bit weights
     streamed: int = 0
     slots: int = 2
     kept: int = 0  # blocks that keep all they computed; the others are computed again
@@ -117,7 +117,7 @@ def build_fast(
     meta_blocks: Any = shapes.transformer_blocks
     count = len(meta_blocks)
     in_block = {name.split(".", 2)[2] for name in targets}
-    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, low_precision=settings.low_precision)
+    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     streamed = settings.streamed_blocks(count)
     masters = [PinnedMemory(layout.matrix_bytes, register=device.type == "cuda") for _ in streamed]

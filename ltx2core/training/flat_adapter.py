@@ -76,6 +76,7 @@ class FlatAdapter:
             for found in spans
         ]
         self._grads = [[span.of(self._grad) for pair in found.values() for span in pair] for found in spans]
+        self.accumulate = False  # set from the second batch of an update on
         self._draw(seed)
 
     def _name(self, block: int, group: Group, a: _Span, b: _Span, cuts: Sequence[tuple[int, int]]) -> None:
@@ -88,8 +89,8 @@ class FlatAdapter:
                 (f"{layer}.lora_B.weight", whole_b[index]),
             ):
                 self.parameters[name] = nn.Parameter(view)
-                start = view.storage_offset() - cuts[segment][0]
-                self.span_of[name] = segment, start, start + view.numel()
+                start = int(view.storage_offset()) - cuts[segment][0]
+                self.span_of[name] = segment, start, start + math.prod(view.shape)
 
     def _draw(self, seed: int) -> None:
         """The values that training/adapter.py gives: A drawn by name, B zero."""
@@ -106,10 +107,17 @@ class FlatAdapter:
         return self._leaves[block]
 
     def add_gradients(self, block: int, gradients: Sequence[Tensor | None]) -> None:
-        """Add a block's gradients, in the order of its leaves."""
+        """Take over a block's gradients, in the order of its leaves: instead of those before, or in addition (`accumulate`)."""
         pairs = [(total, grad) for total, grad in zip(self._grads[block], gradients, strict=True) if grad is not None]
-        if pairs:
-            torch._foreach_add_([total for total, _ in pairs], [grad.float() for _, grad in pairs])
+        if not self.accumulate and (without := [total for total, grad in zip(self._grads[block], gradients, strict=True) if grad is None]):
+            torch._foreach_zero_(without)  # what the last step left
+        if not pairs:
+            return
+        totals, grads = [total for total, _ in pairs], [grad for _, grad in pairs]
+        if self.accumulate:
+            torch._foreach_add_(totals, [grad.float() for grad in grads])
+        else:
+            torch._foreach_copy_(totals, grads)
 
     def forget_gradients(self) -> None:
         self._grad.zero_()

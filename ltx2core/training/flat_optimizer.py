@@ -38,7 +38,7 @@ class FlatOptimizer:
     def clip(self, max_norm: float | None) -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
         gradients = self._given()
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients.values()]))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients.values()]))
         if max_norm:
             scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(list(gradients.values()), scale)
@@ -56,7 +56,6 @@ class FlatOptimizer:
         self._adam.step()
         for segment in self._adapter.segments:
             segment.grad = None
-        self._adapter.forget_gradients()
         self._adapter.refresh()
         if self._average is not None:
             self._average.update()

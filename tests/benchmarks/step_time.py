@@ -64,14 +64,14 @@ def cases() -> dict[str, Case]:
         found[f"recomputed-{tokens}"] = Case(tokens=tokens, settings=FastSettings())
     for tokens, kept in ((2688, 48), (6144, 40)):
         found[f"int8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", kept=kept))
-        found[f"int8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", low_precision=True, kept=kept))
-        found[f"fp8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="fp8", low_precision=True, kept=kept))
+        found[f"int8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", precision="w8a8", kept=kept))
+        found[f"fp8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="fp8", precision="w8a8", kept=kept))
     for tokens in (2688, 6144):
         found[f"half-streamed-{tokens}"] = Case(tokens=tokens, settings=FastSettings(streamed=24, slots=3))
         for cap, streamed in ((24, 36), (16, 44), (12, 46)):
             found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=FastSettings(streamed=streamed, slots=2))
         for cap, streamed, storage in ((24, 16, "fp8"), (16, 34, "fp8"), (12, 44, "fp8"), (8, 46, "fp8")):
-            settings = FastSettings(storage=storage, low_precision=True, streamed=streamed, slots=2, inputs_to_host=cap == 8)
+            settings = FastSettings(storage=storage, precision="w8a8", streamed=streamed, slots=2, inputs_to_host=cap == 8)
             found[f"cap{cap}-{storage}-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=settings)
     found["video-only-2688"] = Case(audio=False, settings=FastSettings(kept=48))
     return found
@@ -184,7 +184,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "attention": choice.name,
         "attention_ms": choice.milliseconds,
         "storage": case.settings.storage,
-        "low_precision": case.settings.low_precision,
+        "precision": case.settings.precision,
         "streamed": case.settings.streamed,
         "slots": case.settings.slots if ring else 0,
         "kept": case.settings.kept,
