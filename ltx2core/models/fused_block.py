@@ -84,7 +84,7 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
             attention.set_processor(FusedAttention())
             _group_attention(block, name, attention, targets, group)
     for name, module in list(block.named_modules()):
-        if isinstance(module, nn.Linear) and not name.endswith("to_gate_logits"):  # a gate is a few rows
+        if isinstance(module, nn.Linear) and (name in targets or not name.endswith("to_gate_logits")):  # a gate is a few rows
             group(name, (name,))
     places: dict[str, tuple[nn.Module, str]] = {}
     plain: dict[str, torch.Size] = {}
