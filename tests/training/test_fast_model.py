@@ -1,0 +1,333 @@
+"""The engine on nano in float32: against PEFT (1e-5), and every way of holding weights and activations against the others, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from step_engine import (
+    CPU,
+    F32,
+    SETTINGS,
+    adapter_values,
+    difference,
+    draw_batch,
+    fast_nano,
+    fast_step,
+    gradients_of,
+    make_batch,
+    nano,
+    reference_nano,
+    reference_step,
+    same,
+)
+
+from ltx2core.caching.passes import References
+from ltx2core.errors import CheckpointError
+from ltx2core.models.components import load_outside_blocks
+from ltx2core.training.adapter import AdapterSettings
+from ltx2core.training.conditions import GivenPart
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, fill, load_fast
+from ltx2core.training.objective import velocity_loss
+from ltx2core.training.reference import Reference
+from ltx2core.training.step import Drawn, Model, losses_of
+from ltx2core.validation.sampling import sample_latents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EAGER = FastSettings(compile=False)
+TARGETS = ("attn1.to_q", "audio_attn2.to_k", "audio_to_video_attn.to_out.0", "ff.net.2", "audio_ff.net.0.proj")
+POLICIES = {
+    "all kept": replace(EAGER, kept=5),
+    "some kept": replace(EAGER, kept=2),
+    "inputs to host": replace(EAGER, inputs_to_host=True),
+    "two streamed, one slot": replace(EAGER, streamed=2, slots=1),
+    "three streamed, two slots, the rest kept": replace(EAGER, streamed=3, slots=2, kept=5),
+    "all streamed, one slot": replace(EAGER, streamed=5, slots=1),
+    "all streamed, two slots": replace(EAGER, streamed=5, slots=2),
+    "all streamed, three slots, inputs to host": replace(EAGER, streamed=5, slots=3, inputs_to_host=True),
+    "all streamed, a slot for each": replace(EAGER, streamed=5, slots=5),
+}
+
+
+def compare(drawn: Drawn, settings: AdapterSettings = SETTINGS, *, audio: bool = True, tolerance: float = 1e-5) -> None:
+    """The loss and every gradient of the adapter, in the engine and with PEFT."""
+    expected = reference_step(*reference_nano(settings, audio=audio), drawn)
+    found = fast_step(*fast_nano(settings=settings, audio=audio), drawn)
+    torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=0)
+    assert difference(found[1], expected[1]) < tolerance
+    assert sum(float(value.norm()) > 0 for value in expected[1].values()) > 0.4 * len(expected[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "audio"),
+    [
+        (SETTINGS, True),
+        (SETTINGS, False),
+        (AdapterSettings(rank=4, alpha=1.0), True),
+        (AdapterSettings(rank=3, alpha=3.0, targets=TARGETS), True),
+        (AdapterSettings(rank=3, alpha=3.0, targets=TARGETS), False),
+    ],
+    ids=["joint", "video only", "alpha below rank", "some layers", "some layers of video only"],
+)
+def test_loss_and_gradients_are_those_of_peft(settings: AdapterSettings, audio: bool) -> None:
+    compare(draw_batch(make_batch(audio=9 if audio else None)), settings, audio=audio)
+
+
+def test_samples_of_a_batch_have_their_own_noise_levels() -> None:
+    drawn = draw_batch(make_batch(count=2))
+    assert drawn.video.sigma[0] != drawn.video.sigma[1]
+    compare(drawn)
+
+
+def test_a_batch_without_sound_in_a_joint_run_teaches_sound_nothing() -> None:
+    drawn = draw_batch(make_batch(audio=None))
+    compare(drawn)
+    model, fast = fast_nano()
+    gradients = fast_step(model, fast, drawn)[1]
+    of_sound = fast.adapter.gradients()[fast.adapter.segment_of_sound or 0]
+    assert float(of_sound.abs().max()) == 0
+    assert any(float(value.norm()) > 0 for value in gradients.values())
+
+
+FIRST_FRAME = GivenPart(kind="first_frame", probability=1.0)
+OFTEN = GivenPart(kind="prefix", probability=0.5, length=1)
+OF_SOUND = GivenPart(kind="prefix", probability=1.0, length=3, modality="audio")
+
+
+@pytest.mark.parametrize("tokens", [(2, 2, 3), (3, 3, 3)], ids=["even", "odd"])
+@pytest.mark.parametrize("sound", [9, 8, None])
+def test_a_given_first_frame_is_as_with_a_modulation_for_each_token(tokens: tuple[int, int, int], sound: int | None) -> None:
+    drawn = draw_batch(make_batch(count=2, grid=tokens, audio=sound), parts=[FIRST_FRAME])
+    assert drawn.video.timesteps.shape == (2, tokens[0] * tokens[1] * tokens[2])
+    compare(drawn)
+
+
+def test_a_given_first_frame_in_a_run_without_sound_is_too() -> None:
+    compare(draw_batch(make_batch(count=2, audio=None), parts=[FIRST_FRAME]), audio=False)
+
+
+def test_given_sound_and_samples_of_which_one_has_a_given_part_are_too() -> None:
+    drawn = draw_batch(make_batch(count=4), parts=[OFTEN, OF_SOUND])
+    given = (drawn.video.timesteps == 0).any(dim=1)
+    assert given.any()
+    assert not given.all()
+    compare(drawn)
+
+
+def test_reference_tokens_are_as_in_the_reference_path() -> None:
+    tokens = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(8))
+    reference = Reference(tokens=tokens, grid=(2, 2, 2), seen=References(smaller=2, slower=1))
+    compare(draw_batch(make_batch(count=2, reference=reference)))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    return draw_batch(make_batch(count=2), parts=[OFTEN])
+
+
+@pytest.fixture(scope="module")
+def resident(drawn: Drawn) -> tuple[Tensor, dict[str, Tensor]]:
+    return fast_step(*fast_nano(), drawn)
+
+
+@pytest.mark.parametrize("settings", POLICIES.values(), ids=POLICIES)
+def test_every_way_of_holding_the_model_gives_the_same_bits(
+    settings: FastSettings, drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]
+) -> None:
+    model, fast = fast_nano(settings)
+    for _ in range(2):  # the second begins with what the first left behind
+        loss, gradients = fast_step(model, fast, drawn)
+        assert torch.equal(loss, resident[0])
+        assert same(gradients, resident[1])
+
+
+def test_kept_blocks_are_computed_once_and_the_others_twice(drawn: Drawn) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=2, slots=1, kept=2))
+    fast_step(model, fast, drawn)
+    assert fast.blocks.runs == 2 * 1 + 3 * 2
+
+
+@pytest.mark.parametrize(("streamed", "slots"), [(2, 1), (2, 2), (3, 2), (5, 1), (5, 2), (5, 3), (5, 9)])
+def test_a_step_loads_each_streamed_block_twice_but_for_those_that_a_slot_still_holds(streamed: int, slots: int, drawn: Drawn) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=streamed, slots=slots))
+    ring = fast.blocks.ring
+    assert ring is not None
+    expected = 2 * (streamed - min(slots, streamed))
+    assert ring.loads_per_step() == expected
+    for _ in range(3):
+        before = ring.loads
+        fast_step(model, fast, drawn)
+        assert ring.loads - before == expected
+
+
+def test_forwards_without_gradients_in_between_change_nothing_for_the_next_step(
+    drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]
+) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=4, slots=2))
+    ring = fast.blocks.ring
+    assert ring is not None
+    for context in (torch.no_grad, torch.inference_mode):
+        fast_step(model, fast, drawn)
+        with context():
+            before = ring.loads
+            losses = [losses_of(model, drawn, audio_weight=0.7).total for _ in range(2)]
+            assert ring.loads - before == 2 * 4, "a sweep forwards loads each block once, and ends where the next one begins"
+        assert torch.equal(losses[0], resident[0])
+        assert torch.equal(losses[1], resident[0])
+        before = ring.loads
+        loss, gradients = fast_step(model, fast, drawn)
+        assert ring.loads - before == ring.loads_per_step()
+        assert torch.equal(loss, resident[0])
+        assert same(gradients, resident[1])
+
+
+def test_a_model_that_is_first_used_for_sampling_trains_afterwards(drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=3, slots=1, kept=1))
+    with torch.inference_mode():
+        losses_of(model, drawn, audio_weight=0.7)
+    assert same(fast_step(model, fast, drawn)[1], resident[1])
+
+
+def test_samples_are_those_of_the_reference() -> None:
+    batch = make_batch()
+    expected, found = (
+        sample_latents(
+            transformer, text=batch.text, negative_text=batch.text, grid=(2, 2, 2), audio_steps=9, fps=25, steps=2, guidance=1.0, seed=0
+        )
+        for transformer in (reference_nano()[0].transformer, fast_nano(replace(EAGER, streamed=3))[1].transformer)
+    )
+    torch.testing.assert_close(found.video, expected.video, rtol=1e-4, atol=1e-5)
+
+
+class Broken(Exception):
+    """What a test throws in the middle of a sweep."""
+
+
+@pytest.mark.parametrize("where", range(1, 10))
+@pytest.mark.parametrize("settings", [replace(EAGER, streamed=4, slots=2, inputs_to_host=True), replace(EAGER, streamed=5, slots=1, kept=3)])
+def test_a_step_that_is_broken_off_leaves_the_next_one_as_it_should_be(
+    where: int, settings: FastSettings, drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, fast = fast_nano(settings)
+    fast_step(model, fast, draw_batch(make_batch(count=2, seed=77)))  # leaves other values in every buffer
+    fast.blocks.runs = 0
+    inner = fast.blocks._call
+
+    def call(*arguments: object) -> object:
+        if fast.blocks.runs == where:
+            raise Broken
+        return inner(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fast.blocks, "_call", call)
+    with pytest.raises(Broken):
+        fast_step(model, fast, draw_batch(make_batch(count=2, seed=78)))
+    monkeypatch.undo()
+    for _ in range(2):
+        loss, gradients = fast_step(model, fast, drawn)
+        assert torch.equal(loss, resident[0])
+        assert same(gradients, resident[1])
+
+
+def test_gradients_of_several_batches_add_up_to_those_of_one(drawn: Drawn) -> None:
+    """Two batches of one sample, each with half the loss, and the same two samples at once (float32, 1e-5)."""
+    model, fast = fast_nano()
+    whole = fast_step(model, fast, drawn)[1]
+    fast.adapter.forget_gradients()
+    for number in range(2):
+        fast.adapter.accumulate = number > 0
+        (losses_of(model, sample_of(drawn, number), audio_weight=0.7).total / 2).backward()
+    assert difference(gradients_of(fast), whole) < 1e-5
+
+
+def sample_of(drawn: Drawn, number: int) -> Drawn:
+    from ltx2core.models.text import TextEmbedding
+    from ltx2core.training.objective import Noised
+
+    def part(noised: Noised) -> Noised:
+        return Noised(**{name: getattr(noised, name)[number : number + 1] for name in Noised.__slots__})
+
+    assert drawn.audio is not None
+    text = TextEmbedding(drawn.batch.text.video[number : number + 1], drawn.batch.text.audio[number : number + 1])
+    return Drawn(
+        batch=replace(drawn.batch, text=text, fps=drawn.batch.fps[number : number + 1]), video=part(drawn.video), audio=part(drawn.audio)
+    )
+
+
+def test_a_model_made_of_8_bit_weights_answers_almost_the_same(drawn: Drawn) -> None:
+    for storage, tolerance in (("int8", 0.02), ("fp8", 0.06)):
+        model, fast = fast_nano(replace(EAGER, storage=storage, streamed=3))  # type: ignore[arg-type]
+        exact = fast_nano()[0]
+        with torch.no_grad():
+            found, expected = (losses_of(each, drawn, audio_weight=0.7).total for each in (model, exact))
+        assert abs(float(found / expected) - 1) < tolerance
+        assert not torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("storage", ["int8", "fp8"])
+def test_8_bit_weights_that_travel_give_the_same_bits_as_those_that_stay(storage: str, drawn: Drawn) -> None:
+    steps = [
+        fast_step(*fast_nano(replace(EAGER, storage=storage, streamed=streamed, slots=2)), drawn)  # type: ignore[arg-type]
+        for streamed in (0, 4)
+    ]
+    assert torch.equal(steps[0][0], steps[1][0])
+    assert same(steps[0][1], steps[1][1])
+
+
+@pytest.mark.parametrize("count", [1, 5, 48])
+def test_streamed_blocks_lie_evenly_between_those_that_stay(count: int) -> None:
+    for streamed in range(count + 2):
+        found = FastSettings(streamed=streamed).streamed_blocks(count)
+        assert len(set(found)) == min(streamed, count)
+        assert all(0 <= index < count for index in found)
+        gaps = [after - before for before, after in zip(found, found[1:], strict=False)]
+        assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 24, 30, 48])
+@pytest.mark.parametrize("streamed", [0, 20, 24, 48])
+def test_as_many_resident_blocks_keep_all_as_the_settings_say_and_no_streamed_one(streamed: int, kept: int) -> None:
+    settings = FastSettings(streamed=streamed, kept=kept)
+    policy = settings.policy(48)
+    assert policy.count("all") == min(kept, 48 - streamed)
+    assert not any(policy[index] == "all" for index in settings.streamed_blocks(48))
+
+
+def test_a_target_in_some_blocks_only_is_refused() -> None:
+    one = AdapterSettings(rank=4, targets=("transformer_blocks.1.attn1.to_q",))
+    with pytest.raises(ValueError, match=r"transformer_blocks\.0\.attn1\.to_q is no target, unlike that of other blocks"):
+        fast_nano_of(one)
+
+
+def test_what_the_engine_has_not_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="proj_out lies outside the blocks"):
+        fast_nano_of(AdapterSettings(rank=4, targets=("attn1.to_q", "proj_out")))
+    with pytest.raises(ValueError, match="dropout"):
+        fast_nano_of(AdapterSettings(rank=4, dropout=0.1))
+
+
+def fast_nano_of(settings: AdapterSettings) -> FastModel:
+    return load_fast(nano(), settings=EAGER, adapter=settings, audio=True, seed=0, dtype=F32, device=CPU)
+
+
+def test_a_tensor_that_is_missing_or_of_another_shape_is_named() -> None:
+    transformer, shapes = load_outside_blocks(nano(), dtype=F32, device=CPU, audio=True)
+    model = build_fast(
+        transformer,
+        shapes,
+        targets=["transformer_blocks.0.attn1.to_q"],
+        settings=EAGER,
+        adapter=SETTINGS,
+        seed=0,
+        dtype=F32,
+        device=CPU,
+    ) if len(shapes.transformer_blocks) == 1 else fast_nano()[1]
+    name = "transformer_blocks.2.attn1.to_q.weight"
+    tensors = [(name, torch.zeros(3, 3))]
+    with pytest.raises(CheckpointError, match=r"block 2: attn1\.to_q\.weight is \[3, 3\], not \[160, 160\]"):
+        fill(model, tensors)
+    with pytest.raises(CheckpointError, match="tensors of blocks are missing, like transformer_blocks.0"):
+        fill(model, [(name, torch.zeros(160, 160))])
