@@ -79,15 +79,16 @@ class Pipeline:
         return self._train(prepared, prepared.cache())
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
-        config, checkpoint, audio = self.loaded.config, prepared.checkpoint, prepared.audio
+        config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
-        model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
+        transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+        model = Model(transformer=transformer, device=device, dtype=dtype)
         settings = adapter_settings(config)
-        parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)
+        parameters = add_adapter(model.transformer, settings, video=video, audio=audio, seed=config.seed)
         if config.gradient_checkpointing:
             model.transformer.enable_gradient_checkpointing()
         optimizer = AdapterOptimizer(parameters, adam_settings(config), average=average_settings(config))
@@ -116,7 +117,7 @@ class Pipeline:
             return Finished(step=start, stopped=False)
         if config.eval_steps_interval and config.eval_split:
             keep_held_out(self.folder, held_out)
-        self._describe(model, parameters, layers, audio=audio)
+        self._describe(model, parameters, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
         between = Milestones(
             model=model,
             checkpoint=checkpoint,
@@ -131,7 +132,7 @@ class Pipeline:
             prompt=prepared.prompt,
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=sample_settings(config, audio=audio),
+            sample_settings=sample_settings(config, video=video, audio=audio),
             audio_weight=config.audio_loss_weight,
         )
         between.before_training(start)
@@ -217,7 +218,7 @@ class Pipeline:
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
         return lora.fingerprint
 
-    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, audio: bool) -> None:
+    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, trained: str) -> None:
         count = sum(parameter.numel() for parameter in parameters.values())
         checkpointing = "recomputed" if self.loaded.config.gradient_checkpointing else "kept"
         name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
@@ -225,7 +226,6 @@ class Pipeline:
         software = f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {checkpointing}, not compiled"
         text = f"Trains on {name} in {dtype}: {software}."
         self.emit(Notice(code="engine", text=text))
-        trained = "video and audio" if audio else "video only"
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(

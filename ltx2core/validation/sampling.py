@@ -26,9 +26,9 @@ _AUDIO_BINS = 16
 
 @dataclass(frozen=True, slots=True)
 class SampledLatents:
-    """Normalised latents: video [1, C, f, h, w], audio [1, Z, T, 16] or None."""
+    """Normalised latents: video [1, C, f, h, w], audio [1, Z, T, 16]; None for what was not drawn."""
 
-    video: Tensor
+    video: Tensor | None
     audio: Tensor | None
 
 
@@ -49,7 +49,7 @@ def sample_latents(
     *,
     text: TextEmbedding,
     negative_text: TextEmbedding | None,
-    grid: tuple[int, int, int],
+    grid: tuple[int, int, int] | None,
     audio_steps: int | None,
     fps: float,
     steps: int,
@@ -60,43 +60,65 @@ def sample_latents(
     """A clip drawn from noise of `seed`; the same seed gives the same noise on every device.
 
     text, negative_text: single embeddings [T, D]; without a negative one, or with guidance 1, each step costs one forward instead
-    of two. grid: latent frames, rows, columns. audio_steps: audio latents, or None for video alone. on_step(done, total) may raise to stop.
+    of two. grid: latent frames, rows, columns, or None for sound alone. audio_steps: audio latents, or None for video alone.
+    on_step(done, total) may raise to stop.
     """
-    parameter = next(transformer.parameters())
-    device, dtype = parameter.device, transformer.proj_in.weight.dtype
+    if grid is None and audio_steps is None:
+        raise ValueError("expected a grid, audio steps or both")
+    device, dtype = next(transformer.parameters()).device, (transformer.audio_proj_in if grid is None else transformer.proj_in).weight.dtype
     guided = negative_text is not None and guidance != 1
     texts = TextEmbedding.stack([text, negative_text] if guided and negative_text is not None else [text]).to(device, dtype)
     batch = texts.video.shape[0]
     generator = torch.Generator().manual_seed(seed)
-    tokens = math.prod(grid)
-    video = torch.randn(1, tokens, transformer.config.in_channels, generator=generator).to(device)
+    video = None if grid is None else torch.randn(1, math.prod(grid), transformer.config.in_channels, generator=generator).to(device)
     channels = transformer.config.audio_in_channels
     audio = None if audio_steps is None else torch.randn(1, audio_steps, channels, generator=generator).to(device)
     rates = torch.full((batch,), fps)
     sigmas = inference_sigmas(steps)
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         level = torch.full((batch,), sigma, device=device)
-        video_velocity, audio_velocity = predict_velocity(
-            transformer,
-            video=video.expand(batch, -1, -1).to(dtype),
-            video_timesteps=level[:, None].expand(-1, tokens),
-            video_sigma=level,
-            audio=None if audio is None else audio.expand(batch, -1, -1).to(dtype),
-            audio_timesteps=None if audio is None else level[:, None].expand(-1, audio.shape[1]),
-            audio_sigma=level,
-            text=texts,
-            grid=grid,
-            fps=rates,
+        shown, heard = (None if tokens is None else tokens.expand(batch, -1, -1).to(dtype) for tokens in (video, audio))
+        velocities = _velocities(transformer, shown, heard, level=level, text=texts, grid=grid, fps=rates)
+        video, audio = (
+            tokens if tokens is None or velocity is None else tokens + (following - sigma) * _guide(velocity, guidance)
+            for tokens, velocity in zip((video, audio), velocities, strict=True)
         )
-        video = video + (following - sigma) * _guide(video_velocity, guidance)
-        if audio is not None and audio_velocity is not None:
-            audio = audio + (following - sigma) * _guide(audio_velocity, guidance)
         if on_step is not None:
             on_step(index + 1, steps)
     return SampledLatents(
-        video=unpack_video(video, grid=grid),
+        video=None if video is None or grid is None else unpack_video(video, grid=grid),
         audio=None if audio is None else unpack_audio(audio, channels=channels // _AUDIO_BINS),
     )
+
+
+def _velocities(
+    transformer: LTX2VideoTransformer3DModel,
+    video: Tensor | None,
+    audio: Tensor | None,
+    *,
+    level: Tensor,
+    text: TextEmbedding,
+    grid: tuple[int, int, int] | None,
+    fps: Tensor,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The velocities of noisy tokens that are all at one level, [B]; None for what is not there."""
+    heard = None if audio is None else level[:, None].expand(-1, audio.shape[1])
+    if video is not None and grid is not None:
+        return predict_velocity(
+            transformer,
+            video=video,
+            video_timesteps=level[:, None].expand(-1, video.shape[1]),
+            video_sigma=level,
+            audio=audio,
+            audio_timesteps=heard,
+            audio_sigma=level,
+            text=text,
+            grid=grid,
+            fps=fps,
+        )
+    if audio is None or heard is None:
+        raise ValueError("expected video, audio or both")
+    return predict_velocity(transformer, audio=audio, audio_timesteps=heard, audio_sigma=level, text=text)
 
 
 def _guide(velocity: Tensor, guidance: float) -> Tensor:
