@@ -125,8 +125,7 @@ class CachePass:
         return named | set(texts.values())
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
-        seen = any(sample.picture is not None for sample in samples)
-        video_encoder = f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}" if seen else ""
+        video_encoder = self.video_encoder() if any(sample.picture is not None for sample in samples) else ""
         audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
         clips = []
         for sample in samples:
@@ -143,21 +142,26 @@ class CachePass:
                 parts["fps"] = sample.fps
                 clip = replace(
                     clip,
-                    video=self._video_name(source, video_encoder, bucket=picture, fps=sample.fps),
+                    video=self.video_name(source, video_encoder, bucket=picture, fps=sample.fps),
                     mask=fingerprint({**parts, "source": mask, "pass": f"mask {MASK_PASS}"}) if mask else None,
                 )
                 if reference:
                     small = self.references.bucket(picture)
-                    name = self._video_name(reference, video_encoder, bucket=small, fps=self.references.fps(sample.fps))
+                    name = self.video_name(reference, video_encoder, bucket=small, fps=self.references.fps(sample.fps))
                     clip = replace(clip, reference=name, reference_bucket=small)
             if audio and sample.clip.audio is not None:
                 clip = replace(clip, audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"}))
             clips.append(clip)
         return clips
 
-    def _video_name(self, source: str, encoder: str, *, bucket: Bucket, fps: float) -> str:
+    def video_name(self, source: str, encoder: str, *, bucket: Bucket, fps: float) -> str:
+        """The name of a file's frames, by the digest of its bytes. encoder: as `video_encoder` gives it."""
         done = f"video {VIDEO_PASS}{self._tiles(bucket)}"
         return fingerprint({"source": source, "bucket": bucket.label, "fps": fps, "encoder": encoder, "pass": done})
+
+    def video_encoder(self) -> str:
+        """What frames are encoded with, as part of a name."""
+        return f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
 
     def _tiles(self, bucket: Bucket) -> str:
         """What tiling adds to a name: nothing for a clip that fits in one tile, whose latents are the same with and without."""

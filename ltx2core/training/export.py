@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltx2core.caching.passes import CachedClip
+    from ltx2core.caching.passes import CachedClip, References
     from ltx2core.data.clip import Sample
     from ltx2core.lora.write import Written
     from ltx2core.models.checkpoint import Checkpoint
@@ -54,9 +54,20 @@ def average_path(path: Path) -> Path:
 
 
 def training_metadata(
-    *, checkpoint: Checkpoint, layers: Sequence[str], clips: Sequence[CachedClip], trigger: str, steps: int, seed: int, init: str = ""
+    *,
+    checkpoint: Checkpoint,
+    layers: Sequence[str],
+    clips: Sequence[CachedClip],
+    trigger: str,
+    steps: int,
+    seed: int,
+    init: str = "",
+    references: References | None = None,
 ) -> dict[str, str]:
-    """The header of an exported file. init: the LoRA that the run began with, and its fingerprint; empty for none."""
+    """The header of an exported file. init: the LoRA that the run began with, and its fingerprint; empty for none.
+
+    references: how reference clips were seen, which whoever draws with the LoRA must know; None where there were none.
+    """
     from importlib.metadata import version
 
     modalities = {modality_of(layer) for layer in layers}
@@ -75,7 +86,14 @@ def training_metadata(
         "dataset": _dataset_fingerprint(clips),
         "software": f"ltx2tui {version('ltx2tui')}",
     }
-    return metadata | ({"init_lora": init} if init else {})
+    if init:
+        metadata["init_lora"] = init
+    if references is not None:  # the official names
+        metadata |= {
+            "reference_downscale_factor": str(references.smaller),
+            "reference_temporal_scale_factor": str(references.slower),
+        }
+    return metadata
 
 
 def _pictures(samples: Sequence[Sample]) -> dict[str, str]:

@@ -22,8 +22,10 @@ from ltx2core.training.checkpoint import Identity, latest_complete
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
+from ltx2core.training.objective_settings import references
 from ltx2core.training.optimizer import AdapterOptimizer
 from ltx2core.training.prepare import prepare
+from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
     adam_settings,
     adapter_settings,
@@ -83,6 +85,8 @@ class Pipeline:
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
+        samples = sample_settings(config, video=video, audio=audio)
+        beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
         transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
@@ -129,11 +133,12 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prepared.prompt,
+            prompt=prepared.prompt if beside is None else config.validation_prompt or beside.caption,
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=sample_settings(config, video=video, audio=audio),
+            sample_settings=samples,
             audio_weight=config.audio_loss_weight,
+            reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
         loop = Loop(
@@ -241,7 +246,14 @@ class Pipeline:
     ) -> None:
         config, averaged = self.loaded.config, optimizer.averaged()
         metadata = training_metadata(
-            checkpoint=checkpoint, layers=layers, clips=clips, trigger=trigger_of(self.loaded), steps=step, seed=config.seed, init=init
+            checkpoint=checkpoint,
+            layers=layers,
+            clips=clips,
+            trigger=trigger_of(self.loaded),
+            steps=step,
+            seed=config.seed,
+            init=init,
+            references=references(config) if any(clip.reference for clip in clips) else None,
         )
         files: dict[Path, tuple[Mapping[str, Tensor], dict[str, str]]] = {self.folder.lora: (parameters, metadata)}
         if averaged is not None:  # written first: the last file that is told is the LoRA itself

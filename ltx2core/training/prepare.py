@@ -41,7 +41,7 @@ class Prepared:
     samples: list[Sample]
     video: bool  # whether pictures are trained on
     audio: bool  # whether sound is
-    prompt: str  # of the sample videos
+    prompt: str  # of the sample videos, unless they are drawn beside a reference and the config names none
     negative_prompt: str
     passes: CachePass
 
@@ -94,8 +94,6 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     if references(config) != References() and all(sample.reference is None for sample in samples):
         text = "A size or speed of references is set, and no clip has a reference: it has no effect."
         emit(Notice(code="no_references", level="warning", text=text))
-    if any(sample.reference is not None for sample in samples) and config.validation_step_interval and not config.validation_disable:
-        emit(Notice(code="samples_without_reference", text="Samples are drawn from their prompt alone, without a reference."))
     return Prepared(
         checkpoint=checkpoint,
         device=device,

@@ -10,7 +10,7 @@ import torch
 
 from ltx2core.models.forward import predict_velocity
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
-from ltx2core.training.reference import joint_keyframes, joint_positions
+from ltx2core.training.reference import before, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,13 +96,10 @@ def _losses(model: Model, batch: Batch, video: Noised | None, audio: Noised | No
     if video is None:
         velocity = _sound_alone(model, audio, text)
         return combine(None, velocity, video=None, audio=audio, audio_weight=audio_weight)
-    tokens, timesteps, reference = video.noisy, video.timesteps, batch.reference
-    positions = keyframes = None
+    tokens, timesteps, reference, where = video.noisy, video.timesteps, batch.reference, None
     if reference is not None:
-        tokens = torch.cat([reference.tokens, tokens], dim=1)
-        timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps], dim=1)
-        positions = to_device(joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps), model.device)
-        keyframes = joint_keyframes(model.transformer, reference, grid=batch.grid)
+        tokens, timesteps = before(reference, tokens, timesteps)
+        where = places(model.transformer, reference, grid=batch.grid, fps=batch.fps)
     video_velocity, audio_velocity = predict_velocity(
         model.transformer,
         video=tokens.to(model.dtype),
@@ -114,8 +111,8 @@ def _losses(model: Model, batch: Batch, video: Noised | None, audio: Noised | No
         text=text,
         grid=batch.grid,
         fps=batch.fps,
-        positions=positions,
-        keyframes=keyframes,
+        positions=None if where is None else where.positions,
+        keyframes=None if where is None else where.keyframes,
     )
     if reference is not None:
         video_velocity = video_velocity[:, reference.tokens.shape[1] :]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
+    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
     from ltx2core.validation.sampling import SampledLatents
 
@@ -66,11 +67,12 @@ def write_sample(
     text: TextEmbedding,
     negative: TextEmbedding,
     settings: SampleSettings,
+    reference: Reference | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw a sample and write sample.mp4 and first, middle and last .png into `folder`; the mp4's path.
 
-    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both.
+    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. reference: what the model sees beside the noise.
     on_step(done, total) may raise to break it off; nothing is written then. Raises StorageError when `folder` cannot be written.
     """
     with model.evaluating():
@@ -84,6 +86,7 @@ def write_sample(
             steps=settings.steps,
             guidance=settings.guidance,
             seed=settings.seed,
+            reference=reference,
             on_step=on_step,
         )
     media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, tiled=settings.tiled)

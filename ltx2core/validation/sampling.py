@@ -13,11 +13,14 @@ from torch import Tensor
 from ltx2core.models.forward import predict_velocity
 from ltx2core.models.latents import unpack_audio, unpack_video
 from ltx2core.models.text import TextEmbedding
+from ltx2core.training.reference import before, places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusers import LTX2VideoTransformer3DModel
+
+    from ltx2core.training.reference import Places, Reference
 
 _SHIFT = math.exp(2.05)  # of 4096 tokens, at any size: what the official pipelines use
 _LAST_SIGMA = 0.1
@@ -55,13 +58,15 @@ def sample_latents(
     steps: int,
     guidance: float,
     seed: int,
+    reference: Reference | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> SampledLatents:
     """A clip drawn from noise of `seed`; the same seed gives the same noise on every device.
 
     text, negative_text: single embeddings [T, D]; without a negative one, or with guidance 1, each step costs one forward instead
     of two. grid: latent frames, rows, columns, or None for sound alone. audio_steps: audio latents, or None for video alone.
-    on_step(done, total) may raise to stop.
+    reference: one clip that is seen beside the noise at every step, as official inference of an IC-LoRA has it, with the prompt and
+    without. on_step(done, total) may raise to stop.
     """
     if grid is None and audio_steps is None:
         raise ValueError("expected a grid, audio steps or both")
@@ -74,11 +79,14 @@ def sample_latents(
     channels = transformer.config.audio_in_channels
     audio = None if audio_steps is None else torch.randn(1, audio_steps, channels, generator=generator).to(device)
     rates = torch.full((batch,), fps)
+    beside = None
+    if reference is not None and grid is not None:
+        beside = _Beside(reference, places(transformer, reference, grid=grid, fps=rates))
     sigmas = inference_sigmas(steps)
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         level = torch.full((batch,), sigma, device=device)
         shown, heard = (None if tokens is None else tokens.expand(batch, -1, -1).to(dtype) for tokens in (video, audio))
-        velocities = _velocities(transformer, shown, heard, level=level, text=texts, grid=grid, fps=rates)
+        velocities = _velocities(transformer, shown, heard, level=level, text=texts, grid=grid, fps=rates, beside=beside)
         video, audio = (
             tokens if tokens is None or velocity is None else tokens + (following - sigma) * _guide(velocity, guidance)
             for tokens, velocity in zip((video, audio), velocities, strict=True)
@@ -91,6 +99,14 @@ def sample_latents(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """A reference and where it lies, which is the same at every step."""
+
+    reference: Reference
+    places: Places
+
+
 def _velocities(
     transformer: LTX2VideoTransformer3DModel,
     video: Tensor | None,
@@ -100,14 +116,18 @@ def _velocities(
     text: TextEmbedding,
     grid: tuple[int, int, int] | None,
     fps: Tensor,
+    beside: _Beside | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The velocities of noisy tokens that are all at one level, [B]; None for what is not there."""
     heard = None if audio is None else level[:, None].expand(-1, audio.shape[1])
     if video is not None and grid is not None:
-        return predict_velocity(
+        tokens, timesteps = video, level[:, None].expand(-1, video.shape[1])
+        if beside is not None:
+            tokens, timesteps = before(beside.reference, tokens, timesteps)
+        shown, sounding = predict_velocity(
             transformer,
-            video=video,
-            video_timesteps=level[:, None].expand(-1, video.shape[1]),
+            video=tokens,
+            video_timesteps=timesteps,
             video_sigma=level,
             audio=audio,
             audio_timesteps=heard,
@@ -115,7 +135,10 @@ def _velocities(
             text=text,
             grid=grid,
             fps=fps,
+            positions=None if beside is None else beside.places.positions,
+            keyframes=None if beside is None else beside.places.keyframes,
         )
+        return shown[:, -video.shape[1] :], sounding
     if audio is None or heard is None:
         raise ValueError("expected video, audio or both")
     return predict_velocity(transformer, audio=audio, audio_timesteps=heard, audio_sigma=level, text=text)
