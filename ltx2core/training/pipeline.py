@@ -18,7 +18,7 @@ from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.training.adapter import add_adapter, load_adapter, module_names
 from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
-from ltx2core.training.checkpoint import Identity, latest_complete
+from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
@@ -40,7 +40,7 @@ from ltx2core.training.step import Model
 from ltx2core.validation.held_out import keep_held_out, read_held_out, split_held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
+    from ltx2core.training.checkpoint import Saved
     from ltx2core.training.prepare import Prepared
 
 
@@ -72,6 +73,8 @@ class Pipeline:
     control: Control
     emit: Callable[[Event], None]
     resume: bool
+    saved: Saved | None = None  # what a resumed run goes on from
+    damaged: Sequence[Path] = ()  # newer checkpoints, which are passed over
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
@@ -178,8 +181,8 @@ class Pipeline:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
-        saved, damaged = latest_complete(self.folder.checkpoints)
-        for path in damaged:
+        saved = self.saved
+        for path in self.damaged:
             self.emit(
                 Notice(code="checkpoint_damaged", level="warning", text=f"{path.name} is damaged and passed over.", fix="Check the disk.")
             )

@@ -225,6 +225,27 @@ def test_a_finished_run_can_be_extended(make_config: MakeConfig, open_run: OpenR
     assert [event.step for event in events_of(longer) if isinstance(event, StepDone)] == [1, 2, 3, 4]
 
 
+def test_a_start_reads_a_checkpoint_through_once(make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltx2core.training import checkpoint
+
+    assert open_run(make_config(max_train_steps=2)).run() == "finished"
+    read: list[str] = []
+    real = checkpoint._digest
+
+    def note(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "_digest", note)
+    again = open_run(make_config(max_train_steps=2), resume=True)  # trained already: nothing is saved, which would be read too
+    assert again.run() == "finished"
+    assert read == ["adapter.safetensors", "optimizer.safetensors"]
+    read.clear()
+    with pytest.raises(RunError, match="exists already"):
+        open_run(make_config(max_train_steps=2)).run()
+    assert read == ["adapter.safetensors", "optimizer.safetensors"]
+
+
 def test_resuming_a_finished_run_repeats_nothing_and_says_how_to_train_on(make_config: MakeConfig, open_run: OpenRun) -> None:
     loaded = make_config(max_train_steps=2, validation_step_interval=2)
     assert open_run(loaded).run() == "finished"
