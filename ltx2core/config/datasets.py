@@ -19,7 +19,7 @@ CLIP_CUTS = Later(
     name="choosing where and how clips are cut", instead="the first frames of a clip are used, and the sound that belongs to them"
 )
 FIRST_FRAMES = Later(name="image-to-video training", instead="clips are learned from their captions")
-SOUND_ONLY = Later(name="training on sound alone", instead="picture and sound are trained together")
+SILENT_CLIPS = Later(name="training clips without sound as silent ones", instead="they train their picture alone")
 SCANNING = Later(name="other ways of finding files", instead="the folder is searched, with its subfolders")
 
 
@@ -71,8 +71,13 @@ class AudioSettings(Keys):
     sample_rate: int = key(16000, "Sample rate", "Samples a second. LTX-2 hears 16000; other rates are converted.", ge=1, le=1_000_000)
     channels: int = key(2, "Channels", "LTX-2 hears stereo; mono is doubled, more channels are mixed down.", ge=1, le=64)
     source_from_video: bool = later(True, LINKED_DATA, "From the clips", "Take sound from the clips themselves.")
-    allow_zero_audio: bool = later(False, SOUND_ONLY, "Silence for missing sound", "Train clips without sound as silent ones.")
-    audio_only: bool = later(False, SOUND_ONLY, "Sound only", "Train on sound without picture.")
+    allow_zero_audio: bool = later(False, SILENT_CLIPS, "Silence for missing sound", "Train clips without sound as silent ones.")
+    audio_only: bool = key(
+        False,
+        "Sound only",
+        "Train on the sound of the clips without their picture, as long as video.num_frames lasts. Clips without sound are left out. When "
+        "every dataset does so, nothing of the model that is for pictures is loaded, and samples are sound.",
+    )
     bucket_strategy: str = later("duration", CLIP_CUTS, "Sound buckets", "How sound is grouped.")
     duration_interval: float = later(3.0, CLIP_CUTS, "Sound interval", "Sound lengths are multiples of this, in seconds.")
     max_duration_seconds: float | None = later(None, CLIP_CUTS, "Longest sound", "Longer sound is cut.")

@@ -118,6 +118,13 @@ def _without_null(entry: dict[str, object]) -> dict[str, object]:
 
 
 def _video(dataset: VideoDataset, file: str, where: str, frame_rate: float, problems: list[str], notices: list[Notice]) -> VideoDataset:
+    sound_only = dataset.audio is not None and dataset.audio.audio_only
+    if sound_only and dataset.audio is not None and not dataset.audio.auto_split:
+        rule = "audio_only trains the clips' own sound, which this turns off"
+        problems.append(line(file, f"{where}.audio.auto_split", False, rule, "use true"))
+    if sound_only and dataset.conditioning_data is not None:
+        text = f"{file} {where}.conditioning_data = {shown(dataset.conditioning_data)}: no effect, since audio_only trains no pictures."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove it, or set audio_only to false."))
     dataset, told = adjust_dataset(dataset, file=file, path=where, frame_rate=frame_rate)
     notices += told
     notices += not_built(dataset, file=file, prefix=where)

@@ -8,11 +8,11 @@ was set, is left out, with the reason.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.data.captions import CaptionRule
-from ltx2core.data.clip import Bucket, Clip, Problem, Sample
+from ltx2core.data.clip import Bucket, Clip, Problem, Sample, SoundBucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ FRAME_STEP = 8  # frames a latent, after the first
 MIN_FRAMES = 9  # the shortest clip with motion in its latents
 MAX_SECONDS = 20.0  # the reach of the model's time positions
 MAX_ASPECT = 4.0
+_OF_PICTURES = frozenset({"variable_frame_rate", "rotated", "interlaced", "hdr"})  # what is said of a clip before it is placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class BucketRule:
     resolution: pixels of the shorter edge (pixel), megapixels (area), or the edge of a square of equal area (pixel_area).
     num_frames: what a clip is cut to; None takes all that it has. min_frames, max_frames: clips outside are left out.
     resolution_frames keeps every clip's own length, in steps of frame_interval; aspect_ratio cuts all to num_frames.
+    sound_only: the sound of those frames is trained, and no picture.
     """
 
     resolution: float = 512
@@ -46,6 +48,7 @@ class BucketRule:
     frame_interval: int | None = None
     repeats: int = 0
     captions: CaptionRule = field(default_factory=CaptionRule)
+    sound_only: bool = False
 
     def __post_init__(self) -> None:
         if self.frame_rate <= 0 or self.resolution <= 0:
@@ -99,10 +102,27 @@ def place(clip: Clip, rule: BucketRule) -> Sample | Clip:
     if (problem := _outside(clip, available, rule)) is not None:
         return clip.having(problem)
     frames = bucket_frames(available, rule)
+    if rule.sound_only:
+        return _place_sound(clip, frames, captions, rule)
     width, height = bucket_size(clip.width, clip.height, resolution=rule.resolution, resolution_type=rule.resolution_type)
     bucket = Bucket(width=width, height=height, frames=frames)
     noted = clip.having(*_size_notes(clip, bucket, rule.resolution_type), *_time_notes(clip, bucket, available, rule))
     return Sample(clip=noted, bucket=bucket, fps=rule.frame_rate, captions=captions, repeats=rule.repeats)
+
+
+def _place_sound(clip: Clip, frames: int, captions: tuple[str, ...], rule: BucketRule) -> Sample | Clip:
+    """The sound of a clip's first frames; the clip with the error added when there is none in them."""
+    seconds = frames / rule.frame_rate
+    clip = replace(clip, problems=tuple(problem for problem in clip.problems if problem.code not in _OF_PICTURES))
+    if clip.audio is None or clip.audio.start >= seconds:
+        what = "has no sound" if clip.audio is None else f"has no sound in its first {seconds:.2f} s"
+        text = f"{clip.path.name} {what}, and this dataset trains sound alone."
+        return clip.having(Problem(code="no_sound", level="error", text=text, fix="Use a clip with sound, or set audio_only to false."))
+    if clip.seconds - seconds >= FRAME_STEP / rule.frame_rate:
+        text = f"{clip.path.name} lasts {clip.seconds:.2f} s; the sound of the first {seconds:.2f} s is used."
+        clip = clip.having(Problem(code="trimmed", level="info", text=text, fix="Cut it into several clips to use the rest."))
+    bucket = SoundBucket.of_seconds(seconds)
+    return Sample(clip=clip, bucket=bucket, fps=rule.frame_rate, captions=captions, repeats=rule.repeats)
 
 
 def snap_frames(frames: int) -> int:

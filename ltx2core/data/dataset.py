@@ -25,6 +25,7 @@ def bucket_rule(dataset: VideoDataset, *, frame_rate: float) -> BucketRule:
         frame_interval=video.frame_interval,
         repeats=dataset.repeats,
         captions=_caption_rule(dataset),
+        sound_only=dataset.audio is not None and dataset.audio.audio_only,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,13 +35,20 @@ class DataOrder:
         counts: dict[str, int] = {}
         for entry in entries:
             counts[entry.group] = counts.get(entry.group, 0) + entry.times
+        self._samples_per_epoch = sum(counts.values())
         self.batches_per_epoch = sum(-(-count // batch_size) for count in counts.values())
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._before = lru_cache(maxsize=2)(lambda epoch: tuple(accumulate(map(len, self._epoch(epoch)), initial=0)))
 
     def batch(self, index: int) -> tuple[int, ...]:
         """The clips, by number, of the run's batch `index`, counted from 0 over all epochs."""
         epoch, place = divmod(index, self.batches_per_epoch)
         return self._epoch(epoch)[place]
+
+    def samples_before(self, index: int) -> int:
+        """How many samples the run has seen before its batch `index`."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        return epoch * self._samples_per_epoch + self._before(epoch)[place]
 
     def _make_epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         draw = random.Random(derive_seed(self._seed, "order", epoch))

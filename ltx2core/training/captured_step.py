@@ -19,6 +19,7 @@ from ltx2core.models.text import TextEmbedding
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from ltx2core.training.objective import Noised
     from ltx2core.training.step import Drawn
 
 _MOST_GRAPHS = 6
@@ -97,7 +98,13 @@ def _key(drawn: Drawn) -> Hashable | None:
     batch = drawn.batch
     if batch.reference is not None:
         return None
-    return batch.grid, tuple(batch.fps.tolist()), tuple(tuple(tensor.shape) for tensor in _tensors(drawn)), drawn.audio is None
+    return (
+        batch.grid,
+        tuple(batch.fps.tolist()),
+        tuple(tuple(tensor.shape) for tensor in _tensors(drawn)),
+        drawn.video is None,
+        drawn.audio is None,
+    )
 
 
 def _tensors(drawn: Drawn) -> list[Tensor]:
@@ -108,6 +115,10 @@ def _tensors(drawn: Drawn) -> list[Tensor]:
 
 def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
     names = ("clean", "noise", "noisy", "sigma", "timesteps", "learned")
-    video = replace(drawn.video, **dict(zip(names, tensors[:6], strict=True)))
-    audio = None if drawn.audio is None else replace(drawn.audio, **dict(zip(names, tensors[6:12], strict=True)))
-    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(*tensors[-2:])))
+    rest = iter(tensors)
+
+    def refilled(part: Noised | None) -> Noised | None:
+        return None if part is None else replace(part, **{name: next(rest) for name in names})
+
+    video, audio = refilled(drawn.video), refilled(drawn.audio)
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(next(rest), next(rest))))

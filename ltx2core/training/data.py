@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.caching.store import Kind, Store
+    from ltx2core.data.clip import Bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; texts [B, T, D].
+    """Clean tokens on the device: video [B, L, C] and audio [B, La, Ca], one of which may be None; learned audio [B, La]; texts [B, T, D].
 
-    fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU, what may be given of each clip; None when no
-    clip has a mask.
+    grid: of the video tokens; (1, 1, 1) without. fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU,
+    what may be given of each clip; None when no clip has a mask.
     """
 
-    video: Tensor
+    video: Tensor | None
     audio: Tensor | None
     audio_learned: Tensor | None
     text: TextEmbedding
@@ -40,6 +42,11 @@ class Batch:
     bucket: str
     masks: Tensor | None = None
     reference: Reference | None = None
+
+    @property
+    def count(self) -> int:
+        """B, how many samples it holds."""
+        return self.text.video.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,8 @@ class Reader:
 
     def batch(self, clips: Sequence[CachedClip], *, draw: Generator | None = None, caption_dropout: float = 0.0) -> Batch:
         """The clips as one batch. draw: chooses among a clip's captions and drops some; None takes the first, and drops none."""
-        bucket = clips[0].sample.bucket
-        video = torch.stack([self._load("video", clip.video)["latents"] for clip in clips])
+        picture = clips[0].sample.picture
+        video = None if picture is None else torch.stack([self._load("video", clip.video)["latents"] for clip in clips if clip.video])
         texts = [self.text_entry(self._caption(clip, draw, caption_dropout)) for clip in clips]
         audio, learned = None, None
         if all(clip.audio is not None for clip in clips):
@@ -65,23 +72,22 @@ class Reader:
             audio = pack_audio(to_device(torch.stack([item["latents"] for item in loaded]), self.device).float())
             learned = to_device(torch.stack([item["learned"] for item in loaded]), self.device)
         return Batch(
-            video=pack_video(to_device(video, self.device).float()),
+            video=None if video is None else pack_video(to_device(video, self.device).float()),
             audio=audio,
             audio_learned=learned,
             text=TextEmbedding.stack(texts),
-            grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames),
+            grid=(1, 1, 1) if picture is None else _grid(picture),
             fps=torch.tensor([clip.sample.fps for clip in clips], dtype=torch.float32),
-            bucket=bucket.label,
+            bucket=clips[0].sample.bucket.label,
             masks=self._masks(clips),
             reference=self._reference(clips),
         )
 
     def _masks(self, clips: Sequence[CachedClip]) -> Tensor | None:
-        if all(clip.mask is None for clip in clips):
+        picture = clips[0].sample.picture
+        if picture is None or all(clip.mask is None for clip in clips):
             return None
-        bucket = clips[0].sample.bucket
-        frames, height, width = latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames)
-        nothing = torch.zeros(frames * height * width, dtype=torch.bool)
+        nothing = torch.zeros(math.prod(_grid(picture)), dtype=torch.bool)
         return torch.stack([nothing if clip.mask is None else self._load("mask", clip.mask)["given"] for clip in clips])
 
     def _reference(self, clips: Sequence[CachedClip]) -> Reference | None:
@@ -89,8 +95,8 @@ class Reader:
         loaded = [self._load("video", clip.reference)["latents"] for clip in clips if clip.reference is not None]
         if buckets[0] is None or len(loaded) < len(clips):
             return None
-        grid = latent_grid(width=buckets[0].width, height=buckets[0].height, frames=buckets[0].frames)
-        return Reference(tokens=pack_video(to_device(torch.stack(loaded), self.device).float()), grid=grid, seen=self.cached.references)
+        tokens = pack_video(to_device(torch.stack(loaded), self.device).float())
+        return Reference(tokens=tokens, grid=_grid(buckets[0]), seen=self.cached.references)
 
     def text(self, text: str) -> TextEmbedding:
         """The embedding of a caption or prompt that was cached: [T, D]."""
@@ -115,6 +121,12 @@ class Reader:
         return tensors
 
 
+def _grid(bucket: Bucket) -> tuple[int, int, int]:
+    return latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames)
+
+
 def _group(clip: CachedClip) -> str:
+    if clip.sample.picture is None:
+        return f"{clip.sample.bucket.label} of sound"
     extras = (" with audio" if clip.audio is not None else "") + (" with reference" if clip.reference is not None else "")
     return f"{clip.sample.bucket.label} {clip.sample.fps:g}{extras}"

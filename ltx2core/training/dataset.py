@@ -30,7 +30,8 @@ _OF_SOUND = frozenset({"no_audio", "unknown_audio_codec", "audio_short", "audio_
 def find_samples(
     datasets: DatasetList, *, base: Path, frame_rate: float, emit: Callable[[Event], None], should_stop: Callable[[], bool]
 ) -> list[Sample]:
-    """Every clip that can be trained on, in the order of datasets and paths. A clip whose sound is not trained on has no audio.
+    """Every clip that can be trained on, in the order of datasets and paths. A clip whose sound is not trained on has no audio, one
+    whose picture is not has a SoundBucket.
 
     Raises DatasetError when nothing is left, Stopped when asked to.
     """
@@ -70,7 +71,7 @@ def find_samples(
 
 
 def _linked(datasets: DatasetList, dataset: VideoDataset) -> list[VideoDataset]:
-    names = linked_names(dataset)
+    names = [] if dataset.audio is not None and dataset.audio.audio_only else linked_names(dataset)
     return [other for other in datasets.conditioning if other.id in names]
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.runs.events import Event
 
 
 def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -36,7 +35,7 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, emit: Callable[[Event], None] = lambda _: None) -> Path:
+def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """The text encoder that is named, or that belongs to the model; downloaded if it must be. Raises CheckpointError without one."""
     return text_source.find_text_encoder(
         named=config.pretrained_gemma_model_name_or_path,
@@ -44,7 +43,7 @@ def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path
         checkpoint=checkpoint.path,
         revision=config.revision,
         base=base,
-        emit=emit,
+        tell=tell,
     )
 
 
@@ -120,7 +119,8 @@ def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
     )
 
 
-def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
+def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> SampleSettings:
+    """How samples look. audio, video: what the model was loaded with, all of which is drawn unless `validation_audio_only` says less."""
     height, width = config.validation_size
     return SampleSettings(
         width=width,
@@ -131,6 +131,7 @@ def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
         guidance=config.validation_guidance,
         seed=config.validation_seed,
         audio=audio,
+        video=video and not (audio and config.validation_audio_only),
         tiled=config.vae_enable_tiling,
     )
 
