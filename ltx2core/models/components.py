@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,18 +48,15 @@ def load_transformer(
 
 def load_outside_blocks(
     checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
-) -> tuple[LTX2VideoTransformer3DModel, LTX2VideoTransformer3DModel]:
-    """The transformer with all that lies outside its blocks, which are empty, and the whole of it without any weights (on meta).
+) -> LTX2VideoTransformer3DModel:
+    """The transformer with all that lies outside its blocks, which are empty: for callers that keep the blocks' weights themselves.
 
-    For callers that keep the blocks' weights themselves. Everything is in dtype, tables too.
+    Everything is in dtype, tables too.
     """
-    shapes: list[LTX2VideoTransformer3DModel] = []
 
     def prepare(model: LTX2VideoTransformer3DModel) -> None:
         if not audio:
             leave_out(model, "audio")
-        shapes.append(copy.copy(model))
-        shapes[0]._modules = dict(model._modules)
         model.transformer_blocks = torch.nn.ModuleList()
 
     model: LTX2VideoTransformer3DModel = _load(
@@ -69,7 +65,15 @@ def load_outside_blocks(
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     follow_official_code(model)
-    return model, shapes[0]
+    return model
+
+
+def transformer_shapes(checkpoint: Checkpoint, *, audio: bool = True) -> LTX2VideoTransformer3DModel:
+    """The whole transformer on the meta device: names and shapes, no weights."""
+    model: LTX2VideoTransformer3DModel = _describe(checkpoint, "transformer", LTX2VideoTransformer3DModel, header.transformer_arguments)
+    if not audio:
+        leave_out(model, "audio")
+    return model
 
 
 def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:
@@ -118,15 +122,7 @@ def _load(
     """The module, filled. describe: from the header's config to the class's arguments. prepare: what is done to the module before
     anything is read; what it takes out is not read."""
     called = component.replace("_", " ")
-    try:
-        arguments = describe(checkpoint.config)
-        with torch.device("meta"):
-            model = cls(**arguments)
-    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise CheckpointError(
-            f"The header of {checkpoint.path} does not say how the {called} is built ({type(error).__name__}: {error}).",
-            fix="Use a published checkpoint, or download the file again.",
-        ) from error
+    model = _describe(checkpoint, component, cls, describe)
     known = set(model.state_dict())
     if prepare is not None:
         prepare(model)
@@ -145,6 +141,20 @@ def _load(
         first = ", ".join(list(expected)[:5])
         raise CheckpointError(f"{checkpoint.path} lacks {len(expected)} tensors of the {called}: {first}.", fix="Download it again.")
     return model.eval().requires_grad_(False)
+
+
+def _describe(checkpoint: Checkpoint, component: Component, cls: type[Any], describe: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
+    """The module on the meta device. Raises CheckpointError when the header does not say how it is built."""
+    try:
+        arguments = describe(checkpoint.config)
+        with torch.device("meta"):
+            return cls(**arguments)
+    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        called = component.replace("_", " ")
+        raise CheckpointError(
+            f"The header of {checkpoint.path} does not say how the {called} is built ({type(error).__name__}: {error}).",
+            fix="Use a published checkpoint, or download the file again.",
+        ) from error
 
 
 def _kept_dtype(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:

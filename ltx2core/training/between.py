@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
+    from ltx2core.training.engine import Engine
+    from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
@@ -48,11 +50,12 @@ class Milestones:
     """The loop's `Between`: knows what is due, does it once, and tells it."""
 
     model: Model
+    engine: Engine
     checkpoint: Checkpoint
     reader: Reader
     held_out: Sequence[CachedClip]
     parameters: Mapping[str, nn.Parameter]
-    optimizer: AdapterOptimizer
+    optimizer: AdapterOptimizer | FlatOptimizer
     identity: Identity
     folder: RunFolder
     control: Control
@@ -143,6 +146,7 @@ class Milestones:
                 raise Stopped("Stopped while sampling.")
             self.emit(Progress(phase="sample", done=done, total=total))
 
+        self.engine.park()
         try:
             path = write_sample(
                 self.model,

@@ -51,11 +51,12 @@ class StepRunner:
         self._pool: tuple[int, int] | None = None
         self.captured = 0  # how many captures there were: a number that stays still after warm-up
 
-    def run(self, drawn: Drawn) -> Tensor:
-        """The values of a step, on the device. They are the caller's own."""
-        key = _key(drawn)
-        if not self._capture or key is None:
+    def run(self, drawn: Drawn, variant: Hashable = None) -> Tensor:
+        """The values of a step, on the device. They are the caller's own. variant: what else tells one step's kernels from another's."""
+        shapes = _key(drawn)
+        if not self._capture or shapes is None:
             return self._compute(drawn)
+        key = (shapes, variant)
         if key in self._graphs:
             return self._replay(key, drawn)
         if key not in self._seen:  # compiles, and finds out how much memory it takes

@@ -15,8 +15,9 @@ import torch
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
+from ltx2core.training.engine import TryAgain
 from ltx2core.training.sigma import at_sample
-from ltx2core.training.step import draw, losses_of
+from ltx2core.training.step import draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ltx2core.training.batches import DataOrder
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
+    from ltx2core.training.engine import Engine
+    from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.objective import Losses
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
@@ -88,14 +91,15 @@ class Loop:
         self,
         *,
         model: Model,
-        optimizer: AdapterOptimizer,
+        engine: Engine,
+        optimizer: AdapterOptimizer | FlatOptimizer,
         reader: Reader,
         clips: Sequence[CachedClip],
         order: DataOrder,
         settings: LoopSettings,
         emit: Callable[[Event], None],
     ) -> None:
-        self._model, self._optimizer, self._reader = model, optimizer, reader
+        self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
         self._bad_steps = 0
@@ -143,7 +147,8 @@ class Loop:
         settings, begin = self._settings, time.perf_counter()
         parts: list[Losses] = []
         bucket = ""
-        for part in range(settings.accumulation):
+        while len(parts) < settings.accumulation:
+            part = len(parts)
             index = step * settings.accumulation + part
             numbers = self._order.batch(index)
             generator = generator_for(settings.seed, "step", step, part)
@@ -151,17 +156,17 @@ class Loop:
                 [self._clips[number] for number in numbers], draw=generator, caption_dropout=settings.caption_dropout
             )
             torch.manual_seed(derive_seed(settings.seed, "dropout", step, part))  # LoRA dropout draws from the global generator
-            with self._model.autocast():
-                drawn = draw(
-                    batch,
-                    sampler=at_sample(settings.sampler, self._order.samples_before(index)),
-                    generator=generator,
-                    parts=settings.parts,
-                    reference_probability=settings.reference_probability,
-                )
-                losses = losses_of(self._model, drawn, audio_weight=settings.audio_weight)
-            (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            parts.append(losses.detached())
+            drawn = draw(
+                batch,
+                sampler=at_sample(settings.sampler, self._order.samples_before(index)),
+                generator=generator,
+                parts=settings.parts,
+                reference_probability=settings.reference_probability,
+            )
+            try:
+                parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+            except TryAgain:
+                parts.clear()
             bucket = batch.bucket
         norm = self._optimizer.clip(settings.max_grad_norm)
         total = torch.stack([part.total for part in parts]).mean()

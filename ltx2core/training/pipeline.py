@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from ltx2core.config.load import save_config
 from ltx2core.errors import RunError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_rank, start_from
-from ltx2core.models.components import load_transformer
+from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
-from ltx2core.training.adapter import add_adapter, load_adapter, module_names
+from ltx2core.training.adapter import load_adapter, module_names
 from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
@@ -23,20 +24,18 @@ from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
-from ltx2core.training.optimizer import AdapterOptimizer
 from ltx2core.training.prepare import prepare
 from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
-    adam_settings,
     adapter_settings,
-    average_settings,
     export_settings,
     loop_settings,
     sample_settings,
     schedule_of,
+    train_settings,
     trigger_of,
 )
-from ltx2core.training.step import Model
+from ltx2core.training.trainee import build_trainee
 from ltx2core.validation.held_out import keep_held_out, read_held_out, split_held_out
 
 if TYPE_CHECKING:
@@ -52,7 +51,10 @@ if TYPE_CHECKING:
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
     from ltx2core.training.checkpoint import Saved
+    from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.prepare import Prepared
+    from ltx2core.training.trainee import Trainee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +95,16 @@ class Pipeline:
         order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
         total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
-        transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
-        model = Model(transformer=transformer, device=device, dtype=dtype)
-        settings = adapter_settings(config)
-        parameters = add_adapter(model.transformer, settings, video=video, audio=audio, seed=config.seed)
-        if config.gradient_checkpointing:
-            model.transformer.enable_gradient_checkpointing()
-        optimizer = AdapterOptimizer(parameters, adam_settings(config), average=average_settings(config))
+        trainee = build_trainee(
+            checkpoint,
+            train_settings(config, tokens=_most_tokens(clips)),
+            video=video,
+            audio=audio,
+            device=device,
+            dtype=dtype,
+            emit=self.emit,
+        )
+        settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
         layers = module_names(parameters)
         identity = Identity(
             base=checkpoint.fingerprint("transformer"),
@@ -117,6 +122,7 @@ class Pipeline:
         start, init = self._load_checkpoint(parameters, optimizer, identity)
         if start == 0 and config.init_lora:
             init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
+        trainee.refresh()
         identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
@@ -125,9 +131,10 @@ class Pipeline:
             return Finished(step=start, stopped=False)
         if config.eval_steps_interval and config.eval_split:
             keep_held_out(self.folder, held_out)
-        self._describe(model, parameters, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
+        self._describe(trainee, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
         between = Milestones(
             model=model,
+            engine=trainee.engine,
             checkpoint=checkpoint,
             reader=reader,
             held_out=held_out,
@@ -147,6 +154,7 @@ class Pipeline:
         between.before_training(start)
         loop = Loop(
             model=model,
+            engine=trainee.engine,
             optimizer=optimizer,
             reader=reader,
             clips=clips,
@@ -178,7 +186,9 @@ class Pipeline:
             )
         return clips, held_out
 
-    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, identity: Identity) -> tuple[int, str]:
+    def _load_checkpoint(
+        self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, identity: Identity
+    ) -> tuple[int, str]:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
@@ -217,7 +227,7 @@ class Pipeline:
         return saved.step, saved.identity.init
 
     def _start_from(
-        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, settings: AdapterSettings
+        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, settings: AdapterSettings
     ) -> str:
         """The name and digest of the LoRA file that the adapter is given the values of."""
         lora = read_lora(path)
@@ -227,20 +237,17 @@ class Pipeline:
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
         return lora.fingerprint
 
-    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, trained: str) -> None:
-        count = sum(parameter.numel() for parameter in parameters.values())
-        checkpointing = "recomputed" if self.loaded.config.gradient_checkpointing else "kept"
-        name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
-        dtype = str(model.dtype).removeprefix("torch.")
-        software = f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {checkpointing}, not compiled"
-        text = f"Trains on {name} in {dtype}: {software}."
-        self.emit(Notice(code="engine", text=text))
+    def _describe(self, trainee: Trainee, layers: list[str], *, trained: str) -> None:
+        count, device = sum(parameter.numel() for parameter in trainee.parameters.values()), trainee.model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
+        dtype = str(trainee.model.dtype).removeprefix("torch.")
+        self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
         self,
         parameters: Mapping[str, nn.Parameter],
-        optimizer: AdapterOptimizer,
+        optimizer: AdapterOptimizer | FlatOptimizer,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
@@ -273,3 +280,12 @@ def _trained_on(clip: CachedClip) -> str:
     """What a clip gives to training, by the names of its entries."""
     linked = "".join(f" {name}" for name in (clip.mask, clip.reference) if name)
     return f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}{linked}"
+
+
+def _most_tokens(clips: Sequence[CachedClip]) -> int:
+    """Video tokens of the longest clip that is trained on, its reference counted in; 1 where no clip has pictures."""
+    most = 1
+    for clip in clips:
+        buckets = [bucket for bucket in (clip.sample.picture, clip.reference_bucket) if bucket]
+        most = max(most, sum(prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets))
+    return most

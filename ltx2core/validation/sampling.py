@@ -119,9 +119,9 @@ def _velocities(
     beside: _Beside | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The velocities of noisy tokens that are all at one level, [B]; None for what is not there."""
-    heard = None if audio is None else level[:, None].expand(-1, audio.shape[1])
+    heard = None if audio is None else level[:, None]
     if video is not None and grid is not None:
-        tokens, timesteps = video, level[:, None].expand(-1, video.shape[1])
+        tokens, timesteps = video, level[:, None]
         if beside is not None:
             tokens, timesteps = before(beside.reference, tokens, timesteps)
         shown, sounding = predict_velocity(
