@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ltx2core.caching.fingerprint import Digests, fingerprint
+from ltx2core.data.samples import cut_of, sample_frames, sample_sound
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.models.text import TextSettings, text_encoder_fingerprint
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
@@ -129,23 +130,28 @@ class CachePass:
                 source = digests.of(sample.clip.path)
                 mask = None if sample.mask is None else digests.of(sample.mask)
                 reference = None if sample.reference is None else digests.of(sample.reference)
+                sound = "silence" if sample.silent else source if sample.sound is None else digests.of(sample.sound)
             except OSError as error:
                 self._leave_out(sample, f"it cannot be read: {error.strerror}.")
                 continue
-            parts: dict[str, str | int | float | bool] = {"source": source, "bucket": sample.bucket.label, "fps": sample.fps}
+            cut = cut_of(sample)
+            heard: dict[str, str | int | float | bool] = {"source": sound, "bucket": sample.bucket.label, "fps": sample.fps, **cut.time}
+            parts = {**heard, "source": source, **cut.place}
             seen = self.references.bucket(sample.bucket)
             seen_parts: dict[str, str | int | float | bool] = {
                 "source": reference or "",
                 "bucket": seen.label,
                 "fps": self.references.fps(sample.fps),
+                **cut.time,
+                **cut.place,
             }
             clips.append(
                 CachedClip(
                     sample=sample,
                     source=source,
                     video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(sample.bucket)}"}),
-                    audio=fingerprint({**parts, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
-                    if audio and sample.clip.audio is not None
+                    audio=fingerprint({**heard, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
+                    if audio and sample.has_sound
                     else None,
                     captions=(),
                     mask=fingerprint({**parts, "source": mask, "pass": f"mask {MASK_PASS}"}) if mask else None,
@@ -178,7 +184,6 @@ class CachePass:
             return set()
         import torch
 
-        from ltx2core.data.decode import decode_frames
         from ltx2core.data.linked import decode_linked
         from ltx2core.models.components import load_video_vae
         from ltx2core.models.latents import encode_video
@@ -188,9 +193,10 @@ class CachePass:
         def encode(name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
             if name == clip.reference and sample.reference is not None and clip.reference_bucket is not None:
-                frames = decode_linked(sample.reference, bucket=clip.reference_bucket, fps=self.references.fps(sample.fps))
+                fps = self.references.fps(sample.fps)
+                frames = decode_linked(sample.reference, bucket=clip.reference_bucket, fps=fps, start=sample.start, crop=sample.crop)
             else:
-                frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
+                frames = sample_frames(sample)
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             return {"latents": encode_video(vae, pixels, tiled=self.tiled)[0].to(torch.bfloat16)}
 
@@ -210,14 +216,14 @@ class CachePass:
             sample = clip.sample
             if sample.mask is None:
                 raise DatasetError("it has no mask.")
-            frames = decode_linked(sample.mask, bucket=sample.bucket, fps=sample.fps)
+            frames = decode_linked(sample.mask, bucket=sample.bucket, fps=sample.fps, start=sample.start, crop=sample.crop)
             return {"given": torch.from_numpy(mask_tokens(frames)).flatten()}
 
         return self._encode_clips("mask", missing, encode, phase="cache_masks", tell=self._leave_out)
 
     def _audio(self, clips: Sequence[CachedClip]) -> set[str]:
         """Encode the sound that is missing; the entries that could not be made come back."""
-        silent = [clip.sample.clip.path.name for clip in clips if clip.audio is None]
+        silent = [clip.sample.name for clip in clips if clip.audio is None and not clip.sample.clip.still]
         if silent:
             shown = ", ".join(silent[:10]) + (f" and {len(silent) - 10} more" if len(silent) > 10 else "")
             self.emit(Notice(code="clips_without_audio", text=f"{len(silent)} clips have no sound and train video only: {shown}."))
@@ -226,7 +232,6 @@ class CachePass:
             return set()
         import torch
 
-        from ltx2core.data.sound import read_sound
         from ltx2core.models.components import load_audio_vae
         from ltx2core.models.latents import AUDIO_LATENTS_PER_SECOND, SAMPLE_RATE, audio_steps_for, encode_sound
 
@@ -234,11 +239,10 @@ class CachePass:
 
         def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
-            seconds = sample.bucket.frames / sample.fps
-            sound = read_sound(sample.clip.path, seconds=seconds, sample_rate=SAMPLE_RATE)
+            sound = sample_sound(sample, sample_rate=SAMPLE_RATE)
             if sound is None:
                 raise DatasetError("its sound is gone since the scan.")
-            steps = audio_steps_for(seconds)
+            steps = audio_steps_for(sample.bucket.frames / sample.fps)
             latents = encode_sound(audio_vae, torch.from_numpy(sound.samples)[None].to(self.device), steps=steps)[0]
             learned = min(steps, -(-sound.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE))  # the rest is padding after its end
             return {"latents": latents.to(torch.bfloat16), "learned": torch.arange(latents.shape[1]) < learned}
@@ -276,11 +280,11 @@ class CachePass:
         for done, (name, clip) in enumerate(missing.items(), start=1):
             self._check_stop()
             try:
-                self.store.save(kind, name, encode(name, clip), source=clip.sample.clip.path.name)
+                self.store.save(kind, name, encode(name, clip), source=clip.sample.name)
             except DatasetError as error:
                 broken.add(name)
                 tell(clip.sample, error.text)
-            self.emit(Progress(phase=phase, done=done, total=len(missing), item=clip.sample.clip.path.name))
+            self.emit(Progress(phase=phase, done=done, total=len(missing), item=clip.sample.name))
         return broken
 
     def _missing(self, kind: Kind, wanted: Mapping[str, _T], *, phase: Phase, unit: str) -> dict[str, _T]:
@@ -295,11 +299,11 @@ class CachePass:
         return missing
 
     def _leave_out(self, sample: Sample, reason: str) -> None:
-        text = f"{sample.clip.path.name} is left out: {reason}"
+        text = f"{sample.name} is left out: {reason}"
         self.emit(Notice(code="clip_left_out", level="warning", text=text, fix="Replace the file, then start again."))
 
     def _train_without_sound(self, sample: Sample, reason: str) -> None:
-        text = f"{sample.clip.path.name} trains video only: {reason}"
+        text = f"{sample.name} trains video only: {reason}"
         self.emit(Notice(code="sound_left_out", level="warning", text=text, fix="Encode its sound as AAC, then start again."))
 
     def _check_stop(self) -> None:

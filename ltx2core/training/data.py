@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.errors import StorageError
-from ltx2core.models.latents import latent_grid, pack_audio, pack_video
+from ltx2core.models.latents import audio_steps_for, latent_grid, pack_audio, pack_video
 from ltx2core.models.text import TextEmbedding
 from ltx2core.training.batches import Entry
 from ltx2core.training.objective import to_device
@@ -28,7 +28,7 @@ class Batch:
     """Clean tokens on the device: video [B, L, C], audio [B, La, Ca] or None; learned audio [B, La]; texts [B, T, D].
 
     fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU, what may be given of each clip; None when no
-    clip has a mask.
+    clip has a mask. sigma_offset, gives_first_frame: what the clips' dataset asks of noise levels and of image-to-video.
     """
 
     video: Tensor
@@ -40,6 +40,8 @@ class Batch:
     bucket: str
     masks: Tensor | None = None
     reference: Reference | None = None
+    sigma_offset: float = 0.0
+    gives_first_frame: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,35 @@ class Reader:
     cached: Cached
     device: torch.device
 
-    def entries(self, clips: Sequence[CachedClip]) -> list[Entry]:
-        """What training/batches.py orders: clips may share a batch when size, length, rate and having sound are equal."""
-        return [Entry(group=_group(clip), times=clip.sample.repeats + 1) for clip in clips]
+    def entries(self, clips: Sequence[CachedClip], *, most_tokens: int | None = None) -> list[Entry]:
+        """What training/batches.py orders: clips may share a batch when size, length, rate, having sound and treatment are equal.
+
+        Stretches of a clip that take turns are one entry. most_tokens: what a batch may hold at most, beyond a single clip.
+        """
+        turns: dict[tuple[str, str], list[int]] = {}
+        entries: list[Entry] = []
+        numbers: list[list[int]] = []
+        for number, clip in enumerate(clips):
+            sample, treatment = clip.sample, clip.sample.treatment
+            if sample.takes_turns:
+                mine = turns.setdefault((clip.source, treatment.dataset), [])
+                mine.append(number)
+                if len(mine) > 1:
+                    continue
+                numbers.append(mine)
+            else:
+                numbers.append([number])
+            size = treatment.batch_size or (None if most_tokens is None else max(1, most_tokens // clip_tokens(clip)))
+            entries.append(
+                Entry(
+                    group=_group(clip) + (f" x{size}" if size else ""),
+                    times=sample.repeats + 1,
+                    batch_size=size,
+                    dataset=treatment.dataset,
+                    schedule=treatment.times,
+                )
+            )
+        return [replace(entry, clips=tuple(mine)) for entry, mine in zip(entries, numbers, strict=True)]
 
     def batch(self, clips: Sequence[CachedClip], *, draw: Generator | None = None, caption_dropout: float = 0.0) -> Batch:
         """The clips as one batch. draw: chooses among a clip's captions and drops some; None takes the first, and drops none."""
@@ -74,6 +102,8 @@ class Reader:
             bucket=bucket.label,
             masks=self._masks(clips),
             reference=self._reference(clips),
+            sigma_offset=clips[0].sample.treatment.sigma_offset,
+            gives_first_frame=clips[0].sample.treatment.gives_first_frame,
         )
 
     def _masks(self, clips: Sequence[CachedClip]) -> Tensor | None:
@@ -104,7 +134,11 @@ class Reader:
         if draw is None:
             return clip.captions[0]
         chance, choice = torch.rand(2, generator=draw).tolist()
-        return self.cached.texts[""] if chance < dropout else clip.captions[int(choice * len(clip.captions))]
+        return (
+            self.cached.texts[""]
+            if chance < dropout and not clip.sample.treatment.regularisation
+            else clip.captions[int(choice * len(clip.captions))]
+        )
 
     def _load(self, kind: Kind, name: str) -> dict[str, Tensor]:
         tensors = self.store.load(kind, name)
@@ -115,6 +149,24 @@ class Reader:
         return tensors
 
 
+def clip_tokens(clip: CachedClip) -> int:
+    """How many tokens of picture, sound and reference a clip is."""
+    bucket, other = clip.sample.bucket, clip.reference_bucket
+    frames, height, width = latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames)
+    count = frames * height * width
+    if clip.audio is not None:
+        count += audio_steps_for(bucket.frames / clip.sample.fps)
+    if clip.reference is not None and other is not None:
+        frames, height, width = latent_grid(width=other.width, height=other.height, frames=other.frames)
+        count += frames * height * width
+    return count
+
+
 def _group(clip: CachedClip) -> str:
     extras = (" with audio" if clip.audio is not None else "") + (" with reference" if clip.reference is not None else "")
+    treatment = clip.sample.treatment
+    if treatment.sigma_offset:
+        extras += f" sigma {treatment.sigma_offset:+g}"
+    if treatment.gives_first_frame is not None:
+        extras += f" first frame {treatment.gives_first_frame}"
     return f"{clip.sample.bucket.label} {clip.sample.fps:g}{extras}"

@@ -82,5 +82,9 @@ def training_metadata(
 
 def _dataset_fingerprint(clips: Sequence[CachedClip]) -> str:
     """Changes with the bytes of a clip, its captions, its bucket and how often it is shown; not with names or places of files."""
-    parts = sorted(f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}" for clip in clips)
+    parts = sorted(
+        f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}"
+        + (f" {clip.sample.start:.3f}" if clip.sample.start else "")
+        for clip in clips
+    )
     return fingerprint({"clips": "\n".join(parts)})

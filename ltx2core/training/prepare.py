@@ -75,8 +75,10 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             tell=tell,
         )
     )
-    samples = find_samples(loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop)
-    audio = any(sample.clip.audio is not None for sample in samples)
+    samples = find_samples(
+        loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop, seed=config.seed
+    )
+    audio = any(sample.has_sound and not sample.treatment.measured for sample in samples)
     if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in loaded.datasets.videos):
         emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
     if any(part.kind == "mask" for part in given_parts(config)) and all(sample.mask is None for sample in samples):

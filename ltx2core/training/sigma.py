@@ -6,7 +6,7 @@ tails reach 0 and 1, and mixes in 10 % uniform draws. Video and audio each draw 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -37,13 +37,14 @@ class ShiftedLogitNormal:
     """The official `ShiftedLogitNormalTimestepSampler`.
 
     most_tokens caps the token count that mu is computed from: None is the official, unlimited law, under which long clips train
-    at almost pure noise (16384 tokens: a shift of 630x).
+    at almost pure noise (16384 tokens: a shift of 630x). offset is added to the normal.
     """
 
     std: float = 1.0
     eps: float = 1e-3
     uniform_probability: float = 0.1
     most_tokens: int | None = None
+    offset: float = 0.0
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
         normal = torch.randn(count, generator=generator)
@@ -53,7 +54,7 @@ class ShiftedLogitNormal:
 
     def from_draws(self, *, normal: Tensor, uniform: Tensor, choice: Tensor, tokens: int) -> Tensor:
         """The noise levels that three sets of draws give, each [count]: standard normal, and twice uniform in 0..1."""
-        mu = shift_for(tokens if self.most_tokens is None else min(tokens, self.most_tokens))
+        mu = shift_for(tokens if self.most_tokens is None else min(tokens, self.most_tokens)) + self.offset * self.std
         lowest, highest = torch.sigmoid(torch.tensor([mu - 2.5758 * self.std, mu + 3.0902 * self.std]))  # 0.5 % and 99.9 %, in float32
         stretched = (torch.sigmoid(normal * self.std + mu) - lowest) / (highest - lowest)
         reflected = torch.where(stretched >= self.eps, stretched, 2 * self.eps - stretched).clamp(0, 1)
@@ -62,13 +63,14 @@ class ShiftedLogitNormal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticShift:
-    """A logit-normal with one shift for every length: sigma = shift s / (1 + (shift - 1) s), s = sigmoid(scale n)."""
+    """A logit-normal with one shift for every length: sigma = shift s / (1 + (shift - 1) s), s = sigmoid(scale (n + offset))."""
 
     shift: float
     scale: float = 1.0
+    offset: float = 0.0
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
-        return shifted(torch.sigmoid(torch.randn(count, generator=generator) * self.scale), self.shift)
+        return shifted(torch.sigmoid((torch.randn(count, generator=generator) + self.offset) * self.scale), self.shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,13 @@ class FixedLevels:
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
         return torch.tensor(self.levels)[torch.randint(len(self.levels), (count,), generator=generator)]
+
+
+def with_offset(sampler: SigmaSampler, offset: float) -> SigmaSampler:
+    """The sampler with an offset of its normal; one that draws from no normal has none, and stays as it is."""
+    if offset and isinstance(sampler, ShiftedLogitNormal | StaticShift):
+        return replace(sampler, offset=offset)
+    return sampler
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:
