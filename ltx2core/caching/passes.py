@@ -1,7 +1,7 @@
 """Makes what training reads: video latents, audio latents, and text after the connectors. One encoder is in memory at a time.
 
 Only what is not in the store yet is encoded; when nothing is missing no encoder is loaded. A clip that cannot be decoded is left
-out with a Notice, one whose sound cannot be trains video only, and the rest goes on.
+out with a Notice, one whose sound cannot be trains video only if it has a picture to train, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ltx2core.caching.store import Kind, Store
     from ltx2core.data.clip import Bucket, Sample
+    from ltx2core.data.samples import Cut
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.events import Event, Phase
 
@@ -36,11 +37,14 @@ TEXT_PASS = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedClip:
-    """A sample and the names of its entries in the store. audio is None when it trains video only; source is the file's digest."""
+    """A sample and the names of its entries in the store; source is the file's digest.
+
+    audio is None when it trains video only, video when it trains sound alone; one of them is there.
+    """
 
     sample: Sample
     source: str
-    video: str
+    video: str | None
     audio: str | None
     captions: tuple[str, ...]
     mask: str | None = None
@@ -89,19 +93,20 @@ class CachePass:
     text: TextSettings = field(default_factory=TextSettings)
 
     def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
-        """Cache all that the samples and prompts need. audio: whether sound is trained on.
+        """Cache all that the samples and prompts need. audio: whether sound is trained on; without it every sample has a picture.
 
         Raises DatasetError when no clip is left, StorageError when the cache cannot be written, Stopped when asked to.
         """
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
-        broken = self._video(clips) | self._masks(clips)
+        broken = self._video([clip for clip in clips if clip.video]) | self._masks(clips)
         free_memory(self.device)
         silent = self._audio([clip for clip in clips if clip.video not in broken]) if audio else set()
         free_memory(self.device)
         whole = [clip for clip in clips if not broken & {clip.video, clip.mask, clip.reference}]
-        clips = [replace(clip, audio=None) if clip.audio in silent else clip for clip in whole]
+        heard = [replace(clip, audio=None) if clip.audio in silent else clip for clip in whole]
+        clips = [clip for clip in heard if clip.video or clip.audio]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
@@ -122,7 +127,7 @@ class CachePass:
         return named | set(texts.values())
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
-        video_encoder = f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
+        video_encoder = self.video_encoder() if any(sample.picture is not None for sample in samples) else ""
         audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
         clips = []
         for sample in samples:
@@ -135,33 +140,34 @@ class CachePass:
                 self._leave_out(sample, f"it cannot be read: {error.strerror}.")
                 continue
             cut = cut_of(sample)
-            heard: dict[str, str | int | float | bool] = {"source": sound, "bucket": sample.bucket.label, "fps": sample.fps, **cut.time}
-            parts = {**heard, "source": source, **cut.place}
-            seen = self.references.bucket(sample.bucket)
-            seen_parts: dict[str, str | int | float | bool] = {
-                "source": reference or "",
-                "bucket": seen.label,
-                "fps": self.references.fps(sample.fps),
-                **cut.time,
-                **cut.place,
-            }
-            clips.append(
-                CachedClip(
-                    sample=sample,
-                    source=source,
-                    video=fingerprint({**parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(sample.bucket)}"}),
-                    audio=fingerprint({**heard, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"})
-                    if audio and sample.has_sound
-                    else None,
-                    captions=(),
+            clip = CachedClip(sample=sample, source=source, video=None, audio=None, captions=())
+            heard: dict[str, str | int | float | bool] = {"source": sound, "bucket": sample.bucket.label, **cut.time}
+            if (picture := sample.picture) is not None:
+                heard["fps"] = sample.fps
+                parts = {**heard, **cut.place}
+                clip = replace(
+                    clip,
+                    video=self.video_name(source, video_encoder, bucket=picture, fps=sample.fps, cut=cut),
                     mask=fingerprint({**parts, "source": mask, "pass": f"mask {MASK_PASS}"}) if mask else None,
-                    reference=fingerprint({**seen_parts, "encoder": video_encoder, "pass": f"video {VIDEO_PASS}{self._tiles(seen)}"})
-                    if reference
-                    else None,
-                    reference_bucket=seen if reference else None,
                 )
-            )
+                if reference:
+                    small = self.references.bucket(picture)
+                    name = self.video_name(reference, video_encoder, bucket=small, fps=self.references.fps(sample.fps), cut=cut)
+                    clip = replace(clip, reference=name, reference_bucket=small)
+            if audio and sample.has_sound:
+                clip = replace(clip, audio=fingerprint({**heard, "encoder": audio_encoder, "pass": f"audio {AUDIO_PASS}"}))
+            clips.append(clip)
         return clips
+
+    def video_name(self, source: str, encoder: str, *, bucket: Bucket, fps: float, cut: Cut | None = None) -> str:
+        """The name of a file's frames, by the digest of its bytes. encoder: as `video_encoder` gives it. cut: what of the file shows."""
+        done = f"video {VIDEO_PASS}{self._tiles(bucket)}"
+        shown = {**cut.time, **cut.place} if cut is not None else {}
+        return fingerprint({"source": source, "bucket": bucket.label, "fps": fps, **shown, "encoder": encoder, "pass": done})
+
+    def video_encoder(self) -> str:
+        """What frames are encoded with, as part of a name."""
+        return f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
 
     def _tiles(self, bucket: Bucket) -> str:
         """What tiling adds to a name: nothing for a clip that fits in one tile, whose latents are the same with and without."""
@@ -179,7 +185,8 @@ class CachePass:
     def _video(self, clips: Sequence[CachedClip]) -> set[str]:
         """Encode the frames that are missing, of references too; the entries that could not be made come back."""
         references = {clip.reference: clip for clip in clips if clip.reference}
-        missing = self._missing("video", references | {clip.video: clip for clip in clips}, phase="cache_video", unit="clips")
+        wanted = references | {clip.video: clip for clip in clips if clip.video}
+        missing = self._missing("video", wanted, phase="cache_video", unit="clips") if wanted else {}
         if not missing:
             return set()
         import torch
@@ -214,9 +221,9 @@ class CachePass:
 
         def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
-            if sample.mask is None:
+            if sample.mask is None or sample.picture is None:
                 raise DatasetError("it has no mask.")
-            frames = decode_linked(sample.mask, bucket=sample.bucket, fps=sample.fps, start=sample.start, crop=sample.crop)
+            frames = decode_linked(sample.mask, bucket=sample.picture, fps=sample.fps, start=sample.start, crop=sample.crop)
             return {"given": torch.from_numpy(mask_tokens(frames)).flatten()}
 
         return self._encode_clips("mask", missing, encode, phase="cache_masks", tell=self._leave_out)
@@ -232,8 +239,9 @@ class CachePass:
             return set()
         import torch
 
+        from ltx2core.data.clip import AUDIO_LATENTS_PER_SECOND
         from ltx2core.models.components import load_audio_vae
-        from ltx2core.models.latents import AUDIO_LATENTS_PER_SECOND, SAMPLE_RATE, audio_steps_for, encode_sound
+        from ltx2core.models.latents import SAMPLE_RATE, audio_steps_for, encode_sound
 
         audio_vae = load_audio_vae(self.checkpoint, dtype=torch.float32, device=self.device)  # 0.1 GiB; bf16 costs it quality
 
@@ -242,7 +250,7 @@ class CachePass:
             sound = sample_sound(sample, sample_rate=SAMPLE_RATE)
             if sound is None:
                 raise DatasetError("its sound is gone since the scan.")
-            steps = audio_steps_for(sample.bucket.frames / sample.fps)
+            steps = audio_steps_for(sample.seconds)
             latents = encode_sound(audio_vae, torch.from_numpy(sound.samples)[None].to(self.device), steps=steps)[0]
             learned = min(steps, -(-sound.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE))  # the rest is padding after its end
             return {"latents": latents.to(torch.bfloat16), "learned": torch.arange(latents.shape[1]) < learned}
@@ -303,6 +311,9 @@ class CachePass:
         self.emit(Notice(code="clip_left_out", level="warning", text=text, fix="Replace the file, then start again."))
 
     def _train_without_sound(self, sample: Sample, reason: str) -> None:
+        if sample.picture is None:
+            self._leave_out(sample, reason)
+            return
         text = f"{sample.name} trains video only: {reason}"
         self.emit(Notice(code="sound_left_out", level="warning", text=text, fix="Encode its sound as AAC, then start again."))
 

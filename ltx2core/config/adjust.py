@@ -147,7 +147,7 @@ def _audio(audio: AudioSettings | None, where: str, *, alone: bool) -> tuple[Aud
     """alone: the dataset holds sound and nothing else, so that it always has these settings."""
     if audio is None:
         return AudioSettings() if alone else None, []
-    if not audio.auto_split and not alone:
+    if not audio.auto_split and not audio.audio_only and not alone:
         text = f"{where}.auto_split = false: the clips' own sound is not used; only pictures are trained."
         return None, [Notice(code="audio_off", text=text, fix="Set auto_split to true to train sound as well.")]
     notices: list[Notice] = []

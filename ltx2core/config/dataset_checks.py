@@ -46,9 +46,12 @@ def notices_of(dataset: VideoDataset, *, file: str, where: str, linked: bool = F
         notices += _told(dataset, names, f"{file} {where}", why)
     if not dataset.crop and dataset.dataset_type != "audio":
         notices += _told(dataset, _CROPPING, f"{file} {where}", "crop is false, so the shape of files is kept")
-    if dataset.audio is not None and dataset.dataset_type in ("video", "eval") and not dataset.audio.audio_only:
-        why = "a clip's sound is as long as its picture"
+    if dataset.audio is not None and dataset.dataset_type in ("video", "eval"):
+        why = "a clip's sound is as long as its frames"
         notices += _told(dataset.audio, set(_SOUND_ALONE), f"{file} {where}.audio", why)
+    if dataset.audio is not None and dataset.audio.audio_only and dataset.conditioning_data is not None and dataset.dataset_type != "audio":
+        text = f"{file} {where}.conditioning_data = {shown(dataset.conditioning_data)}: no effect, since audio_only trains no pictures."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove it, or set audio_only to false."))
     if dataset.is_regularisation_data and dataset.dataset_type != "eval":
         text = (
             f"{file} {where}.is_regularisation_data = true: {dataset.id} is trained like the other datasets; its captions are never "
@@ -90,6 +93,9 @@ def _problems(dataset: VideoDataset, *, file: str, where: str) -> Iterator[str]:
     if video.max_frames is not None and video.min_frames is not None and video.max_frames < video.min_frames:
         rule = f"it is at least min_frames, {video.min_frames}"
         yield line(file, f"{where}.video.max_frames", video.max_frames, rule, f"use {video.min_frames} or more")
+    if dataset.audio is not None and dataset.audio.audio_only and not dataset.audio.auto_split and dataset.dataset_type != "audio":
+        rule = "audio_only trains the clips' own sound, which this turns off"
+        yield line(file, f"{where}.audio.auto_split", False, rule, "use true")
     needs_prompt = dataset.caption_strategy == "instanceprompt" or dataset.only_instance_prompt or dataset.prepend_instance_prompt
     if needs_prompt and not dataset.instance_prompt:
         yield f'{file} {where}.instance_prompt is missing: the captions need it; add "instance_prompt": "a caption".'

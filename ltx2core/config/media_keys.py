@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from ltx2core.config.keys import Keys, Later, key, later
-
-SOUND_ONLY = Later(name="training on sound alone", instead="picture and sound are trained together")
+from ltx2core.config.keys import Keys, key
 
 
 class VideoSettings(Keys):
@@ -73,14 +71,25 @@ class AudioSettings(Keys):
     allow_zero_audio: bool = key(
         False, "Silence for missing sound", "Train clips without sound as silent ones. false: they train video only, and are named."
     )
-    audio_only: bool = later(False, SOUND_ONLY, "Sound only", "Train on sound without picture.")
-    bucket_strategy: Literal["duration"] = key("duration", "Sound buckets", "Sound without picture is grouped by its length.")
+    audio_only: bool = key(
+        False,
+        "Sound only",
+        "Train on the sound of the clips without their picture, as long as video.num_frames lasts. Clips without sound are left out. When "
+        "every dataset does so, nothing of the model that is for pictures is loaded, and samples are sound.",
+    )
+    bucket_strategy: Literal["duration"] = key("duration", "Sound buckets", "Sounds of an audio dataset are grouped by their length.")
     duration_interval: float = key(
-        3.0, "Sound interval", "Sound without picture is cut to a multiple of so many seconds; shorter sound keeps its length.", gt=0, le=60
+        3.0,
+        "Sound interval",
+        "In an audio dataset: sounds are cut to a multiple of so many seconds, up to 20 s; shorter ones keep their length.",
+        gt=0,
+        le=20,
     )
     max_duration_seconds: float | None = key(
-        None, "Longest sound", "Files of sound without picture that are longer are left out. Empty: no limit.", gt=0
+        None, "Longest sound", "In an audio dataset: longer files are left out. Empty: no limit.", gt=0
     )
     truncation_mode: Literal["beginning", "end", "random"] = key(
-        "beginning", "Kept part", "Which part of sound without picture is kept when it is cut: its beginning, its end, or one by chance."
+        "beginning",
+        "Kept part",
+        "In an audio dataset: which part of a sound is kept when it is cut: its beginning, its end, or one drawn by seed.",
     )

@@ -27,6 +27,7 @@ from ltx2core.data.crops import (
     snap_size,
 )
 from ltx2core.data.segments import FRAME_STEP, MAX_TURNS, Segments, Stretch, snap_frames, split, stretches
+from ltx2core.data.sound_alone import HeardPart, SoundRule, cut_sound, sound_of_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +65,7 @@ class BucketRule:
     num_frames: what a clip is cut to; None takes all that it has. min_frames, max_frames: clips outside are left out.
     resolution_frames keeps every clip's own length, in steps of frame_interval; aspect_ratio cuts all to num_frames.
     seed: of what is drawn for each file (crops, stretches). treatment: what training does with the samples.
+    sound_only: the sound of those frames is trained, and no picture. sound: the files are sound, and are cut by that rule instead.
     """
 
     resolution: float = 512
@@ -79,6 +81,8 @@ class BucketRule:
     segments: Segments = "first"
     crop: CropRule = field(default_factory=CropRule)
     sizes: SizeLimits = field(default_factory=SizeLimits)
+    sound_only: bool = False
+    sound: SoundRule | None = None
     seed: int = 0
     treatment: Treatment = field(default_factory=Treatment)
 
@@ -151,6 +155,8 @@ def samples_of(clip: Clip, rule: BucketRule) -> list[Sample] | Clip:
     captions = rule.captions.captions(clip.path, clip.caption)
     if not captions:
         return clip.having(rule.captions.missing(clip))
+    if rule.sound_only or rule.sound is not None:
+        return _sounds_of(clip, captions, rule)
     available = 1 if clip.still else frames_at(clip.seconds, rule.frame_rate)
     problem = outside_sizes(clip, rule.sizes, rule.resolution_type) or (None if clip.still else _outside(clip, available, rule))
     if problem is not None:
@@ -176,6 +182,35 @@ def samples_of(clip: Clip, rule: BucketRule) -> list[Sample] | Clip:
         notes += _time_notes(clip, bucket, available, pieces, rule)
     first, *others = split(sample, pieces, clip=clip, turns=rule.segments == "random")
     return [replace(first, clip=clip.having(*notes)), *(replace(other, clip=replace(clip, problems=())) for other in others)]
+
+
+def _sounds_of(clip: Clip, captions: tuple[str, ...], rule: BucketRule) -> list[Sample] | Clip:
+    """The samples of a clip of which sound is trained and no picture; or the clip with the error that leaves it out."""
+    found: tuple[Clip, list[HeardPart]] | Clip
+    if rule.sound is not None:
+        cut = cut_sound(clip, rule.sound, seed=rule.seed)
+        found = cut if isinstance(cut, Clip) else (cut[0], [cut[1]])
+    else:
+        available = frames_at(clip.seconds, rule.frame_rate)
+        if (problem := _outside(clip, available, rule)) is not None:
+            return clip.having(problem)
+        pieces = _stretches(clip, available, bucket_frames(available, rule), rule)
+        found = sound_of_frames(clip, pieces, frame_rate=rule.frame_rate)
+    if isinstance(found, Clip):
+        return found
+    noted, parts = found
+    sample = Sample(
+        clip=noted,
+        bucket=parts[0].bucket,
+        fps=rule.frame_rate,
+        captions=captions,
+        repeats=rule.repeats,
+        start=parts[0].start,
+        takes_turns=rule.segments == "random" and len(parts) > 1,
+        treatment=rule.treatment,
+    )
+    quiet = replace(noted, problems=())
+    return [sample, *(replace(sample, clip=quiet, bucket=part.bucket, start=part.start) for part in parts[1:])]
 
 
 def frames_at(seconds: float, fps: float) -> int:

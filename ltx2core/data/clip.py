@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Level = Literal["error", "warning", "info"]
 
+AUDIO_LATENTS_PER_SECOND = 25
+
 PROBLEM_CODES: dict[str, str] = {
     # the file (scan.py); an error leaves the clip out, everything else goes on
     "unreadable": "error: the file or folder cannot be opened (permission, broken link, not a file)",
@@ -21,6 +23,7 @@ PROBLEM_CODES: dict[str, str] = {
     "not_a_video": "error: no container that can be read: text, an image, random bytes",
     "truncated": "error: the file ends before its header says it does, or its index was never written",
     "no_video": "error: sound only, or nothing but a cover picture",
+    "no_sound": "error: nothing to hear in the part that is trained, and the dataset trains sound alone",
     "unknown_codec": "error: no decoder for this video codec",
     "damaged": "error: the container is whole, its pictures cannot be decoded",
     "too_many_pixels": "error: frames of more pixels than 8192 x 8192",
@@ -141,6 +144,30 @@ class Bucket:
         return cls(width=width, height=height, frames=frames)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class SoundBucket:
+    """What every sound of a batch without pictures is brought to: its length in audio latents, 25 a second."""
+
+    latents: int
+
+    def __post_init__(self) -> None:
+        if self.latents < 1:
+            raise ValueError(f"sound has one latent at least, not {self.latents}")
+
+    @property
+    def seconds(self) -> float:
+        return self.latents / AUDIO_LATENTS_PER_SECOND
+
+    @property
+    def label(self) -> str:
+        return f"{self.seconds:.2f}s"
+
+    @classmethod
+    def of_seconds(cls, seconds: float) -> SoundBucket:
+        """The bucket nearest to that length."""
+        return cls(latents=max(1, round(seconds * AUDIO_LATENTS_PER_SECOND)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
     """Which part of a picture fills its bucket: 0..1 of what is left over from the left and from the top, 0.5 the middle.
@@ -179,11 +206,11 @@ class Treatment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A clip, or a stretch of one, as it is trained on."""
+    """A clip, or a stretch of one, as it is trained on; with a SoundBucket, its sound alone."""
 
     clip: Clip
-    bucket: Bucket
-    fps: float  # of the frames that reach the model
+    bucket: Bucket | SoundBucket
+    fps: float  # of the frames that reach the model; sound alone is cut where they would end
     captions: tuple[str, ...]  # variants, never empty; one is drawn each time
     repeats: int = 0  # extra passes in an epoch
     mask: Path | None = None  # a picture or video, white where the clip may be given
@@ -203,3 +230,13 @@ class Sample:
     @property
     def has_sound(self) -> bool:
         return self.silent or self.clip.audio is not None
+
+    @property
+    def picture(self) -> Bucket | None:
+        """What its frames are brought to; None where sound is trained alone."""
+        return self.bucket if isinstance(self.bucket, Bucket) else None
+
+    @property
+    def seconds(self) -> float:
+        """The length of what is trained on."""
+        return self.bucket.frames / self.fps if isinstance(self.bucket, Bucket) else self.bucket.seconds

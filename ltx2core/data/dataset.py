@@ -10,6 +10,7 @@ from ltx2core.data.caption_tables import TableColumns, find_table, read_table
 from ltx2core.data.captions import CaptionRule
 from ltx2core.data.clip import Times, Treatment
 from ltx2core.data.crops import CropRule, SizeLimits
+from ltx2core.data.sound_alone import SoundRule
 
 if TYPE_CHECKING:
     from ltx2core.config.datasets import TextEmbeds, VideoDataset
@@ -38,6 +39,8 @@ def bucket_rule(dataset: VideoDataset, *, frame_rate: float, seed: int = 0, text
         frame_interval=video.frame_interval,
         repeats=0 if dataset.dataset_type == "eval" else dataset.repeats,
         captions=_caption_rule(dataset, seed=seed, texts=texts),
+        sound_only=dataset.dataset_type == "audio" or (dataset.audio is not None and dataset.audio.audio_only),
+        sound=_sound_rule(dataset),
         segments=video.segments,
         crop=_crop_rule(dataset),
         sizes=SizeLimits(
@@ -65,6 +68,13 @@ def _treatment(dataset: VideoDataset) -> Treatment:
             end_step=dataset.end_step,
         ),
     )
+
+
+def _sound_rule(dataset: VideoDataset) -> SoundRule | None:
+    audio = dataset.audio
+    if dataset.dataset_type != "audio" or audio is None:
+        return None
+    return SoundRule(interval=audio.duration_interval, longest=audio.max_duration_seconds, keep=audio.truncation_mode)
 
 
 def _crop_rule(dataset: VideoDataset) -> CropRule:

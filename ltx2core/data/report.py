@@ -7,7 +7,8 @@
      "summary": {"clips": int, "usable": int, "left_out": int, "with_audio": int, "seconds": float, "errors": int, "warnings": int,
                  "buckets": {"WxH@F": clips}, "issues": {code: clips}}}
 
-Codes are those of `clip.PROBLEM_CODES`. A clip without a bucket is left out of training; its error says why.
+Codes are those of `clip.PROBLEM_CODES`. A clip without a bucket is left out of training; its error says why. Where sound is trained
+alone a bucket is its length, "1.96s".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ltx2core.data.buckets import BucketRule, place
-from ltx2core.data.clip import Bucket, Clip, Sample
+from ltx2core.data.clip import Bucket, Clip, Sample, SoundBucket
 from ltx2core.data.scan import scan_folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Row:
     """A clip and the bucket it would train in; None when it is left out."""
 
     clip: Clip
-    bucket: Bucket | None
+    bucket: Bucket | SoundBucket | None
 
     def to_json(self) -> dict[str, object]:
         clip, audio = self.clip, self.clip.audio
@@ -86,7 +87,7 @@ class Report:
             "seconds": round(sum(row.clip.seconds for row in trained), 3),
             "errors": levels["error"],
             "warnings": levels["warning"],
-            "buckets": {bucket.label: buckets[bucket] for bucket in sorted(buckets, reverse=True)},
+            "buckets": {bucket.label: buckets[bucket] for bucket in sorted(buckets, key=_largest, reverse=True)},
             "issues": dict(sorted(codes.items())),
         }
 
@@ -127,6 +128,11 @@ def check_folder(
 def row_of(placed: Sample | Clip) -> Row:
     """The row of a clip that was given its bucket, or left out."""
     return Row(clip=placed.clip, bucket=placed.bucket) if isinstance(placed, Sample) else Row(clip=placed, bucket=None)
+
+
+def _largest(bucket: Bucket | SoundBucket) -> tuple[int, ...]:
+    """A key to sort buckets by: those with pictures first."""
+    return (bucket.width, bucket.height, bucket.frames) if isinstance(bucket, Bucket) else (0, bucket.latents)
 
 
 def join(reports: Iterable[Report]) -> Report:

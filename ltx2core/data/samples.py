@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltx2core.data.clip import Crop
+from ltx2core.data import sound
+from ltx2core.data.clip import Bucket, Crop
 from ltx2core.data.decode import decode_frames
-from ltx2core.data.sound import Sound, read_sound
+from ltx2core.data.sound import Sound
 from ltx2core.data.stills import decode_still
+from ltx2core.errors import DatasetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 def sample_frames(sample: Sample) -> NDArray[np.uint8]:
     """The sample's frames: uint8 [F, H, W, 3]. Raises DatasetError when they cannot be decoded."""
     clip = sample.clip
+    if not isinstance(sample.bucket, Bucket):
+        raise DatasetError(f"{clip.path} is trained as sound alone.")
     if clip.still:
         return decode_still(clip.path, bucket=sample.bucket, crop=sample.crop)
     return decode_frames(clip.path, bucket=sample.bucket, fps=sample.fps, rotation=clip.rotation, start=sample.start, crop=sample.crop)
@@ -31,11 +35,11 @@ def sample_sound(sample: Sample, *, sample_rate: int) -> Sound | None:
 
     Raises DatasetError when it cannot be decoded.
     """
-    seconds = sample.bucket.frames / sample.fps
+    seconds = sample.seconds
     if sample.silent:
         count = round(seconds * sample_rate)
         return Sound(samples=np.zeros((2, count), dtype=np.float32), valid=count, sample_rate=sample_rate)
-    return read_sound(sample.sound or sample.clip.path, seconds=seconds, sample_rate=sample_rate, begin=sample.start)
+    return sound.read_sound(sample.sound or sample.clip.path, seconds=seconds, sample_rate=sample_rate, begin=sample.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

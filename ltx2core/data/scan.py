@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltx2core.data.clip import Clip, Problem
-from ltx2core.data.media import CLIPS, PICTURES
+from ltx2core.data.media import CLIPS, PICTURES, SOUNDS
 from ltx2core.data.probe import Limits, probe_clip
+from ltx2core.data.sound_files import probe_sound
 from ltx2core.data.stills import probe_still
 from ltx2core.errors import DatasetError, Stopped
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = CLIPS
 OTHER_VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".gif"})
+
+
+_OF_CLIPS = CLIPS | OTHER_VIDEO_SUFFIXES | set(PICTURES)
+_LOOKED_AT: dict[Media, frozenset[str]] = {"video": _OF_CLIPS, "image": _OF_CLIPS, "both": _OF_CLIPS, "audio": CLIPS | SOUNDS}
 
 
 def scan_folder(
@@ -48,8 +53,8 @@ def scan_folder(
         raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix="Name a folder of video files.")
     found = sorted(_find(folder, media), key=lambda item: item[0])
     if not found:
-        wanted = ", ".join(sorted({"video": CLIPS, "image": PICTURES, "both": {*CLIPS, *PICTURES}, "audio": CLIPS}[media]))
-        what = "pictures" if media == "image" else "clips"
+        wanted = ", ".join(sorted({"video": CLIPS, "image": PICTURES, "both": {*CLIPS, *PICTURES}, "audio": {*SOUNDS, *CLIPS}}[media]))
+        what = {"image": "pictures", "audio": "sound"}.get(media, "clips")
         raise DatasetError(f"{folder} holds no {what}.", fix=f"Put {wanted} files there, each with a .txt caption of the same name.")
     clips: list[Clip] = []
     threads = workers or min(os.cpu_count() or 1, 8)
@@ -78,6 +83,8 @@ def _look_at(path: Path, problem: Problem | None, captions: CaptionRule | None, 
         return Clip(path=path, problems=(problem,))
     if path.suffix.lower() in PICTURES:
         return probe_still(path, captions=captions)
+    if path.suffix.lower() in SOUNDS:
+        return probe_sound(path, captions=captions)
     return probe_clip(path, captions=captions, limits=limits)
 
 
@@ -94,7 +101,7 @@ def _find(folder: Path, media: Media) -> Iterator[tuple[Path, Problem | None]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for every file of a large folder is slow
-            if not name.startswith(".") and (suffix in CLIPS | OTHER_VIDEO_SUFFIXES or suffix in PICTURES):
+            if not name.startswith(".") and suffix in _LOOKED_AT[media]:
                 yield Path(root, name), _by_name(name, suffix, media)
     for error in unreadable:
         path = Path(os.fsdecode(error.filename))

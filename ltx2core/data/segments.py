@@ -53,12 +53,13 @@ def stretches(available: int, frames: int, *, segments: Segments, least: int, se
 
 
 def split(sample: Sample, pieces: list[Stretch], *, clip: Clip, turns: bool) -> list[Sample]:
-    """The sample once for each stretch of its clip."""
+    """The sample, whose bucket has pictures, once for each stretch of its clip."""
+    width, height = (sample.picture.width, sample.picture.height) if sample.picture is not None else (0, 0)
     return [
         replace(
             sample,
             clip=clip,
-            bucket=Bucket(width=sample.bucket.width, height=sample.bucket.height, frames=piece.frames),
+            bucket=Bucket(width=width, height=height, frames=piece.frames),
             start=piece.start / sample.fps,
             takes_turns=turns and len(pieces) > 1,
         )

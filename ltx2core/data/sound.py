@@ -47,7 +47,7 @@ def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000, begin: f
         stream = audio_stream(container)
         if stream is None:
             return None
-        first = _first_picture(container)
+        first = _beginning(container, stream)
         track = _Track(stream, start=first + begin, count=round(seconds * stream.rate))
         try:
             if (
@@ -66,10 +66,10 @@ def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000, begin: f
     return Sound(samples=samples, valid=min(round(track.end * sample_rate / stream.rate), count), sample_rate=sample_rate)
 
 
-def _first_picture(container: InputContainer) -> float:
-    """Seconds at which the first video frame is shown; 0 without video."""
-    stream = video_stream(container)
-    if stream is None or stream.start_time is None or stream.time_base is None:
+def _beginning(container: InputContainer, sound: AudioStream) -> float:
+    """Seconds at which the first video frame is shown; of a file of sound alone, at which the sound begins."""
+    stream = video_stream(container) or sound
+    if stream.start_time is None or stream.time_base is None:
         return 0.0
     return float(stream.start_time * stream.time_base)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from ltx2core.lora.layers import Modality
     from ltx2core.lora.read import Lora, Pair
 
 
@@ -28,7 +29,7 @@ def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: flo
     """
     layers = dict.fromkeys(name.removesuffix(".lora_A.weight") for name in parameters if name.endswith(".lora_A.weight"))
     check_rank(lora, min((parameter.shape[0] for name, parameter in parameters.items() if name.endswith(".lora_A.weight")), default=0))
-    _refuse_lost_layers(lora, [layer for layer in lora.pairs if layer not in layers])
+    _refuse_lost_layers(lora, [layer for layer in lora.pairs if layer not in layers], trained={modality_of(layer) for layer in layers})
     with torch.no_grad():
         for layer, pair in lora.pairs.items():
             down, up = parameters[f"{layer}.lora_A.weight"], parameters[f"{layer}.lora_B.weight"]
@@ -48,14 +49,19 @@ def check_rank(lora: Lora, rank: int) -> None:
         )
 
 
-def _refuse_lost_layers(lora: Lora, lost: list[str]) -> None:
+def _refuse_lost_layers(lora: Lora, lost: list[str], *, trained: set[Modality]) -> None:
     if not lost:
         return
     first = ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
-    silent = all(modality_of(layer) != "video" for layer in lost)
+    more = {modality_of(layer) for layer in lost} - trained
+    fix = "Name them in peft_lora_target_modules, or use another LoRA."
+    if trained == {"video"} and more:
+        fix = "Train with sound, as that LoRA was."
+    elif trained == {"audio"} and more:
+        fix = "Train with pictures, as that LoRA was, or use one of sound alone."
     raise CheckpointError(
         f"{lora.path} has layers that are not trained here: {first}.",
-        fix="Train with sound, as that LoRA was." if silent else "Name them in peft_lora_target_modules, or use another LoRA.",
+        fix=fix,
     )
 
 

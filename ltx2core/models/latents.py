@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ltx2core.data.clip import AUDIO_LATENTS_PER_SECOND
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 
 SPATIAL, TEMPORAL = 32, 8  # pixels and frames a latent
 TILE, OVERLAP = 16, 2  # latents a side at most, and shared by neighbours: 512 and 64 pixels, as diffusers has them
-AUDIO_LATENTS_PER_SECOND = 25
 SAMPLE_RATE = 16000  # of the sound that the audio VAE encodes
 _N_FFT, _HOP, _MELS, _MAX_HZ = 1024, 160, 64, 8000.0
 _LOG_FLOOR = 1e-5
@@ -78,7 +79,13 @@ def encode_sound(audio_vae: AutoencoderKLLTX2Audio, waveform: Tensor, *, steps: 
 @torch.no_grad()
 def decode_sound(audio_vae: AutoencoderKLLTX2Audio, vocoder: LTX2Vocoder | LTX2VocoderWithBWE, latents: Tensor) -> tuple[Tensor, int]:
     """(waveform [B, 2, m], float32, clamped to -1..1, and its sample rate) of normalised audio latents [B, Z, T, bins]."""
-    waveform: Tensor = vocoder(decode_mel(audio_vae, latents).to(vocoder.dtype))
+    return vocode(vocoder, decode_mel(audio_vae, latents))
+
+
+@torch.no_grad()
+def vocode(vocoder: LTX2Vocoder | LTX2VocoderWithBWE, mel: Tensor) -> tuple[Tensor, int]:
+    """(waveform, its sample rate), as `decode_sound` gives them, of a log mel spectrogram [B, 2, frames, 64]."""
+    waveform: Tensor = vocoder(mel.to(vocoder.dtype))
     return waveform.float().clamp(-1, 1), int(vocoder.config.output_sampling_rate)
 
 

@@ -54,7 +54,7 @@ class StepDone:
     kind: ClassVar[str] = "step_done"
     step: int
     loss: float | None  # None when it was not finite: JSON has no NaN
-    video_loss: float | None
+    video_loss: float | None  # None also where the step had no picture, as audio_loss where it had no sound
     audio_loss: float | None
     learning_rate: float
     grad_norm: float | None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
     from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
 
 
@@ -61,6 +62,7 @@ class Milestones:
     schedule: Schedule
     sample_settings: SampleSettings
     audio_weight: float
+    reference: Reference | None = None  # that samples are drawn beside
     _saved_at: int = -1
     _sampled_at: int = -1
     _base_loss: float | None = field(default=None)
@@ -149,6 +151,7 @@ class Milestones:
                 text=self.reader.text(self.prompt),
                 negative=self.reader.text(self.negative_prompt),
                 settings=self.sample_settings,
+                reference=self.reference,
                 on_step=on_step,
             )
         except Stopped:

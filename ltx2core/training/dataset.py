@@ -10,6 +10,7 @@ from ltx2core.config.datasets import linked_names
 from ltx2core.data.buckets import place_all
 from ltx2core.data.dataset import MEDIA, bucket_rule
 from ltx2core.data.linked import link
+from ltx2core.data.media import SOUNDS
 from ltx2core.data.scan import scan_folder
 from ltx2core.errors import DatasetError
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
@@ -33,7 +34,8 @@ def find_samples(
 ) -> list[Sample]:
     """Every sample that can be trained on or measured on, in the order of datasets and paths, those to train on first.
 
-    A clip whose sound is not trained on has no audio. Raises DatasetError when nothing is left to train on, Stopped when asked to.
+    A clip whose sound is not trained on has no audio, one whose picture is not has a SoundBucket. Raises DatasetError when nothing is
+    left to train on, Stopped when asked to.
     """
     emit(PhaseStarted(phase="scan", total=0, unit="clips"))
     finder = _Finder(datasets, base, frame_rate, seed, emit, should_stop)
@@ -71,6 +73,8 @@ class _Finder:
         rule = bucket_rule(dataset, frame_rate=self.frame_rate, seed=self.seed, texts=self.datasets.text_embeds)
         media = MEDIA[dataset.dataset_type]
         clips = scan_folder(folder, on_clip=self._count, should_stop=self.should_stop, captions=rule.captions, media=media)
+        if dataset.dataset_type == "audio" and dataset.audio is not None and not dataset.audio.source_from_video:
+            clips = [clip for clip in clips if clip.path.suffix.lower() in SOUNDS]
         placed, left_out = place_all(clips, rule)
         self.rejected += left_out
         placed, unused = choose(placed, most=dataset.max_num_samples, dataset=dataset.id, root=folder)
@@ -88,7 +92,7 @@ class _Finder:
 
     def _with_sound(self, samples: list[Sample], dataset: VideoDataset, folder: Path) -> list[Sample]:
         audio = dataset.audio
-        if audio is None or not audio.auto_split:
+        if audio is None or not (audio.auto_split or dataset.dataset_type == "audio"):
             samples = [_without_audio(sample) for sample in samples]
         if dataset.s2v_datasets:
             folders = [self._place(other) for other in self.datasets.sounds if other.id in dataset.s2v_datasets]
@@ -137,7 +141,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _linked(datasets: DatasetList, dataset: VideoDataset) -> list[VideoDataset]:
-    names = linked_names(dataset)
+    names = [] if dataset.audio is not None and dataset.audio.audio_only else linked_names(dataset)
     return [other for other in datasets.conditioning if other.id in names]
 
 

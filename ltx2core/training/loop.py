@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ltx2core.training.batches import Order
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
+    from ltx2core.training.objective import Losses
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
@@ -68,10 +69,11 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video, audio (nan without), gradient norm."""
+    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm."""
 
     step: int
     values: Tensor
+    has_video: bool
     has_audio: bool
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
@@ -138,7 +140,7 @@ class Loop:
     def _step(self, step: int) -> _Measured:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
-        parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        parts: list[Losses] = []
         bucket = ""
         for part in range(settings.accumulation):
             numbers = self._order.batch(step * settings.accumulation + part)
@@ -158,17 +160,19 @@ class Loop:
                     reference_probability=settings.reference_probability,
                 )
             (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))
+            parts.append(losses.detached())
             bucket = batch.bucket
         norm = self._optimizer.clip(settings.max_grad_norm)
-        total = torch.stack([part[0] for part in parts]).mean()
-        video = torch.stack([part[1] for part in parts]).mean()
-        audio = [part[2] for part in parts if part[2] is not None]
+        total = torch.stack([part.total for part in parts]).mean()
+        video = [part.video for part in parts if part.video is not None]
+        audio = [part.audio for part in parts if part.audio is not None]
+        nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
         self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
         return _Measured(
             step=step + 1,
-            values=torch.stack([total, video, torch.stack(audio).mean() if audio else torch.zeros_like(total), norm]),
+            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
+            has_video=bool(video),
             has_audio=bool(audio),
             learning_rate=learning_rate,
             begin=begin,
@@ -187,7 +191,7 @@ class Loop:
             StepDone(
                 step=pending.step,
                 loss=total,
-                video_loss=video,
+                video_loss=video if pending.has_video else None,
                 audio_loss=audio if pending.has_audio else None,
                 learning_rate=pending.learning_rate,
                 grad_norm=norm,

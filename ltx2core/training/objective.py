@@ -39,11 +39,16 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `audio` is None when the batch has no audio."""
+    """Scalars on the device. `video` or `audio` is None when the batch has none."""
 
     total: Tensor
-    video: Tensor
+    video: Tensor | None
     audio: Tensor | None
+
+    def detached(self) -> Losses:
+        """The same numbers without the graph that made them."""
+        video, audio = (None if loss is None else loss.detach() for loss in (self.video, self.audio))
+        return Losses(total=self.total.detach(), video=video, audio=audio)
 
 
 def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None, given: Tensor | None = None) -> Noised:
@@ -102,10 +107,21 @@ def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tens
     return (error * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
 
 
-def combine(video_velocity: Tensor, audio_velocity: Tensor | None, *, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
-    """The batch's loss, video + audio_weight x audio, and both parts alone."""
-    video_loss = velocity_loss(video_velocity, video.clean, video.noise, video.learned).mean()
-    if audio is None or audio_velocity is None:
-        return Losses(total=video_loss, video=video_loss, audio=None)
-    audio_loss = velocity_loss(audio_velocity, audio.clean, audio.noise, audio.learned).mean()
-    return Losses(total=video_loss + audio_weight * audio_loss, video=video_loss, audio=audio_loss)
+def combine(
+    video_velocity: Tensor | None, audio_velocity: Tensor | None, *, video: Noised | None, audio: Noised | None, audio_weight: float
+) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
+    video_loss, audio_loss = _mean_loss(video_velocity, video), _mean_loss(audio_velocity, audio)
+    weighted = None if audio_loss is None else audio_weight * audio_loss
+    if video_loss is None:
+        if weighted is None:
+            raise ValueError("expected video, audio or both")
+        return Losses(total=weighted, video=None, audio=audio_loss)
+    return Losses(total=video_loss if weighted is None else video_loss + weighted, video=video_loss, audio=audio_loss)
+
+
+def _mean_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
+    """A modality's loss over the batch; None where there is none."""
+    if velocity is None or noised is None:
+        return None
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned).mean()

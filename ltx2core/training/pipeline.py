@@ -22,8 +22,10 @@ from ltx2core.training.checkpoint import Identity, latest_complete
 from ltx2core.training.data import Reader, clip_tokens
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
+from ltx2core.training.objective_settings import references
 from ltx2core.training.optimizer import AdapterOptimizer
 from ltx2core.training.prepare import prepare
+from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.scheduled import make_order
 from ltx2core.training.settings import (
     adam_settings,
@@ -81,16 +83,19 @@ class Pipeline:
         return self._train(prepared, prepared.cache())
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
-        config, checkpoint, audio = self.loaded.config, prepared.checkpoint, prepared.audio
+        config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
+        samples = sample_settings(config, video=video, audio=audio)
+        beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
         order = self._order(reader, clips)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
-        model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
+        transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+        model = Model(transformer=transformer, device=device, dtype=dtype)
         settings = adapter_settings(config)
-        parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)
+        parameters = add_adapter(model.transformer, settings, video=video, audio=audio, seed=config.seed)
         if config.gradient_checkpointing:
             model.transformer.enable_gradient_checkpointing()
         optimizer = AdapterOptimizer(parameters, adam_settings(config), average=average_settings(config))
@@ -120,7 +125,7 @@ class Pipeline:
             return Finished(step=start, stopped=False)
         if config.eval_steps_interval and (config.eval_split or held_out):
             keep_held_out(self.folder, held_out)
-        self._describe(model, parameters, layers, audio=audio)
+        self._describe(model, parameters, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
         between = Milestones(
             model=model,
             checkpoint=checkpoint,
@@ -132,11 +137,12 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prepared.prompt,
+            prompt=prepared.prompt if beside is None else config.validation_prompt or beside.caption,
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=sample_settings(config, audio=audio),
+            sample_settings=samples,
             audio_weight=config.audio_loss_weight,
+            reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
         loop = Loop(
@@ -245,7 +251,7 @@ class Pipeline:
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
         return lora.fingerprint
 
-    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, audio: bool) -> None:
+    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, trained: str) -> None:
         count = sum(parameter.numel() for parameter in parameters.values())
         checkpointing = "recomputed" if self.loaded.config.gradient_checkpointing else "kept"
         name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
@@ -253,7 +259,6 @@ class Pipeline:
         software = f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {checkpointing}, not compiled"
         text = f"Trains on {name} in {dtype}: {software}."
         self.emit(Notice(code="engine", text=text))
-        trained = "video and audio" if audio else "video only"
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
@@ -269,7 +274,14 @@ class Pipeline:
     ) -> None:
         config, averaged = self.loaded.config, optimizer.averaged()
         metadata = training_metadata(
-            checkpoint=checkpoint, layers=layers, clips=clips, trigger=trigger_of(self.loaded), steps=step, seed=config.seed, init=init
+            checkpoint=checkpoint,
+            layers=layers,
+            clips=clips,
+            trigger=trigger_of(self.loaded),
+            steps=step,
+            seed=config.seed,
+            init=init,
+            references=references(config) if any(clip.reference for clip in clips) else None,
         )
         files: dict[Path, tuple[Mapping[str, Tensor], dict[str, str]]] = {self.folder.lora: (parameters, metadata)}
         if averaged is not None:  # written first: the last file that is told is the LoRA itself

@@ -120,7 +120,8 @@ def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
     )
 
 
-def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
+def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> SampleSettings:
+    """How samples look. audio, video: what the model was loaded with, all of which is drawn unless `validation_audio_only` says less."""
     height, width = config.validation_size
     return SampleSettings(
         width=width,
@@ -131,6 +132,7 @@ def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
         guidance=config.validation_guidance,
         seed=config.validation_seed,
         audio=audio,
+        video=video and not (audio and config.validation_audio_only),
         tiled=config.vae_enable_tiling,
     )
 

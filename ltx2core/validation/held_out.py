@@ -33,10 +33,10 @@ FEWEST_CLIPS = 4  # a dataset smaller than this cannot spare one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutLoss:
-    """Means over clips and noise levels. audio is None when no clip has sound."""
+    """Means over clips and noise levels. video or audio is None when no clip has any."""
 
     loss: float
-    video: float
+    video: float | None
     audio: float | None
 
 
@@ -121,9 +121,9 @@ def measure_held_out(
                 generator = generator_for(0, "held out", clip.source, sigma)
                 losses = losses_at(model, batch, sigma=sigma, generator=generator, audio_weight=audio_weight)
                 totals.append(losses.total)
-                videos.append(losses.video)
+                videos += [] if losses.video is None else [losses.video]
                 audios += [] if losses.audio is None else [losses.audio]
-    return HeldOutLoss(loss=_mean(totals), video=_mean(videos), audio=_mean(audios) if audios else None)
+    return HeldOutLoss(loss=_mean(totals), video=_mean(videos) if videos else None, audio=_mean(audios) if audios else None)
 
 
 def _mean(values: Sequence[torch.Tensor]) -> float:

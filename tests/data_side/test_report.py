@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from ltx2core.config.datasets import VideoDataset, VideoSettings
+from ltx2core.config.datasets import AudioSettings, VideoDataset, VideoSettings
 from ltx2core.data.buckets import BucketRule, place_all
 from ltx2core.data.captions import CaptionRule
 from ltx2core.data.clip import PROBLEM_CODES, Clip, Treatment
@@ -88,7 +88,8 @@ def test_every_setting_of_a_dataset_reaches_the_rule() -> None:
     )
     dataset = VideoDataset(
         instance_data_dir=Path("clips"), resolution=0.25, resolution_type="area", repeats=3, caption_strategy="filename",
-        only_instance_prompt=True, instance_prompt=["a", "b"], disable_multiline_split=True, video=video,
+        only_instance_prompt=True, instance_prompt=["a", "b"], disable_multiline_split=True,
+        video=video, audio=AudioSettings(audio_only=True),
     )  # fmt: skip
     captions = CaptionRule(strategy="filename", instance_prompts=("a", "b"), only_instance_prompt=True, split_lines=False)
     assert bucket_rule(dataset, frame_rate=25) == BucketRule(
@@ -103,6 +104,7 @@ def test_every_setting_of_a_dataset_reaches_the_rule() -> None:
         repeats=3,
         captions=captions,
         treatment=Treatment(dataset="clips"),
+        sound_only=True,
     )
 
 
@@ -111,3 +113,16 @@ def test_the_real_clips_are_both_usable(real_clips: Path) -> None:
     buckets = {row.clip.path.name: row.bucket.label if row.bucket else None for row in report.rows}
     assert buckets["bikes.mp4"] == "1216x512@121"
     assert buckets["bigbuckbunny.mp4"] == "896x512@121"
+
+
+def test_sound_alone_is_reported_by_its_length_beside_buckets_of_pictures(make_clip, tmp_path: Path) -> None:
+    make_clip("a/one.mp4", frames=49, sound_seconds=1.96)
+    make_clip("b/two.mp4", frames=49)
+    make_clip("b/three.mp4", frames=49, sound_seconds=1.96)
+    pictures = check_folder(tmp_path / "a", rule=BucketRule(resolution=96, num_frames=49))
+    sound = check_folder(tmp_path / "b", rule=BucketRule(num_frames=49, sound_only=True))
+    report = join([pictures, sound])
+    assert report.summary()["buckets"] == {"128x96@49": 1, "1.96s": 1}
+    assert [row.to_json()["bucket"] for row in sound.rows] == ["1.96s", None]
+    assert "2 of 3 clips can be trained on" in report.closing_line()
+    assert any("no_sound" in line for line in sound.rows[1].lines())
