@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from engine_fixtures import FPS, MakeConfig, OpenRun, events_of, watch, write_clip
 
-from ltx2core.data.write import write_png, write_video
+from ltx2core.config.load import load_config_dict
+from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.errors import ConfigError
 from ltx2core.runs.control import Control
 from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
@@ -206,3 +207,24 @@ def test_clips_without_sound_are_trained_with_silence_when_asked_for(make_config
     assert run.run() == "finished", run.failure
     assert all(step.audio_loss is not None for step in _steps(run))
     assert "clip2.mp4" in _notices(run)["trained_silent"]
+
+
+def test_files_of_sound_are_learned_alone_and_beside_clips(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+    for seed, seconds in enumerate((1.0, 2.5, 4.2)):
+        path = tmp_path / "sounds" / f"{seed}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = np.sin(np.arange(round(24000 * seconds)) / (5 + seed)).astype(np.float32)
+        write_wav(path, np.stack([tone, tone]), sample_rate=24000)
+        path.with_suffix(".txt").write_text(f"a tone {seed}")
+    sounds = {"id": "sounds", "dataset_type": "audio", "instance_data_dir": str(tmp_path / "sounds"), "audio": {"duration_interval": 2.0}}
+    both = open_run(make_config(dataset={"max_num_samples": 1}, others=[sounds], num_train_epochs=1, max_train_steps=0), "both")
+    assert both.run() == "finished", both.failure
+    assert Counter(step.bucket for step in _steps(both)) == {"1.00s": 1, "2.00s": 1, "4.00s": 1, "64x64@9": 1}
+    assert all(step.video_loss is None for step in _steps(both) if step.bucket.endswith("s"))
+    said = _notices(both)
+    assert "1.wav lasts 2.50 s; 2.00 s from 0.00 s on are used" in said["trimmed"]
+    assert "max_num_samples is 1" in said["clips_not_chosen"]
+    loaded = make_config(max_train_steps=2)
+    alone = open_run(load_config_dict(loaded.config.model_dump(exclude={"data_backend_config"}), base=tmp_path, datasets=[sounds]), "alone")
+    assert alone.run() == "finished", alone.failure
+    assert "sound_alone" in _notices(alone)
