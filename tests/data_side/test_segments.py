@@ -17,7 +17,7 @@ from ltx2core.data.clip import AudioTrack, Bucket, Clip, Sample
 from ltx2core.data.decode import decode_frames
 from ltx2core.data.probe import probe_clip
 from ltx2core.data.samples import cut_of, sample_frames, sample_sound
-from ltx2core.data.segments import MAX_TURNS, stretches
+from ltx2core.data.segments import MAX_TURNS, snap_frames, stretches
 from ltx2core.data.sound import read_sound
 
 CLEAR = {"preset": "ultrafast", "crf": "4"}
@@ -145,7 +145,8 @@ def test_the_real_clips_train_in_stretches(real_clips: Path, name: str) -> None:
     frames = [sample_frames(sample) for sample in samples]
     first = samples[0].picture
     assert first is not None
-    whole = decode_frames(found.path, bucket=Bucket(width=first.width, height=first.height, frames=len(frames) * 40 // 8 * 8 + 1), fps=25)
+    bucket = Bucket(width=first.width, height=first.height, frames=snap_frames(sum(len(part) for part in frames)))
+    whole = decode_frames(found.path, bucket=bucket, fps=25)
     for sample, part in zip(samples, frames, strict=True):
         begin = round(sample.start * 25)
         there = whole[begin : begin + len(part)]
