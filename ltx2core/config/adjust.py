@@ -54,16 +54,19 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
 
 
 def _overruled_sigmas(config: TrainConfig) -> list[str]:
-    """Keys of noise levels that are set and not read: a list of levels goes before uniform, beta, a fixed shift, the official rule."""
+    """Keys of noise levels that are set and not read. The ways to draw them, the first that is set being used, and what each reads."""
     ways = {
-        "flow_custom_timesteps": (),
+        "flow_custom_timesteps": ("flow_timesteps_mode",),
+        "flux_fast_schedule": (),
+        "mixflow_enabled": ("flow_schedule_shift", "mixflow_gamma"),
+        "flow_cubic_schedule_weights": ("flow_schedule_shift",),
         "flow_use_uniform_schedule": ("flow_schedule_shift",),
         "flow_use_beta_schedule": ("flow_schedule_shift", "flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
         "flow_schedule_shift": ("flow_schedule_shift", "flow_sigmoid_scale"),
     }
     way = next((name for name in ways if getattr(config, name)), None)
     read = {way, *ways[way]} if way else {"flow_sigmoid_scale", "flow_shift_max_tokens"}
-    every = {*ways, "flow_beta_schedule_alpha", "flow_beta_schedule_beta", "flow_sigmoid_scale", "flow_shift_max_tokens"}
+    every = {*ways, *(name for names in ways.values() for name in names), "flow_sigmoid_scale", "flow_shift_max_tokens"}
     fields = type(config).model_fields
     return sorted(name for name in every - read if getattr(config, name) and getattr(config, name) != fields[name].default)
 

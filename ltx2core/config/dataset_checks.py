@@ -80,7 +80,14 @@ def cache_notice(entries: list[tuple[str, VideoDataset | TextEmbeds]], *, file: 
 
 def offset_notices(datasets: DatasetList, config: TrainConfig, *, file: str) -> list[Notice]:
     """A Notice where datasets offset noise levels that are drawn from no normal."""
-    ways = ("flow_custom_timesteps", "flow_use_uniform_schedule", "flow_use_beta_schedule")
+    ways = (
+        "flow_custom_timesteps",
+        "flux_fast_schedule",
+        "mixflow_enabled",
+        "flow_cubic_schedule_weights",
+        "flow_use_uniform_schedule",
+        "flow_use_beta_schedule",
+    )
     way = next((name for name in ways if getattr(config, name)), None)
     if way is None or not any(dataset.timestep_sampling_offset for dataset in datasets.videos):
         return []

@@ -82,7 +82,7 @@ class TextModels:
 def load_text_models(checkpoint: Checkpoint, path: Path, *, settings: TextSettings, dtype: torch.dtype, device: torch.device) -> TextModels:
     """Text encoder and connectors, on the device as far as they fit there. path: of the text encoder, a folder or a single file.
 
-    Raises CheckpointError when one of them cannot be used or they do not belong together, RunError when there is not enough memory.
+    Raises CheckpointError when one of them cannot be used or they do not belong together, DoesNotFit when there is not enough memory.
     """
     from ltx2core.models.components import load_connectors
 

@@ -6,6 +6,7 @@ import hashlib
 import random
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 from ltx2core.data.clip import Times
@@ -43,6 +44,10 @@ class Order(Protocol):
         """How many batches the first epochs have."""
         ...
 
+    def samples_before(self, index: int) -> int:
+        """How many samples the run has seen before its batch `index`."""
+        ...
+
 
 class DataOrder:
     """Each epoch shows every clip `times` times; a batch never mixes groups."""
@@ -60,8 +65,10 @@ class DataOrder:
             if sizes.setdefault(entry.group, entry.batch_size or batch_size) != (entry.batch_size or batch_size):
                 raise ValueError(f"group {entry.group} has two batch sizes")
         self._sizes = sizes
+        self._samples_per_epoch = sum(counts.values())
         self.batches_per_epoch = sum(-(-count // sizes[group]) for group, count in counts.items())
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._before = lru_cache(maxsize=2)(lambda epoch: tuple(accumulate(map(len, self._epoch(epoch)), initial=0)))
 
     def batch(self, index: int) -> tuple[int, ...]:
         epoch, place = divmod(index, self.batches_per_epoch)
@@ -69,6 +76,10 @@ class DataOrder:
 
     def batches_in(self, epochs: int) -> int:
         return epochs * self.batches_per_epoch
+
+    def samples_before(self, index: int) -> int:
+        epoch, place = divmod(index, self.batches_per_epoch)
+        return epoch * self._samples_per_epoch + self._before(epoch)[place]
 
     def _make_epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         draw = random.Random(derive_seed(self._seed, "order", epoch))

@@ -15,6 +15,7 @@ import torch
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
+from ltx2core.training.sigma import at_sample
 from ltx2core.training.step import training_losses
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class Loop:
         parts: list[Losses] = []
         bucket = ""
         for part in range(settings.accumulation):
-            numbers = self._order.batch(step * settings.accumulation + part)
+            index = step * settings.accumulation + part
+            numbers = self._order.batch(index)
             generator = generator_for(settings.seed, "step", step, part)
             batch = self._reader.batch(
                 [self._clips[number] for number in numbers], draw=generator, caption_dropout=settings.caption_dropout
@@ -153,7 +155,7 @@ class Loop:
                 losses = training_losses(
                     self._model,
                     batch,
-                    sampler=settings.sampler,
+                    sampler=at_sample(settings.sampler, self._order.samples_before(index)),
                     generator=generator,
                     audio_weight=settings.audio_weight,
                     parts=settings.parts,

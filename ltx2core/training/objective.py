@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.training.conditions import draw_given
+from ltx2core.training.sigma import MixFlowDraw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,19 +52,28 @@ class Losses:
         return Losses(total=self.total.detach(), video=video, audio=audio)
 
 
-def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None, given: Tensor | None = None) -> Noised:
+def add_noise(
+    clean: Tensor,
+    *,
+    sigma: Tensor,
+    noise: Tensor,
+    learned: Tensor | None = None,
+    given: Tensor | None = None,
+    slowed: Tensor | None = None,
+) -> Noised:
     """A modality at noise level `sigma`. Padding (not learned) gets noise too, as its neighbours do, but no loss; what is given stays
     clean, at timestep 0, and has no loss either.
 
-    clean, noise: [B, L, C]; sigma: [B]; learned and given: bool [B, L], None for all and for nothing.
+    clean, noise: [B, L, C]; sigma: [B]; learned and given: bool [B, L], None for all and for nothing. slowed: [B], the level of what the
+    transformer sees where that is not the sigma it is told.
     """
     if clean.shape != noise.shape or sigma.shape != clean.shape[:1]:
         raise ValueError(f"expected two [B, L, C] and one [B], got {[[*t.shape] for t in (clean, noise, sigma)]}")
-    timesteps = sigma.view(-1, 1).expand(clean.shape[:2])
+    timesteps, seen = (level.view(-1, 1).expand(clean.shape[:2]) for level in (sigma, sigma if slowed is None else slowed))
     mask = torch.ones(clean.shape[:2], dtype=torch.bool, device=clean.device) if learned is None else learned
     if given is not None:
-        timesteps, mask = timesteps.masked_fill(given, 0.0), mask & ~given
-    level = timesteps.unsqueeze(2)
+        timesteps, seen, mask = timesteps.masked_fill(given, 0.0), seen.masked_fill(given, 0.0), mask & ~given
+    level = seen.unsqueeze(2)
     return Noised(clean=clean, noise=noise, noisy=(1 - level) * clean + level * noise, sigma=sigma, timesteps=timesteps, learned=mask)
 
 
@@ -79,6 +89,7 @@ def draw_noise(
 ) -> Noised:
     """A modality with drawn sigma, noise and given parts. The draws are made on the CPU, so a run is the same on every device."""
     sigma = sampler.sample(clean.shape[0], tokens=clean.shape[1], generator=generator)
+    slowed = sampler.slowed(sigma, generator=generator) if isinstance(sampler, MixFlowDraw) else None
     noise = torch.randn(clean.shape, generator=generator)
     given = draw_given(parts, grid=grid, count=clean.shape[0], generator=generator, masks=masks) if parts else None
     return add_noise(
@@ -87,6 +98,7 @@ def draw_noise(
         noise=to_device(noise, clean.device),
         learned=learned,
         given=None if given is None else to_device(given, clean.device),
+        slowed=None if slowed is None else to_device(slowed, clean.device),
     )
 
 

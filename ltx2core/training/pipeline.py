@@ -18,15 +18,15 @@ from ltx2core.models.components import load_transformer
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.training.adapter import add_adapter, load_adapter, module_names
 from ltx2core.training.between import Milestones
-from ltx2core.training.checkpoint import Identity, latest_complete
-from ltx2core.training.data import Reader, clip_tokens
+from ltx2core.training.checkpoint import Identity
+from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.optimizer import AdapterOptimizer
+from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
 from ltx2core.training.sample_reference import sample_reference
-from ltx2core.training.scheduled import make_order
 from ltx2core.training.settings import (
     adam_settings,
     adapter_settings,
@@ -41,7 +41,7 @@ from ltx2core.training.step import Model
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
-    from ltx2core.training.batches import Order
+    from ltx2core.training.checkpoint import Saved
     from ltx2core.training.prepare import Prepared
 
 
@@ -74,6 +74,8 @@ class Pipeline:
     control: Control
     emit: Callable[[Event], None]
     resume: bool
+    saved: Saved | None = None  # what a resumed run goes on from
+    damaged: Sequence[Path] = ()  # newer checkpoints, which are passed over
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
@@ -89,7 +91,7 @@ class Pipeline:
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         samples = sample_settings(config, video=video, audio=audio)
         beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
-        order = self._order(reader, clips)
+        order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
         transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
@@ -160,20 +162,6 @@ class Pipeline:
             self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
 
-    def _order(self, reader: Reader, clips: list[CachedClip]) -> Order:
-        config, most = self.loaded.config, self.loaded.config.max_tokens_per_batch
-        entries = reader.entries(clips, most_tokens=most)
-        if most is not None:
-            sizes = {
-                clips[entry.clips[0]].sample.bucket.label: (entry.batch_size or 1, clip_tokens(clips[entry.clips[0]])) for entry in entries
-            }
-            shown = ", ".join(f"{size} of {label} ({size * tokens:,} tokens)" for label, (size, tokens) in sorted(sizes.items()))
-            self.emit(Notice(code="batch_sizes", text=f"Batches hold up to {most:,} tokens: {shown}."))
-            if large := [f"{label} ({tokens:,})" for label, (_, tokens) in sorted(sizes.items()) if tokens > most]:
-                text = f"One clip alone has more than {most:,} tokens in {', '.join(large)}; its batches hold one clip."
-                self.emit(Notice(code="tokens_above_budget", level="warning", text=text, fix="Raise max_tokens_per_batch."))
-        return make_order(entries, batch_size=config.train_batch_size, seed=config.seed, accumulation=config.gradient_accumulation_steps)
-
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
         """The clips to train on and those that the held-out loss is measured on."""
         config = self.loaded.config
@@ -206,8 +194,8 @@ class Pipeline:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
-        saved, damaged = latest_complete(self.folder.checkpoints)
-        for path in damaged:
+        saved = self.saved
+        for path in self.damaged:
             self.emit(
                 Notice(code="checkpoint_damaged", level="warning", text=f"{path.name} is damaged and passed over.", fix="Check the disk.")
             )

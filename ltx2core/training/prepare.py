@@ -109,7 +109,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
         passes=CachePass(
             store=Store(root / "cache"),
             checkpoint=checkpoint,
-            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base, emit=emit),
+            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base, tell=tell),
             device=device,
             dtype=dtype,
             emit=emit,

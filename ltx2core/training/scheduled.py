@@ -62,6 +62,7 @@ class ScheduledOrder:
         self._weighted = any(dataset.schedule.probability != 1 for dataset in self._datasets)
         self._starts = [0]  # the first batch of each epoch that is known, and of the one after them
         self._drawn: list[tuple[int, int]] = []  # of each batch that is known: which dataset, and which of its batches
+        self._samples = [0]  # before each batch that is known and was asked for
         self._next = [0] * len(self._datasets)  # of each dataset: its first batch that was not drawn yet
 
     def batch(self, index: int) -> tuple[int, ...]:
@@ -74,6 +75,11 @@ class ScheduledOrder:
         while len(self._starts) <= epochs:
             self._make_epoch()
         return self._starts[epochs]
+
+    def samples_before(self, index: int) -> int:
+        while len(self._samples) <= index:
+            self._samples.append(self._samples[-1] + len(self.batch(len(self._samples) - 1)))
+        return self._samples[index]
 
     def epoch_of(self, index: int) -> int:
         """The epoch of a batch, counted from 1."""

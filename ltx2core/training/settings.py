@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.runs.events import Event
 
 
 def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -36,7 +35,7 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, emit: Callable[[Event], None] = lambda _: None) -> Path:
+def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """The text encoder that is named, or that belongs to the model; downloaded if it must be. Raises CheckpointError without one."""
     return text_source.find_text_encoder(
         named=config.pretrained_gemma_model_name_or_path,
@@ -44,7 +43,7 @@ def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path
         checkpoint=checkpoint.path,
         revision=config.revision,
         base=base,
-        emit=emit,
+        tell=tell,
     )
 
 

@@ -28,20 +28,31 @@ if TYPE_CHECKING:
 
 
 def sample_with_lora(
-    loaded: LoadedConfig, *, prompt: str, lora: Path | None, folder: Path, on_step: Callable[[int, int], None] | None = None
+    loaded: LoadedConfig,
+    *,
+    prompt: str,
+    lora: Path | None,
+    folder: Path,
+    on_step: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write sample.mp4 of a prompt into `folder` with the config's model, sizes, seed and guidance; its path.
 
-    lora: a LoRA file of any layout, None for the model as it is. Raises CheckpointError when model or LoRA cannot be used.
+    lora: a LoRA file of any layout, None for the model as it is. tell: is given sentences about a download. Raises CheckpointError when
+    model or LoRA cannot be used.
     """
     config = loaded.config
     device, dtype = pick_device(config)
     checkpoint = open_checkpoint(
         find_checkpoint(
-            config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base, revision=config.revision
+            config.pretrained_model_name_or_path,
+            filename=config.ltx2_checkpoint_filename,
+            base=loaded.base,
+            revision=config.revision,
+            tell=tell,
         )
     )
-    encoder = find_text_encoder(config, checkpoint, base=loaded.base)
+    encoder = find_text_encoder(config, checkpoint, base=loaded.base, tell=tell)
     models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
     texts = models.embed([prompt, config.validation_negative_prompt])
     del models

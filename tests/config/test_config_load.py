@@ -13,6 +13,7 @@ import pytest
 
 from ltx2core.config.build import config_for_folder
 from ltx2core.config.load import LoadedConfig, load_config, load_config_dict, load_part, save_config
+from ltx2core.errors import ConfigError
 from ltx2core.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -211,6 +212,51 @@ def test_epochs_take_the_place_of_the_default_number_of_steps() -> None:
 def test_a_shift_of_0_is_the_official_rule() -> None:
     assert load({"flow_schedule_shift": 0}).config.flow_schedule_shift is None
     assert load({"flow_schedule_shift": 3.0}).config.flow_schedule_shift == 3.0
+
+
+@pytest.mark.parametrize("written", [[0, 1.5, 3], "[0, 1.5, 3]", "0, 1.5, 3"])
+@pytest.mark.parametrize("key", ["flow_cubic_schedule_weights", "flow_custom_timesteps"])
+def test_a_list_of_numbers_may_be_written_as_text(written: object, key: str) -> None:
+    if key == "flow_custom_timesteps":
+        written = written[1:] if isinstance(written, list) else written.replace("0, ", "")
+    assert getattr(load({key: written}).config, key) == ([1.5, 3.0] if key == "flow_custom_timesteps" else [0.0, 1.5, 3.0])
+
+
+def test_an_empty_curve_is_none_and_one_without_height_is_refused() -> None:
+    assert load({"flow_cubic_schedule_weights": []}).config.flow_cubic_schedule_weights is None
+    assert load({"flow_cubic_schedule_weights": ""}).config.flow_cubic_schedule_weights is None
+    with pytest.raises(ConfigError, match="a curve is above 0 somewhere"):
+        load({"flow_cubic_schedule_weights": [0, 0]})
+    with pytest.raises(ConfigError, match=r"flow_cubic_schedule_weights\[1\] = -1: it is at least 0"):
+        load({"flow_cubic_schedule_weights": [1, -1]})
+    with pytest.raises(ConfigError, match="it is a list"):
+        load({"flow_cubic_schedule_weights": "steep"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "unread"),
+    [
+        ({"mixflow_enabled": True, "flow_use_uniform_schedule": True}, "flow_use_uniform_schedule"),
+        ({"mixflow_gamma": 0.3}, "mixflow_gamma"),
+        ({"flow_timesteps_mode": "round-robin"}, "flow_timesteps_mode"),
+        ({"flow_cubic_schedule_weights": [1, 2], "flow_sigmoid_scale": 2}, "flow_sigmoid_scale"),
+        ({"flux_fast_schedule": True, "flow_schedule_shift": 3}, "flow_schedule_shift"),
+        ({"flow_custom_timesteps": [0.5], "mixflow_enabled": True, "mixflow_gamma": 0.3}, "mixflow_enabled, mixflow_gamma"),
+    ],
+)
+def test_keys_of_noise_levels_that_are_not_read_are_named(keys: dict[str, object], unread: str) -> None:
+    (notice,) = notices(load(keys), "no_effect")
+    assert notice.text == f"config {unread}: no effect, since noise levels are drawn in another way."
+
+
+def test_each_way_of_drawing_noise_levels_is_built() -> None:
+    for keys in (
+        {"flow_custom_timesteps": [0.5], "flow_timesteps_mode": "round-robin"},
+        {"mixflow_enabled": True, "mixflow_gamma": 0.4, "flow_schedule_shift": 3},
+        {"flow_cubic_schedule_weights": [1, 2], "flow_schedule_shift": 3},
+        {"flux_fast_schedule": True},
+    ):
+        assert load(keys).notices == ()
 
 
 def test_other_optimizers_are_told_and_adamw_is_not() -> None:

@@ -116,6 +116,24 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes_as_one_that_was_not(
     assert losses["whole"] == losses["parts"]
 
 
+def test_levels_in_turn_and_mixflow_train_and_resume_to_the_same_bytes(make_config: MakeConfig, open_run: OpenRun) -> None:
+    ways: dict[str, dict[str, object]] = {
+        "turn": {"flow_custom_timesteps": [0.1, 0.5, 0.9], "flow_timesteps_mode": "round-robin", "train_batch_size": 2},
+        "mixflow": {"mixflow_enabled": True},
+        "plain": {"mixflow_enabled": True, "mixflow_gamma": 0.0},
+    }
+    last: dict[str, dict[str, bytes]] = {}
+    for name, keys in ways.items():
+        whole = open_run(make_config(max_train_steps=4, **keys), f"{name}-whole")
+        assert whole.run() == "finished", whole.failure
+        assert open_run(make_config(max_train_steps=2, **keys), name).run() == "finished"
+        resumed = open_run(make_config(max_train_steps=4, **keys), name, resume=True)
+        assert resumed.run() == "finished", resumed.failure
+        last[name] = _files(resumed, 4)
+        assert last[name] == _files(whole, 4)
+    assert last["mixflow"]["lora"] != last["plain"]["lora"]
+
+
 def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(
     make_config: MakeConfig, open_run: OpenRun, root: Path
 ) -> None:
@@ -223,6 +241,27 @@ def test_a_finished_run_can_be_extended(make_config: MakeConfig, open_run: OpenR
     longer = open_run(make_config(max_train_steps=4), resume=True)
     assert longer.run() == "finished"
     assert [event.step for event in events_of(longer) if isinstance(event, StepDone)] == [1, 2, 3, 4]
+
+
+def test_a_start_reads_a_checkpoint_through_once(make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltx2core.training import checkpoint
+
+    assert open_run(make_config(max_train_steps=2)).run() == "finished"
+    read: list[str] = []
+    real = checkpoint._digest
+
+    def note(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "_digest", note)
+    again = open_run(make_config(max_train_steps=2), resume=True)  # trained already: nothing is saved, which would be read too
+    assert again.run() == "finished"
+    assert read == ["adapter.safetensors", "optimizer.safetensors"]
+    read.clear()
+    with pytest.raises(RunError, match="exists already"):
+        open_run(make_config(max_train_steps=2)).run()
+    assert read == ["adapter.safetensors", "optimizer.safetensors"]
 
 
 def test_resuming_a_finished_run_repeats_nothing_and_says_how_to_train_on(make_config: MakeConfig, open_run: OpenRun) -> None:
