@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ltx2core.caching.fingerprint import Digests, fingerprint
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.models.text import TextSettings, text_encoder_fingerprint
+from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class CachePass:
     dtype: torch.dtype
     emit: Callable[[Event], None]
     should_stop: Callable[[], bool] = field(default=lambda: False)
-    tiled: bool = False  # encode pictures larger than a tile in tiles
+    levers: VaeLevers = field(default_factory=VaeLevers)
     references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
 
@@ -159,9 +160,9 @@ class CachePass:
 
     def _tiles(self, bucket: Bucket) -> str:
         """What tiling adds to a name: nothing for a clip that fits in one tile, whose latents are the same with and without."""
-        from ltx2core.models.latents import OVERLAP, TILE, is_tiled
+        from ltx2core.models.vae_levers import OVERLAP, TILE, is_tiled
 
-        return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=bucket.width, height=bucket.height) else ""
+        return f" tiles {TILE}-{OVERLAP}" if self.levers.tiling and is_tiled(width=bucket.width, height=bucket.height) else ""
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
         bits = " int8" if self.text.int8 else ""
@@ -183,7 +184,7 @@ class CachePass:
         from ltx2core.models.components import load_video_vae
         from ltx2core.models.latents import encode_video
 
-        vae = load_video_vae(self.checkpoint, dtype=self.dtype, device=self.device)
+        vae = load_video_vae(self.checkpoint, dtype=self.dtype, device=self.device, half="encoder")
 
         def encode(name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
             sample = clip.sample
@@ -192,7 +193,7 @@ class CachePass:
             else:
                 frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
             pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-            return {"latents": encode_video(vae, pixels, tiled=self.tiled)[0].to(torch.bfloat16)}
+            return {"latents": encode_video(vae, pixels, levers=self.levers)[0].to(torch.bfloat16)}
 
         return self._encode_clips("video", missing, encode, phase="cache_video", tell=self._leave_out)
 

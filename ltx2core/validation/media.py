@@ -13,7 +13,7 @@ import torch
 from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
-from ltx2core.models.latents import audio_steps_for, decode_sound, decode_video, latent_grid
+from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_sound, decode_video, latent_grid
 from ltx2core.validation.sampling import sample_latents
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
+    from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.training.step import Model
     from ltx2core.validation.sampling import SampledLatents
 
@@ -41,7 +42,7 @@ class SampleSettings:
     guidance: float
     seed: int
     audio: bool
-    tiled: bool = False  # decode pictures larger than a tile in tiles
+    levers: VaeLevers = NO_LEVERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def write_sample(
             seed=settings.seed,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, tiled=settings.tiled)
+    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
     path = folder / "sample.mp4"
     write_video(path, media.frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
     for name, index in (("first", 0), ("middle", len(media.frames) // 2), ("last", -1)):
@@ -88,11 +89,12 @@ def write_sample(
     return path
 
 
-def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, tiled: bool = False) -> Media:
-    """The frames and the sound of normalised latents. tiled: pictures in tiles. One decoder is in memory at a time."""
-    vae = load_video_vae(checkpoint, dtype=dtype, device=device)
-    pixels = decode_video(vae, latents.video, tiled=tiled)[0]
-    frames = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+def decode(
+    checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, levers: VaeLevers = NO_LEVERS
+) -> Media:
+    """The frames and the sound of normalised latents. One decoder is in memory at a time."""
+    vae = load_video_vae(checkpoint, dtype=dtype, device=device, half="decoder")
+    frames = as_bytes(decode_video(vae, latents.video, levers=levers)[0]).permute(1, 2, 3, 0).cpu().numpy()
     del vae
     free_memory(device)
     if latents.audio is None:
