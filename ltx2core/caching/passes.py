@@ -14,6 +14,7 @@ from ltx2core.caching.fingerprint import Digests, fingerprint
 from ltx2core.caching.pictures import encode_pictures, read_masks
 from ltx2core.caching.sounds import encode_sounds
 from ltx2core.errors import DatasetError, Stopped
+from ltx2core.hardware.limits import available_memory, usable_cores
 from ltx2core.models.text import TextSettings, text_encoder_fingerprint
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.runs.events import Notice, PhaseStarted
@@ -90,6 +91,9 @@ class CachePass:
     levers: VaeLevers = field(default_factory=VaeLevers)
     references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
+    vae_batch: int = 1  # clips of one bucket that are encoded together
+    decoders: int = field(default_factory=usable_cores)  # processes
+    ahead_bytes: int = field(default_factory=lambda: _room_ahead())  # of clips that are decoded and wait for the encoder
 
     def run(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> Cached:
         """Cache all that the samples and prompts need. audio: whether sound is trained on.
@@ -196,6 +200,11 @@ class CachePass:
     def check_stop(self) -> None:
         if self.should_stop():
             raise Stopped("Stopped while caching; what was encoded is kept.")
+
+
+def _room_ahead() -> int:
+    """An eighth of the free memory, at most 4 GiB: twelve clips of 121x704x1280."""
+    return min(4 << 30, available_memory() // 8)
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ltx2core.caching.clips import encode_clips
-from ltx2core.errors import DatasetError
+from ltx2core.caching.ahead import Request
+from ltx2core.caching.clips import Job, encode_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import torch
+    from torch import Tensor
 
+    from ltx2core.caching.clips import Encode
     from ltx2core.caching.passes import CachedClip, CachePass
 
 
 def encode_pictures(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
     """Encode the frames that are missing, of references too; the entries that could not be made come back."""
     references = {clip.reference: clip for clip in clips if clip.reference}
-    missing = work.missing("video", references | {clip.video: clip for clip in clips}, phase="cache_video", unit="clips")
+    wanted = references | {clip.video: clip for clip in clips if clip.video}
+    missing = work.missing("video", wanted, phase="cache_video", unit="clips")
     if not missing:
         return set()
-    import torch
 
-    from ltx2core.data.decode import decode_frames
-    from ltx2core.data.linked import decode_linked
-    from ltx2core.models.components import load_video_vae
-    from ltx2core.models.latents import encode_video
+    def load() -> Encode:
+        import torch
 
-    vae = load_video_vae(work.checkpoint, dtype=work.dtype, device=work.device, half="encoder")
+        from ltx2core.models.components import load_video_vae
+        from ltx2core.models.latents import encode_video
 
-    def encode(name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
-        sample = clip.sample
-        if name == clip.reference and sample.reference is not None and clip.reference_bucket is not None:
-            frames = decode_linked(sample.reference, bucket=clip.reference_bucket, fps=work.references.fps(sample.fps))
-        else:
-            frames = decode_frames(sample.clip.path, bucket=sample.bucket, fps=sample.fps, rotation=sample.clip.rotation)
-        pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-        return {"latents": encode_video(vae, pixels, levers=work.levers)[0].to(torch.bfloat16)}
+        vae = load_video_vae(work.checkpoint, dtype=work.dtype, device=work.device, half="encoder")
 
-    return encode_clips(work, "video", missing, encode, phase="cache_video", tell=work.leave_out)
+        def encode(frames: Tensor, jobs: Sequence[Job], _: object) -> list[Mapping[str, Tensor]]:
+            latents = encode_video(vae, frames.permute(0, 4, 1, 2, 3), levers=work.levers).to(torch.bfloat16)
+            return [{"latents": latents[index]} for index in range(len(jobs))]
+
+        return encode
+
+    jobs = [Job(name=name, clip=clip, request=_frames_of(work, name, clip)) for name, clip in missing.items()]
+    return encode_clips(work, "video", jobs, load, phase="cache_video", tell=work.leave_out, batch_size=work.vae_batch)
 
 
 def read_masks(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
@@ -48,15 +48,31 @@ def read_masks(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
     missing = work.missing("mask", wanted, phase="cache_masks", unit="masks") if wanted else {}
     if not missing:
         return set()
-    import torch
 
-    from ltx2core.data.linked import decode_linked, mask_tokens
+    def load() -> Encode:
+        return lambda given, jobs, _: [{"given": given[index].flatten()} for index in range(len(jobs))]
 
-    def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
-        sample = clip.sample
-        if sample.mask is None:
-            raise DatasetError("it has no mask.")
-        frames = decode_linked(sample.mask, bucket=sample.bucket, fps=sample.fps)
-        return {"given": torch.from_numpy(mask_tokens(frames)).flatten()}
+    jobs = [Job(name=name, clip=clip, request=_mask_of(clip)) for name, clip in missing.items()]
+    return encode_clips(work, "mask", jobs, load, phase="cache_masks", tell=work.leave_out)
 
-    return encode_clips(work, "mask", missing, encode, phase="cache_masks", tell=work.leave_out)
+
+def _frames_of(work: CachePass, name: str, clip: CachedClip) -> Request:
+    sample, seen = clip.sample, clip.reference_bucket
+    if name == clip.reference and sample.reference is not None and seen is not None:
+        fps = work.references.fps(sample.fps)
+        return Request(kind="linked", path=str(sample.reference), width=seen.width, height=seen.height, frames=seen.frames, fps=fps)
+    bucket = sample.bucket
+    return Request(
+        kind="frames",
+        path=str(sample.clip.path),
+        width=bucket.width,
+        height=bucket.height,
+        frames=bucket.frames,
+        fps=sample.fps,
+        rotation=sample.clip.rotation,
+    )
+
+
+def _mask_of(clip: CachedClip) -> Request:
+    bucket, fps = clip.sample.bucket, clip.sample.fps
+    return Request(kind="mask", path=str(clip.sample.mask), width=bucket.width, height=bucket.height, frames=bucket.frames, fps=fps)

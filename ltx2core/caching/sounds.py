@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ltx2core.caching.clips import encode_clips
-from ltx2core.errors import DatasetError
+from ltx2core.caching.ahead import Request
+from ltx2core.caching.clips import Job, encode_clips
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import torch
+    from torch import Tensor
 
+    from ltx2core.caching.ahead import Decoded
+    from ltx2core.caching.clips import Encode
     from ltx2core.caching.passes import CachedClip, CachePass
 
 
@@ -25,23 +27,28 @@ def encode_sounds(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
     missing = work.missing("audio", {clip.audio: clip for clip in clips if clip.audio}, phase="cache_audio", unit="clips")
     if not missing:
         return set()
-    import torch
-
-    from ltx2core.data.sound import read_sound
-    from ltx2core.models.components import load_audio_vae
     from ltx2core.models.latents import AUDIO_LATENTS_PER_SECOND, SAMPLE_RATE, audio_steps_for, encode_sound
 
-    audio_vae = load_audio_vae(work.checkpoint, dtype=torch.float32, device=work.device)  # 0.1 GiB; bf16 costs it quality
+    def load() -> Encode:
+        import torch
 
-    def encode(_name: str, clip: CachedClip) -> dict[str, torch.Tensor]:
+        from ltx2core.models.components import load_audio_vae
+
+        audio_vae = load_audio_vae(work.checkpoint, dtype=torch.float32, device=work.device)  # 0.1 GiB; bf16 costs it quality
+
+        def encode(sounds: Tensor, jobs: Sequence[Job], found: Sequence[Decoded]) -> list[Mapping[str, Tensor]]:
+            steps = audio_steps_for(jobs[0].request.seconds)
+            latents = encode_sound(audio_vae, sounds, steps=steps).to(torch.bfloat16)
+            # What follows the end of the sound is padding.
+            learned = [min(steps, -(-one.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE)) for one in found]
+            count = latents.shape[2]
+            return [{"latents": latents[index], "learned": torch.arange(count) < learned[index]} for index in range(len(jobs))]
+
+        return encode
+
+    def request(clip: CachedClip) -> Request:
         sample = clip.sample
-        seconds = sample.bucket.frames / sample.fps
-        sound = read_sound(sample.clip.path, seconds=seconds, sample_rate=SAMPLE_RATE)
-        if sound is None:
-            raise DatasetError("its sound is gone since the scan.")
-        steps = audio_steps_for(seconds)
-        latents = encode_sound(audio_vae, torch.from_numpy(sound.samples)[None].to(work.device), steps=steps)[0]
-        learned = min(steps, -(-sound.valid * AUDIO_LATENTS_PER_SECOND // SAMPLE_RATE))  # the rest is padding after its end
-        return {"latents": latents.to(torch.bfloat16), "learned": torch.arange(latents.shape[1]) < learned}
+        return Request(kind="sound", path=str(sample.clip.path), seconds=sample.bucket.frames / sample.fps, sample_rate=SAMPLE_RATE)
 
-    return encode_clips(work, "audio", missing, encode, phase="cache_audio", tell=work.train_without_sound)
+    jobs = [Job(name=name, clip=clip, request=request(clip)) for name, clip in missing.items()]
+    return encode_clips(work, "audio", jobs, load, phase="cache_audio", tell=work.train_without_sound)

@@ -30,11 +30,11 @@ _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FU
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
-def decode_frames(path: Path, *, bucket: Bucket, fps: float, rotation: int | None = None) -> NDArray[np.uint8]:
+def decode_frames(path: Path, *, bucket: Bucket, fps: float, rotation: int | None = None, threads: int = 0) -> NDArray[np.uint8]:
     """The first frames of a clip: uint8 [F, H, W, 3], RGB, full range, of the bucket's size.
 
     Output k is the frame on show k / fps seconds after the first one, so a variable rate keeps its timing. rotation: degrees
-    counter-clockwise; None takes what the file's display matrix says.
+    counter-clockwise; None takes what the file's display matrix says. threads: of the decoder; 0 is as many as there are cores.
     Raises DatasetError when the file cannot be decoded or is too short.
     """
     if fps <= 0:
@@ -44,6 +44,7 @@ def decode_frames(path: Path, *, bucket: Bucket, fps: float, rotation: int | Non
         stream = video_stream(container)
         if stream is None:
             raise DatasetError(f"{path} holds no video.", fix="Remove it from the folder.")
+        stream.codec_context.thread_count = threads
         fitter = Fitter(stream, width=bucket.width, height=bucket.height, rotation=rotation)
         filled = 0
         for filled, frame in enumerate(_at_rate(container, stream, fps=fps, count=bucket.frames), start=1):

@@ -38,13 +38,13 @@ def link(samples: list[Sample], *, root: Path, folder: Path, kind: Literal["mask
     return linked, missing
 
 
-def decode_linked(path: Path, *, bucket: Bucket, fps: float) -> NDArray[np.uint8]:
+def decode_linked(path: Path, *, bucket: Bucket, fps: float, threads: int = 0) -> NDArray[np.uint8]:
     """A linked file in the bucket of its clip: uint8 [F, H, W, 3]; a picture stands for every frame.
 
     Raises DatasetError when it cannot be decoded or is shorter than its clip.
     """
     if path.suffix.lower() not in PICTURES:
-        return decode_frames(path, bucket=bucket, fps=fps)
+        return decode_frames(path, bucket=bucket, fps=fps, threads=threads)
     with reading(path, picture=True) as container:
         stream = video_stream(container)
         frame = next(container.decode(stream), None) if stream is not None else None
