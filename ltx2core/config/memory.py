@@ -12,7 +12,6 @@ WEIGHTS_STAY = "all weights stay on the training device; if they do not fit, tra
 GROUP_OFFLOAD = Later(name="group offload", instead=WEIGHTS_STAY, switch="enable_group_offload")
 BLOCK_SWAP = Later(name="block swap", instead=WEIGHTS_STAY, switch="musubi_blocks_to_swap")
 RAMTORCH = Later(name="RamTorch", instead=WEIGHTS_STAY)
-VAE_CHUNKS = Later(name="encoding in chunks of convolutions or of time", instead="vae_enable_tiling lowers the memory of the VAE")
 CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
 CACHE_MODES = Later(name="other ways of caching", instead="latents and captions are cached to disk before training, one clip at a time")
@@ -27,7 +26,20 @@ class MemoryKeys(Keys):
         True, "Gradient checkpointing", "Compute each block twice instead of keeping what it computed: a third slower, far less memory."
     )
     vae_enable_tiling: bool = key(
-        False, "VAE tiling", "Encode and decode pictures in overlapping tiles: less memory for large sizes, a little slower."
+        False,
+        "VAE tiling",
+        "Encode and decode pictures above 512 pixels in overlapping tiles: less memory, values that differ a little where tiles meet.",
+    )
+    vae_enable_slicing: bool = key(False, "VAE slicing", "Of a batch (vae_batch_size), encode and decode one clip at a time.")
+    vae_enable_patch_conv: bool = key(
+        False,
+        "Patch convolution",
+        "Compute each layer of the VAE a few frames and rows at a time: far less memory, the values of the whole.",
+    )
+    vae_enable_temporal_roll: bool = key(
+        False,
+        "Temporal roll",
+        "Run the whole VAE a few frames at a time: the least memory, whatever the clip's length, and the values of the whole.",
     )
     enable_group_offload: bool = later(False, GROUP_OFFLOAD, "Group offload", "Keep blocks in RAM and bring them to the GPU when needed.")
     group_offload_type: Literal["block_level", "leaf_level"] = later(
@@ -61,9 +73,6 @@ class MemoryKeys(Keys):
     delete_model_after_load: bool = later(False, MODEL_PLACEMENT, "Delete after loading", "Delete downloaded files once they are loaded.")
     keep_vae_loaded: bool = later(False, MODEL_PLACEMENT, "Keep the VAE", "Do not free the VAE between phases.")
     accelerator_cache_clear_interval: int | None = later(None, MODEL_PLACEMENT, "Empty the cache", "Steps between emptying GPU caches.")
-    vae_enable_patch_conv: bool = later(False, VAE_CHUNKS, "Patch convolution", "Compute the VAE's convolutions in patches.")
-    vae_enable_temporal_roll: bool = later(False, VAE_CHUNKS, "Temporal roll", "Run the VAE a few frames at a time: stronger, slower.")
-    vae_enable_slicing: bool = later(False, VAE_CHUNKS, "VAE slicing", "Encode one clip of a batch at a time, which always happens here.")
     gradient_checkpointing_interval: int | None = later(
         None, CHECKPOINTING_MODES, "Blocks a segment", "How many blocks are recomputed together.", built=(0, 1)
     )

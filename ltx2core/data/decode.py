@@ -34,12 +34,20 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
 def decode_frames(
-    path: Path, *, bucket: Bucket, fps: float, rotation: int | None = None, start: float = 0.0, crop: Crop | None = None
+    path: Path,
+    *,
+    bucket: Bucket,
+    fps: float,
+    rotation: int | None = None,
+    start: float = 0.0,
+    crop: Crop | None = None,
+    threads: int = 0,
 ) -> NDArray[np.uint8]:
     """The frames of a clip from `start` on: uint8 [F, H, W, 3], RGB, full range, of the bucket's size.
 
     Output k is the frame on show start + k / fps seconds after the first one, so a variable rate keeps its timing. rotation: degrees
     counter-clockwise; None takes what the file's display matrix says. crop: what of the picture is kept; None keeps the middle.
+    threads: of the decoder; 0 is as many as there are cores.
     Raises DatasetError when the file cannot be decoded or is too short.
     """
     if fps <= 0:
@@ -49,6 +57,7 @@ def decode_frames(
         stream = video_stream(container)
         if stream is None:
             raise DatasetError(f"{path} holds no video.", fix="Remove it from the folder.")
+        stream.codec_context.thread_count = threads
         fitter = Fitter(stream, width=bucket.width, height=bucket.height, rotation=rotation, crop=crop)
         filled = 0
         for filled, frame in enumerate(_at_rate(container, stream, fps=fps, count=bucket.frames, begin=start), start=1):

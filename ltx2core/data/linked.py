@@ -38,7 +38,9 @@ def link(samples: list[Sample], *, root: Path, folder: Path, kind: Literal["mask
     return linked, missing
 
 
-def decode_linked(path: Path, *, bucket: Bucket, fps: float, start: float = 0.0, crop: Crop | None = None) -> NDArray[np.uint8]:
+def decode_linked(
+    path: Path, *, bucket: Bucket, fps: float, start: float = 0.0, crop: Crop | None = None, threads: int = 0
+) -> NDArray[np.uint8]:
     """A linked file in the bucket of its clip: uint8 [F, H, W, 3]; a picture stands for every frame.
 
     start, crop: of the clip, so that both show the same.
@@ -46,7 +48,7 @@ def decode_linked(path: Path, *, bucket: Bucket, fps: float, start: float = 0.0,
     Raises DatasetError when it cannot be decoded or is shorter than its clip.
     """
     if path.suffix.lower() not in PICTURES:
-        return decode_frames(path, bucket=bucket, fps=fps, start=start, crop=crop)
+        return decode_frames(path, bucket=bucket, fps=fps, start=start, crop=crop, threads=threads)
     with reading(path, picture=True) as container:
         stream = video_stream(container)
         frame = next(container.decode(stream), None) if stream is not None else None

@@ -15,7 +15,7 @@ from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
-from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
+from ltx2core.training.settings import find_text_encoder, pick_device, text_settings, vae_levers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             dtype=dtype,
             emit=emit,
             should_stop=should_stop,
-            tiled=config.vae_enable_tiling,
+            levers=vae_levers(config),
             references=references(config),
             text=text_settings(config),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltx2core.caching.decoder import decode
+from ltx2core.caching.fingerprint import cut_of
+from ltx2core.caching.pictures import frames_request
+from ltx2core.caching.sounds import sound_request
 from ltx2core.data.buckets import BucketRule, samples_of
 from ltx2core.data.captions import CaptionRule
 from ltx2core.data.clip import AudioTrack, Bucket, Clip, Sample
 from ltx2core.data.decode import decode_frames
 from ltx2core.data.probe import probe_clip
-from ltx2core.data.samples import cut_of, sample_frames, sample_sound
 from ltx2core.data.segments import MAX_TURNS, snap_frames, stretches
 from ltx2core.data.sound import read_sound
 
@@ -122,9 +126,8 @@ def test_the_sound_of_a_stretch_is_what_the_whole_clip_has_there(make_clip) -> N
 
 def test_silence_is_as_long_as_its_clip_and_says_so() -> None:
     sample = Sample(clip=clip(49), bucket=Bucket(width=64, height=64, frames=49), fps=25, captions=("x",), silent=True)
-    sound = sample_sound(sample, sample_rate=16000)
-    assert sound is not None
-    assert (sound.samples.shape, sound.valid, float(np.abs(sound.samples).max())) == ((2, 31360), 31360, 0.0)
+    samples, extras = decode(asdict(sound_request(sample, 16000)), threads=1)
+    assert (samples.shape, extras, float(np.abs(samples).max())) == ((2, 31360), {"valid": 31360}, 0.0)
 
 
 def test_only_a_cut_adds_to_the_names_of_cache_entries() -> None:
@@ -142,7 +145,7 @@ def test_the_real_clips_train_in_stretches(real_clips: Path, name: str) -> None:
     samples = samples_of(found, BucketRule(resolution=64, num_frames=41, segments="all", captions=captions))
     assert isinstance(samples, list)
     assert len(samples) > 2
-    frames = [sample_frames(sample) for sample in samples]
+    frames = [decode(asdict(frames_request(sample)), threads=1)[0] for sample in samples]
     first = samples[0].picture
     assert first is not None
     bucket = Bucket(width=first.width, height=first.height, frames=snap_frames(sum(len(part) for part in frames)))

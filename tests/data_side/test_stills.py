@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ltx2core.caching.decoder import decode
+from ltx2core.caching.pictures import frames_request
 from ltx2core.data.buckets import BucketRule, place, place_all
 from ltx2core.data.clip import Bucket, Crop, Sample
-from ltx2core.data.samples import sample_frames
 from ltx2core.data.scan import scan_folder
 from ltx2core.data.stills import decode_still, probe_still
 from ltx2core.errors import DatasetError
@@ -48,7 +50,7 @@ def test_a_picture_is_a_clip_of_one_frame_at_24_fps_without_sound(tmp_path: Path
     sample = place(clip, BucketRule(resolution=64, num_frames=49, min_frames=49))
     assert isinstance(sample, Sample)
     assert (sample.bucket, sample.fps, sample.captions) == (BUCKET, 24.0, ("three colours",))
-    frames = sample_frames(sample)
+    frames, _ = decode(asdict(frames_request(sample)), threads=1)
     assert (frames.shape, frames.dtype) == ((1, 64, 96, 3), np.uint8)
     assert np.abs(frames[0].astype(int) - quarters())[8:24, 8:40].max() < 24
 
