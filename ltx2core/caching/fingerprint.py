@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltx2core.data.clip import Crop
 from ltx2core.errors import StorageError
 from ltx2core.runs.files import write_json
 
@@ -17,12 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ltx2core.data.clip import Sample
+
 _CHUNK_BYTES = 1 << 20
 
 
 def fingerprint(parts: Mapping[str, str | int | float | bool]) -> str:
     """The name that these inputs give: 32 hex digits."""
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a stretch and a crop add to the names of entries: nothing for a clip's first frames, cropped in the middle."""
+
+    time: dict[str, str | int | float | bool]
+    place: dict[str, str | int | float | bool]
+
+
+def cut_of(sample: Sample) -> Cut:
+    """What of its file the sample shows."""
+    crop = sample.crop
+    return Cut(
+        time={"start": round(sample.start, 6)} if sample.start else {},
+        place={} if crop == Crop() else {"crop": f"{crop.across:.6f} {crop.down:.6f} {crop.zoom:.6f}"},
+    )
 
 
 class Digests:

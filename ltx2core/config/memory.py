@@ -14,7 +14,6 @@ GROUP_OFFLOAD = Later(
 LEAF_LEVEL = Later(name="offload by single layers", instead="whole blocks travel", switch="enable_group_offload")
 BLOCK_SWAP = Later(name="swapping to another place", instead="blocks wait in RAM", switch="musubi_blocks_to_swap")
 RAMTORCH = Later(name="RamTorch for single layers, or other parts", instead="ramtorch lets whole blocks of the transformer wait in RAM")
-VAE_CHUNKS = Later(name="encoding in chunks of convolutions or of time", instead="vae_enable_tiling lowers the memory of the VAE")
 CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
 CACHE_MODES = Later(name="other ways of caching", instead="latents and captions are cached to disk before training, one clip at a time")
@@ -35,7 +34,20 @@ class MemoryKeys(Keys):
         False, "Recompute all", "Compute every block twice even where memory would do without: the least memory, a third slower."
     )
     vae_enable_tiling: bool = key(
-        False, "VAE tiling", "Encode and decode pictures in overlapping tiles: less memory for large sizes, a little slower."
+        False,
+        "VAE tiling",
+        "Encode and decode pictures above 512 pixels in overlapping tiles: less memory, values that differ a little where tiles meet.",
+    )
+    vae_enable_slicing: bool = key(False, "VAE slicing", "Of a batch (vae_batch_size), encode and decode one clip at a time.")
+    vae_enable_patch_conv: bool = key(
+        False,
+        "Patch convolution",
+        "Compute each layer of the VAE a few frames and rows at a time: far less memory, the values of the whole.",
+    )
+    vae_enable_temporal_roll: bool = key(
+        False,
+        "Temporal roll",
+        "Run the whole VAE a few frames at a time: the least memory, whatever the clip's length, and the values of the whole.",
     )
     enable_group_offload: bool = key(
         False,
@@ -81,9 +93,6 @@ class MemoryKeys(Keys):
     delete_model_after_load: bool = later(False, MODEL_PLACEMENT, "Delete after loading", "Delete downloaded files once they are loaded.")
     keep_vae_loaded: bool = later(False, MODEL_PLACEMENT, "Keep the VAE", "Do not free the VAE between phases.")
     accelerator_cache_clear_interval: int | None = later(None, MODEL_PLACEMENT, "Empty the cache", "Steps between emptying GPU caches.")
-    vae_enable_patch_conv: bool = later(False, VAE_CHUNKS, "Patch convolution", "Compute the VAE's convolutions in patches.")
-    vae_enable_temporal_roll: bool = later(False, VAE_CHUNKS, "Temporal roll", "Run the VAE a few frames at a time: stronger, slower.")
-    vae_enable_slicing: bool = later(False, VAE_CHUNKS, "VAE slicing", "Encode one clip of a batch at a time, which always happens here.")
     gradient_checkpointing_interval: int | None = later(
         None, CHECKPOINTING_MODES, "Blocks a segment", "How many blocks are recomputed together.", built=(0, 1)
     )

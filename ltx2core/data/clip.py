@@ -28,6 +28,10 @@ PROBLEM_CODES: dict[str, str] = {
     "damaged": "error: the container is whole, its pictures cannot be decoded",
     "too_many_pixels": "error: frames of more pixels than 8192 x 8192",
     "unsupported_type": "error: a video file type that is not read (.avi, .wmv, ...)",
+    "still_among_clips": "error: a picture in a dataset of clips; it belongs in one of dataset_type image",
+    "clip_among_stills": "error: a video in a dataset of pictures; it belongs in one of dataset_type video",
+    "not_a_picture": "error: a picture file that cannot be decoded",
+    "transparent": "info: a picture with transparent parts; they are made white",
     "not_fully_read": "warning: too long to read through; frames and length are the header's claim",
     "variable_frame_rate": "warning: frames do not come at one rate; they are resampled by their times",
     "interlaced": "warning: two half pictures in a frame",
@@ -46,8 +50,12 @@ PROBLEM_CODES: dict[str, str] = {
     # its bucket (buckets.py)
     "too_short": "error: fewer frames than the smallest bucket takes",
     "too_long": "error: more frames than video.max_frames allows",
+    "too_small": "error: smaller than minimum_image_size",
+    "wrong_aspect": "error: narrower than minimum_aspect_ratio or wider than maximum_aspect_ratio",
+    "no_crop_shape": "error: every shape of crop_aspect_buckets would enlarge it by more than max_upscale_threshold",
     "fewer_frames": "info: shorter than video.num_frames; it trains in a shorter bucket",
     "trimmed": "info: longer than its bucket; only the first frames are used",
+    "segmented": "info: longer than its bucket; it trains in several stretches",
     "resampled": "info: brought to the dataset's frame rate by timestamps",
     "low_frame_rate": "warning: frames are repeated to reach the dataset's frame rate",
     "odd_size": "info: not multiples of 32; scaled and cropped to the bucket",
@@ -97,6 +105,7 @@ class Clip:
     caption: str | None = None  # the text file as it is, lines and all; None without one
     problems: tuple[Problem, ...] = ()
     variable_frame_rate: bool = False
+    still: bool = False  # a picture: one frame, no rate and no length
 
     @property
     def usable(self) -> bool:
@@ -160,8 +169,44 @@ class SoundBucket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """Which part of a picture fills its bucket: 0..1 of what is left over from the left and from the top, 0.5 the middle.
+
+    zoom: how many times larger than needed to cover the bucket the picture is made first; above 1 a smaller part is seen.
+    """
+
+    across: float = 0.5
+    down: float = 0.5
+    zoom: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When a dataset is drawn from, and how often against others. Epochs and steps count from 1; the last ones are included."""
+
+    probability: float = 1.0
+    start_epoch: int = 1
+    end_epoch: int | None = None
+    start_step: int = 1
+    end_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What training does with every sample of a dataset. Samples of unequal treatment share no batch."""
+
+    dataset: str = ""  # its id
+    measured: bool = False  # the held-out loss is measured on it, and it is never trained on
+    regularisation: bool = False  # captions are never dropped, none is held out
+    sigma_offset: float = 0.0  # added to the normal that noise levels are drawn from
+    gives_first_frame: bool | None = None  # None leaves it to the run
+    batch_size: int | None = None  # None leaves it to the run
+    times: Times = Times()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A clip as it is trained on; with a SoundBucket, its sound alone."""
+    """A clip, or a stretch of one, as it is trained on; with a SoundBucket, its sound alone."""
 
     clip: Clip
     bucket: Bucket | SoundBucket
@@ -170,6 +215,21 @@ class Sample:
     repeats: int = 0  # extra passes in an epoch
     mask: Path | None = None  # a picture or video, white where the clip may be given
     reference: Path | None = None  # a clip or picture that is seen beside the noise
+    start: float = 0.0  # seconds after the clip's first frame
+    crop: Crop = Crop()
+    sound: Path | None = None  # the file with its sound, where that is not the clip's own
+    silent: bool = False  # trained with silence, as it has no sound
+    takes_turns: bool = False  # one of several stretches of its clip, of which each visit takes one
+    treatment: Treatment = Treatment()
+
+    @property
+    def name(self) -> str:
+        """The file's name, and where in it a later stretch begins."""
+        return self.clip.path.name + (f" from {self.start:.2f} s" if self.start else "")
+
+    @property
+    def has_sound(self) -> bool:
+        return self.silent or self.clip.audio is not None
 
     @property
     def picture(self) -> Bucket | None:

@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltx2core.data.clip import Clip, Problem
+from ltx2core.data.media import CLIPS, PICTURES, SOUNDS
 from ltx2core.data.probe import Limits, probe_clip
+from ltx2core.data.sound_files import probe_sound
+from ltx2core.data.stills import probe_still
 from ltx2core.errors import DatasetError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ltx2core.data.captions import CaptionRule
+    from ltx2core.data.media import Media
 
-SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm"})
+SUFFIXES = CLIPS
 OTHER_VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".gif"})
+
+
+_OF_CLIPS = CLIPS | OTHER_VIDEO_SUFFIXES | set(PICTURES)
+_LOOKED_AT: dict[Media, frozenset[str]] = {"video": _OF_CLIPS, "image": _OF_CLIPS, "both": _OF_CLIPS, "audio": CLIPS | SOUNDS}
 
 
 def scan_folder(
@@ -33,19 +41,21 @@ def scan_folder(
     captions: CaptionRule | None = None,
     limits: Limits | None = None,
     workers: int | None = None,
+    media: Media = "video",
 ) -> list[Clip]:
     """Every clip below `folder`, sorted by path. on_clip is called with each, in that order, from the calling thread.
 
-    captions says whether caption files are wanted (the default) and what a missing one means.
+    media: what is looked for; pictures among videos, and the other way round, come back with a problem. captions says whether
+    caption files are wanted (the default) and what a missing one means.
     Raises DatasetError when there is no such folder or not one video in it, Stopped when should_stop says so.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix="Name a folder of video files.")
-    found = sorted(_find(folder), key=lambda item: item[0])
+    found = sorted(_find(folder, media), key=lambda item: item[0])
     if not found:
-        raise DatasetError(
-            f"{folder} holds no clips.", fix=f"Put {', '.join(sorted(SUFFIXES))} files there, each with a .txt caption of the same name."
-        )
+        wanted = ", ".join(sorted({"video": CLIPS, "image": PICTURES, "both": {*CLIPS, *PICTURES}, "audio": {*SOUNDS, *CLIPS}}[media]))
+        what = {"image": "pictures", "audio": "sound"}.get(media, "clips")
+        raise DatasetError(f"{folder} holds no {what}.", fix=f"Put {wanted} files there, each with a .txt caption of the same name.")
     clips: list[Clip] = []
     threads = workers or min(os.cpu_count() or 1, 8)
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
@@ -69,11 +79,17 @@ def scan_folder(
 
 
 def _look_at(path: Path, problem: Problem | None, captions: CaptionRule | None, limits: Limits | None) -> Clip:
-    return probe_clip(path, captions=captions, limits=limits) if problem is None else Clip(path=path, problems=(problem,))
+    if problem is not None:
+        return Clip(path=path, problems=(problem,))
+    if path.suffix.lower() in PICTURES:
+        return probe_still(path, captions=captions)
+    if path.suffix.lower() in SOUNDS:
+        return probe_sound(path, captions=captions)
+    return probe_clip(path, captions=captions, limits=limits)
 
 
-def _find(folder: Path) -> Iterator[tuple[Path, Problem | None]]:
-    """Video files below the folder, links followed, each real folder once; with a problem where one is known from the name."""
+def _find(folder: Path, media: Media) -> Iterator[tuple[Path, Problem | None]]:
+    """Video and picture files below the folder, links followed, each real folder once; with a problem where one is known from the name."""
     unreadable: list[OSError] = []
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable.append):
@@ -85,13 +101,23 @@ def _find(folder: Path) -> Iterator[tuple[Path, Problem | None]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for every file of a large folder is slow
-            if name.startswith(".") or suffix not in SUFFIXES | OTHER_VIDEO_SUFFIXES:
-                continue
-            yield Path(root, name), None if suffix in SUFFIXES else _unsupported(name, suffix)
+            if not name.startswith(".") and suffix in _LOOKED_AT[media]:
+                yield Path(root, name), _by_name(name, suffix, media)
     for error in unreadable:
         path = Path(os.fsdecode(error.filename))
         text = f"{path.name} cannot be opened: {error.strerror}."
         yield path, Problem(code="unreadable", level="error", text=text, fix="Change the folder's permissions.")
+
+
+def _by_name(name: str, suffix: str, media: Media) -> Problem | None:
+    """What is wrong with a file that its name tells already."""
+    if suffix in PICTURES and media == "video":
+        fix = "Put pictures into a dataset of dataset_type image."
+        return Problem(code="still_among_clips", level="error", text=f"{name} is a picture among clips.", fix=fix)
+    if suffix not in PICTURES and media == "image":
+        fix = "Put videos into a dataset of dataset_type video."
+        return Problem(code="clip_among_stills", level="error", text=f"{name} is a video among pictures.", fix=fix)
+    return _unsupported(name, suffix) if suffix in OTHER_VIDEO_SUFFIXES else None
 
 
 def _unsupported(name: str, suffix: str) -> Problem:

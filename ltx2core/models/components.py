@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
@@ -86,9 +86,19 @@ def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
     return _load(checkpoint, "connectors", LTX2TextConnectors, describe, dtype, device)
 
 
-def load_video_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Video:
-    """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py."""
-    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments, dtype, device)
+def load_video_vae(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", half: Literal["encoder", "decoder"] | None = None
+) -> AutoencoderKLLTX2Video:
+    """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py.
+
+    half: the only half that is wanted. The other is left out, unread.
+    """
+
+    def prepare(model: AutoencoderKLLTX2Video) -> None:
+        if half is not None:
+            setattr(model, "decoder" if half == "encoder" else "encoder", None)
+
+    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments, dtype, device, prepare=prepare)
 
 
 def load_audio_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Audio:

@@ -99,13 +99,13 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
     """
     if free_bytes is None:
         kept = 0 if wish.recompute_all else need.num_blocks - (wish.streamed or 0)
-        streamed = min(wish.streamed or 0, need.num_blocks)
-        travel = f", {streamed} of {need.num_blocks} blocks passing through a ring as they would on a GPU" if streamed else ""
-        return _plan(wish, streamed=streamed, kept=kept, host=wish.inputs_to_host, because=(f"everything is in RAM{travel}",))
+        asked = min(wish.streamed or 0, need.num_blocks)
+        travel = f", {asked} of {need.num_blocks} blocks passing through a ring as they would on a GPU" if asked else ""
+        return _plan(wish, streamed=asked, kept=kept, host=wish.inputs_to_host, because=(f"everything is in RAM{travel}",))
     reasons: list[str] = []
     host = wish.inputs_to_host
     free = free_bytes - _fixed_bytes(need, host=host)
-    streamed = wish.streamed if wish.streamed is not None else _streamed(need, free)
+    streamed = _streamed(need, free) if wish.streamed is None else min(wish.streamed, need.num_blocks)
     if streamed is None and not host:
         host = True
         free = free_bytes - _fixed_bytes(need, host=True)
@@ -123,8 +123,8 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
         reasons.append(f"all {need.num_blocks} blocks, {weights} in {wish.storage}, lie on the card: {_gib(free)} are there for them")
     else:
         stay = need.num_blocks - streamed
-        asked = "as asked" if wish.streamed is not None else f"{_gib(free)} are there for {weights} in {wish.storage}"
-        reasons.append(f"{streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {asked}")
+        because_of = "as asked" if wish.streamed is not None else f"{_gib(free)} are there for {weights} in {wish.storage}"
+        reasons.append(f"{streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}")
     slots = min(wish.slots or _SLOTS, streamed)
     rest = free - (need.num_blocks - streamed + slots) * need.block_bytes
     kept = _kept(need, wish, rest, resident=need.num_blocks - streamed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.errors import StorageError
-from ltx2core.models.latents import latent_grid, pack_audio, pack_video
+from ltx2core.models.latents import audio_steps_for, latent_grid, pack_audio, pack_video
 from ltx2core.models.text import TextEmbedding
 from ltx2core.training.batches import Entry
 from ltx2core.training.objective import to_device
@@ -30,7 +30,8 @@ class Batch:
     """Clean tokens on the device: video [B, L, C] and audio [B, La, Ca], one of which may be None; learned audio [B, La]; texts [B, T, D].
 
     grid: of the video tokens; (1, 1, 1) without. fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU,
-    what may be given of each clip; None when no clip has a mask.
+    what may be given of each clip; None when no clip has a mask. sigma_offset, gives_first_frame: what the clips' dataset asks of noise
+    levels and of image-to-video.
     """
 
     video: Tensor | None
@@ -42,6 +43,8 @@ class Batch:
     bucket: str
     masks: Tensor | None = None
     reference: Reference | None = None
+    sigma_offset: float = 0.0
+    gives_first_frame: bool | None = None
 
     @property
     def count(self) -> int:
@@ -57,9 +60,35 @@ class Reader:
     cached: Cached
     device: torch.device
 
-    def entries(self, clips: Sequence[CachedClip]) -> list[Entry]:
-        """What training/batches.py orders: clips may share a batch when size, length, rate and having sound are equal."""
-        return [Entry(group=_group(clip), times=clip.sample.repeats + 1) for clip in clips]
+    def entries(self, clips: Sequence[CachedClip], *, most_tokens: int | None = None) -> list[Entry]:
+        """What training/batches.py orders: clips may share a batch when size, length, rate, having sound and treatment are equal.
+
+        Stretches of a clip that take turns are one entry. most_tokens: what a batch may hold at most, beyond a single clip.
+        """
+        turns: dict[tuple[str, str], list[int]] = {}
+        entries: list[Entry] = []
+        numbers: list[list[int]] = []
+        for number, clip in enumerate(clips):
+            sample, treatment = clip.sample, clip.sample.treatment
+            if sample.takes_turns:
+                mine = turns.setdefault((clip.source, treatment.dataset), [])
+                mine.append(number)
+                if len(mine) > 1:
+                    continue
+                numbers.append(mine)
+            else:
+                numbers.append([number])
+            size = treatment.batch_size or (None if most_tokens is None else max(1, most_tokens // clip_tokens(clip)))
+            entries.append(
+                Entry(
+                    group=_group(clip) + (f" x{size}" if size else ""),
+                    times=sample.repeats + 1,
+                    batch_size=size,
+                    dataset=treatment.dataset,
+                    schedule=treatment.times,
+                )
+            )
+        return [replace(entry, clips=tuple(mine)) for entry, mine in zip(entries, numbers, strict=True)]
 
     def batch(self, clips: Sequence[CachedClip], *, draw: Generator | None = None, caption_dropout: float = 0.0) -> Batch:
         """The clips as one batch. draw: chooses among a clip's captions and drops some; None takes the first, and drops none."""
@@ -81,6 +110,8 @@ class Reader:
             bucket=clips[0].sample.bucket.label,
             masks=self._masks(clips),
             reference=self._reference(clips),
+            sigma_offset=clips[0].sample.treatment.sigma_offset,
+            gives_first_frame=clips[0].sample.treatment.gives_first_frame,
         )
 
     def _masks(self, clips: Sequence[CachedClip]) -> Tensor | None:
@@ -110,7 +141,11 @@ class Reader:
         if draw is None:
             return clip.captions[0]
         chance, choice = torch.rand(2, generator=draw).tolist()
-        return self.cached.texts[""] if chance < dropout else clip.captions[int(choice * len(clip.captions))]
+        return (
+            self.cached.texts[""]
+            if chance < dropout and not clip.sample.treatment.regularisation
+            else clip.captions[int(choice * len(clip.captions))]
+        )
 
     def _load(self, kind: Kind, name: str) -> dict[str, Tensor]:
         tensors = self.store.load(kind, name)
@@ -121,12 +156,29 @@ class Reader:
         return tensors
 
 
+def clip_tokens(clip: CachedClip) -> int:
+    """How many tokens of picture, sound and reference a clip is."""
+    picture, other = clip.sample.picture, clip.reference_bucket
+    count = 0 if picture is None else math.prod(_grid(picture))
+    if clip.audio is not None:
+        count += audio_steps_for(clip.sample.seconds)
+    if clip.reference is not None and other is not None:
+        count += math.prod(_grid(other))
+    return count
+
+
 def _grid(bucket: Bucket) -> tuple[int, int, int]:
     return latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames)
 
 
 def _group(clip: CachedClip) -> str:
-    if clip.sample.picture is None:
-        return f"{clip.sample.bucket.label} of sound"
-    extras = (" with audio" if clip.audio is not None else "") + (" with reference" if clip.reference is not None else "")
-    return f"{clip.sample.bucket.label} {clip.sample.fps:g}{extras}"
+    sample, treatment = clip.sample, clip.sample.treatment
+    if sample.picture is None:
+        extras = " of sound"
+    else:
+        extras = f" {sample.fps:g}" + (" with audio" if clip.audio is not None else "") + (" with reference" if clip.reference else "")
+    if treatment.sigma_offset:
+        extras += f" sigma {treatment.sigma_offset:+g}"
+    if treatment.gives_first_frame is not None:
+        extras += f" first frame {treatment.gives_first_frame}"
+    return sample.bucket.label + extras

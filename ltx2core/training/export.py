@@ -108,7 +108,11 @@ def _pictures(samples: Sequence[Sample]) -> dict[str, str]:
 
 def _dataset_fingerprint(clips: Sequence[CachedClip]) -> str:
     """Changes with the bytes of a clip, its captions, its bucket and how often it is shown; not with names or places of files."""
-    parts = sorted(f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}" for clip in clips)
+    parts = sorted(
+        f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}"
+        + (f" {clip.sample.start:.3f}" if clip.sample.start else "")
+        for clip in clips
+    )
     return fingerprint({"clips": "\n".join(parts)})
 
 

@@ -118,7 +118,13 @@ class BlockFacts:
 
 def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
     """What a plan needs to know, before anything is loaded."""
-    shapes = transformer_shapes(checkpoint, audio=audio)
+    return facts_of(transformer_shapes(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+
+
+def facts_of(
+    shapes: LTX2VideoTransformer3DModel, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype
+) -> BlockFacts:
+    """The same of a transformer on meta."""
     targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
     blocks: Any = shapes.transformer_blocks
     skeleton = build_skeleton(blocks[0], targets=_in_block(targets), scale=1.0)

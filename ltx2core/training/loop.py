@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ltx2core.caching.passes import CachedClip
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
-    from ltx2core.training.batches import DataOrder
+    from ltx2core.training.batches import Order
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
@@ -95,7 +95,7 @@ class Loop:
         optimizer: AdapterOptimizer | FlatOptimizer,
         reader: Reader,
         clips: Sequence[CachedClip],
-        order: DataOrder,
+        order: Order,
         settings: LoopSettings,
         emit: Callable[[Event], None],
     ) -> None:

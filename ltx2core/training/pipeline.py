@@ -11,19 +11,19 @@ import torch
 
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
-from ltx2core.errors import RunError
+from ltx2core.errors import DatasetError, RunError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_rank, start_from
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.training.adapter import load_adapter, module_names
-from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
+from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
 from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
@@ -36,7 +36,7 @@ from ltx2core.training.settings import (
     trigger_of,
 )
 from ltx2core.training.trainee import build_trainee
-from ltx2core.validation.held_out import keep_held_out, read_held_out, split_held_out
+from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,8 +92,9 @@ class Pipeline:
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         samples = sample_settings(config, video=video, audio=audio)
         beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
-        order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
-        total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
+        order = order_of(config, reader, clips, emit=self.emit)
+        total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
+        order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
@@ -115,7 +116,8 @@ class Pipeline:
             data=fingerprint(
                 {
                     "clips": " ".join(_trained_on(clip) for clip in clips),
-                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}",
+                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}"
+                    + (f" {config.max_tokens_per_batch} tokens" if config.max_tokens_per_batch else ""),
                 }
             ),
         )
@@ -129,7 +131,7 @@ class Pipeline:
             text = f"All {start} steps are trained already, and the LoRA is written."
             self.emit(Notice(code="already_finished", text=text, fix="Raise max_train_steps to train on."))
             return Finished(step=start, stopped=False)
-        if config.eval_steps_interval and config.eval_split:
+        if config.eval_steps_interval and (config.eval_split or held_out):
             keep_held_out(self.folder, held_out)
         self._describe(trainee, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
         between = Milestones(
@@ -169,22 +171,32 @@ class Pipeline:
         return Finished(step=step, stopped=stopped)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
+        """The clips to train on and those that the held-out loss is measured on."""
         config = self.loaded.config
         share = config.eval_split if config.eval_steps_interval else 0.0
         before = read_held_out(self.folder) if self.resume and share else None
-        clips, held_out = split_held_out(cached.clips, share=share, before=before)
-        if before and (gone := before - {clip.source for clip in held_out}):
+        parts = split_clips(cached.clips, share=share, before=before)
+        if before and (gone := before - {clip.source for clip in parts.measured}):
             text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: the curve has a step."
             fix = "Put them back, or train under another name for a fair comparison."
             self.emit(Notice(code="held_out_changed", level="warning", text=text, fix=fix))
-        if held_out:
-            names = ", ".join(clip.sample.clip.path.name for clip in held_out)
+        if parts.also_trained:
+            names = ", ".join(dict.fromkeys(clip.sample.clip.path.name for clip in parts.also_trained))
+            text = f"Not trained on, as an eval dataset holds the same files: {names}."
+            self.emit(Notice(code="eval_not_trained", level="warning", text=text, fix="Take them out of one of the two."))
+        if parts.measured and config.eval_steps_interval:
+            names = ", ".join(clip.sample.name for clip in parts.measured)
             self.emit(Notice(code="held_out", text=f"Kept out of training, to measure the held-out loss on: {names}."))
+            if len(parts.measured) > MANY_CLIPS:
+                text = f"The held-out loss is measured on {len(parts.measured)} clips, {len(SIGMAS)} forward passes each."
+                fix = "Set max_num_samples of the eval dataset, or a larger eval_steps_interval, if that takes too long."
+                self.emit(Notice(code="large_eval", level="warning", text=text, fix=fix))
         elif share:
-            self.emit(
-                Notice(code="no_held_out", text=f"{len(clips)} clips are too few to hold one out, so the held-out loss is not measured.")
-            )
-        return clips, held_out
+            text = f"{len(parts.trained)} clips are too few to hold one out, so the held-out loss is not measured."
+            self.emit(Notice(code="no_held_out", text=text))
+        if not parts.trained:
+            raise DatasetError("No clip is left to train on.", fix="Give the eval dataset other clips than the others.")
+        return list(parts.trained), list(parts.measured)
 
     def _load_checkpoint(
         self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, identity: Identity

@@ -15,7 +15,7 @@ from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
-from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
+from ltx2core.training.settings import find_text_encoder, pick_device, text_settings, vae_levers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,9 +77,12 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             tell=tell,
         )
     )
-    samples = find_samples(loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop)
-    audio = any(sample.clip.audio is not None for sample in samples)
-    video = any(sample.picture is not None for sample in samples)
+    samples = find_samples(
+        loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop, seed=config.seed
+    )
+    audio = any(sample.has_sound and not sample.treatment.measured for sample in samples)
+    video = any(sample.picture is not None and not sample.treatment.measured for sample in samples)
+    samples = _measurable(samples, video=video, audio=audio, emit=emit)
     if not video:
         _tell_sound_alone(config, emit)
     elif config.validation_audio_only and not audio:
@@ -111,11 +114,22 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             dtype=dtype,
             emit=emit,
             should_stop=should_stop,
-            tiled=config.vae_enable_tiling,
+            levers=vae_levers(config),
             references=references(config),
             text=text_settings(config),
         ),
     )
+
+
+def _measurable(samples: list[Sample], *, video: bool, audio: bool, emit: Callable[[Event], None]) -> list[Sample]:
+    """The samples without those of eval datasets that are of something which this run does not train."""
+    odd = [sample for sample in samples if sample.treatment.measured and not (video if sample.picture is not None else audio)]
+    if odd:
+        names = ", ".join(sample.name for sample in odd[:10]) + (f" and {len(odd) - 10} more" if len(odd) > 10 else "")
+        what = "sound" if video else "pictures"
+        text = f"{len(odd)} clips of eval datasets are not measured, since no {what} is trained: {names}."
+        emit(Notice(code="eval_left_out", level="warning", text=text))
+    return [sample for sample in samples if sample not in odd] if odd else samples
 
 
 def _tell_sound_alone(config: TrainConfig, emit: Callable[[Event], None]) -> None:

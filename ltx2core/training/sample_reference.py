@@ -73,9 +73,9 @@ def _latents(passes: CachePass, path: Path, *, bucket: Bucket, fps: float) -> Te
     if (kept := passes.store.load("video", name)) is not None:
         return kept["latents"]
     frames = decode_linked(path, bucket=bucket, fps=fps)
-    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    vae = load_video_vae(passes.checkpoint, dtype=passes.dtype, device=passes.device)
-    latents = encode_video(vae, pixels, tiled=passes.tiled)[0].to(torch.bfloat16)
+    vae = load_video_vae(passes.checkpoint, dtype=passes.dtype, device=passes.device, half="encoder")
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
+    latents = encode_video(vae, pixels, levers=passes.levers)[0].to(torch.bfloat16)
     del vae
     free_memory(passes.device)
     passes.store.save("video", name, {"latents": latents}, source=path.name)

@@ -9,6 +9,7 @@ import torch
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
+from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.step_plan import StepWish
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
@@ -190,7 +191,16 @@ def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> 
         seed=config.validation_seed,
         audio=audio,
         video=video and not (audio and config.validation_audio_only),
-        tiled=config.vae_enable_tiling,
+        levers=vae_levers(config),
+    )
+
+
+def vae_levers(config: TrainConfig) -> VaeLevers:
+    return VaeLevers(
+        tiling=config.vae_enable_tiling,
+        slicing=config.vae_enable_slicing,
+        patch_conv=config.vae_enable_patch_conv,
+        temporal_roll=config.vae_enable_temporal_roll,
     )
 
 

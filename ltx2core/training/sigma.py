@@ -40,13 +40,14 @@ class ShiftedLogitNormal:
     """The official `ShiftedLogitNormalTimestepSampler`.
 
     most_tokens caps the token count that mu is computed from: None is the official, unlimited law, under which long clips train
-    at almost pure noise (16384 tokens: a shift of 630x).
+    at almost pure noise (16384 tokens: a shift of 630x). offset is added to the normal.
     """
 
     std: float = 1.0
     eps: float = 1e-3
     uniform_probability: float = 0.1
     most_tokens: int | None = None
+    offset: float = 0.0
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
         normal = torch.randn(count, generator=generator)
@@ -56,7 +57,7 @@ class ShiftedLogitNormal:
 
     def from_draws(self, *, normal: Tensor, uniform: Tensor, choice: Tensor, tokens: int) -> Tensor:
         """The noise levels that three sets of draws give, each [count]: standard normal, and twice uniform in 0..1."""
-        mu = shift_for(tokens if self.most_tokens is None else min(tokens, self.most_tokens))
+        mu = shift_for(tokens if self.most_tokens is None else min(tokens, self.most_tokens)) + self.offset * self.std
         lowest, highest = torch.sigmoid(torch.tensor([mu - 2.5758 * self.std, mu + 3.0902 * self.std]))  # 0.5 % and 99.9 %, in float32
         stretched = (torch.sigmoid(normal * self.std + mu) - lowest) / (highest - lowest)
         reflected = torch.where(stretched >= self.eps, stretched, 2 * self.eps - stretched).clamp(0, 1)
@@ -65,13 +66,14 @@ class ShiftedLogitNormal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticShift:
-    """A logit-normal with one shift for every length: sigma = shift s / (1 + (shift - 1) s), s = sigmoid(scale n)."""
+    """A logit-normal with one shift for every length: sigma = shift s / (1 + (shift - 1) s), s = sigmoid(scale (n + offset))."""
 
     shift: float
     scale: float = 1.0
+    offset: float = 0.0
 
     def sample(self, count: int, *, tokens: int, generator: Generator) -> Tensor:
-        return shifted(torch.sigmoid(torch.randn(count, generator=generator) * self.scale), self.shift)
+        return shifted(torch.sigmoid((torch.randn(count, generator=generator) + self.offset) * self.scale), self.shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,13 @@ class LevelsInTurn:
 def at_sample(sampler: SigmaSampler, first: int) -> SigmaSampler:
     """The sampler for the batch whose first sample has that number in the run."""
     return replace(sampler, first=first) if isinstance(sampler, LevelsInTurn) else sampler
+
+
+def with_offset(sampler: SigmaSampler, offset: float) -> SigmaSampler:
+    """The sampler with an offset of its normal; one that draws from no normal has none, and stays as it is."""
+    if offset and isinstance(sampler, ShiftedLogitNormal | StaticShift):
+        return replace(sampler, offset=offset)
+    return sampler
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:

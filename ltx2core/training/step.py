@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.models.forward import predict_velocity
+from ltx2core.training.conditions import with_first_frame
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
 from ltx2core.training.reference import before, places
+from ltx2core.training.sigma import with_offset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,6 +77,7 @@ def draw(
 
     parts: what is given now and then instead of learned. reference_probability: how often a batch is trained with its references.
     """
+    sampler, parts = with_offset(sampler, batch.sigma_offset), with_first_frame(parts, batch.gives_first_frame)
     of_video, of_audio = ([part for part in parts if part.modality == modality] for modality in ("video", "audio"))
     video = audio = None
     if batch.video is not None:

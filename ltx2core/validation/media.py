@@ -14,7 +14,7 @@ import torch
 from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
-from ltx2core.models.latents import audio_steps_for, decode_mel, decode_video, latent_grid, vocode
+from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
 from ltx2core.validation.sampling import sample_latents
 from ltx2core.validation.spectrogram import draw_spectrogram, play_through
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
+    from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
     from ltx2core.validation.sampling import SampledLatents
@@ -46,7 +47,7 @@ class SampleSettings:
     seed: int
     audio: bool
     video: bool = True
-    tiled: bool = False  # decode pictures larger than a tile in tiles
+    levers: VaeLevers = NO_LEVERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def write_sample(
             reference=reference,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, tiled=settings.tiled)
+    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
     path = folder / "sample.mp4"
     frames = media.frames
     if frames is None:
@@ -111,9 +112,11 @@ def _write_sound(folder: Path, media: Media, settings: SampleSettings) -> NDArra
     return play_through(picture, frames=settings.frames)
 
 
-def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, tiled: bool = False) -> Media:
-    """The frames and the sound of normalised latents. tiled: pictures in tiles. One decoder is in memory at a time."""
-    frames = None if latents.video is None else _decode_frames(checkpoint, latents.video, device=device, dtype=dtype, tiled=tiled)
+def decode(
+    checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, levers: VaeLevers = NO_LEVERS
+) -> Media:
+    """The frames and the sound of normalised latents. One decoder is in memory at a time."""
+    frames = None if latents.video is None else _decode_frames(checkpoint, latents.video, device=device, dtype=dtype, levers=levers)
     if latents.audio is None:
         return Media(frames=frames)
     audio_vae = load_audio_vae(checkpoint, dtype=torch.float32, device=device)
@@ -125,10 +128,11 @@ def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.dev
     return Media(frames=frames, sound=waveform[0].cpu().numpy(), mel=mel[0].float().cpu().numpy(), sample_rate=sample_rate)
 
 
-def _decode_frames(checkpoint: Checkpoint, latents: Tensor, *, device: torch.device, dtype: torch.dtype, tiled: bool) -> NDArray[np.uint8]:
-    vae = load_video_vae(checkpoint, dtype=dtype, device=device)
-    pixels = decode_video(vae, latents, tiled=tiled)[0]
-    frames: NDArray[np.uint8] = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+def _decode_frames(
+    checkpoint: Checkpoint, latents: Tensor, *, device: torch.device, dtype: torch.dtype, levers: VaeLevers
+) -> NDArray[np.uint8]:
+    vae = load_video_vae(checkpoint, dtype=dtype, device=device, half="decoder")
+    frames: NDArray[np.uint8] = as_bytes(decode_video(vae, latents, levers=levers)[0]).permute(1, 2, 3, 0).cpu().numpy()
     del vae
     free_memory(device)
     return frames

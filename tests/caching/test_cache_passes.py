@@ -238,8 +238,8 @@ def test_only_one_encoder_is_in_memory_at_a_time(
 
 
 def test_the_cache_is_measured_verified_and_pruned_to_what_a_config_needs(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
-    store, samples = Store(tmp_path / "cache"), _samples(make_config, folder)
-    cached, _ = _cache(tmp_path / "cache", samples)
+    store, samples = Store(tmp_path / "cold"), _samples(make_config, folder)
+    cached, _ = _cache(tmp_path / "cold", samples)
     before = {size.kind: size.entries for size in measure_cache(store)}
     assert before["video"] == 3
     assert before["audio"] == 2

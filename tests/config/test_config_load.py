@@ -57,9 +57,9 @@ def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> N
 def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(project: Path) -> None:
     shutil.copytree(QUICKSTART, project / "config")
     told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
-    for feature in ("group offload", "block swap", "encoding in chunks", "CREPA", "choosing cache folders"):
+    for feature in ("group offload", "block swap", "CREPA"):
         assert sum(f": {feature}" in text for text in told) == 1, feature
-    assert len(told) == 5
+    assert len(told) == 3
     group = next(text for text in told if "group offload" in text)
     assert "enable_group_offload = true, group_offload_use_stream = true" in group
     assert "group_offload_type" not in group  # it has its default value
@@ -273,7 +273,7 @@ def test_entries_that_are_disabled_or_of_another_kind_are_left_out(project: Path
     entries = [
         {"id": "a", "instance_data_dir": folder},
         {"id": "b", "instance_data_dir": "gone", "disabled": True},
-        {"id": "c", "dataset_type": "image", "instance_data_dir": folder},
+        {"id": "c", "dataset_type": "image_embeds", "instance_data_dir": folder},
         {"id": "d", "dataset_type": "eval", "disabled": True},
     ]
     loaded = load_config_dict({}, base=project, datasets=entries)
@@ -312,7 +312,7 @@ def test_what_is_saved_with_a_run_loads_again_from_anywhere_as_an_equal_config(p
     again = load_config(folder.config)
     assert again.datasets == loaded.datasets
     assert again.config == loaded.config.model_copy(update={"data_backend_config": folder.datasets})
-    assert {notice.code for notice in again.notices} == {"not_built_yet"}
+    assert {notice.code for notice in again.notices} == {"not_built_yet", "cache_place"}
     saved = folder.config.read_bytes(), folder.datasets.read_bytes()
     save_config(folder, again)
     assert (folder.config.read_bytes(), folder.datasets.read_bytes()) == saved

@@ -7,7 +7,7 @@ from pathlib import Path
 from ltx2core.config.datasets import AudioSettings, VideoDataset, VideoSettings
 from ltx2core.data.buckets import BucketRule, place_all
 from ltx2core.data.captions import CaptionRule
-from ltx2core.data.clip import PROBLEM_CODES, Clip
+from ltx2core.data.clip import PROBLEM_CODES, Clip, Treatment
 from ltx2core.data.dataset import bucket_rule
 from ltx2core.data.report import Row, check_folder, join
 from ltx2core.data.scan import scan_folder
@@ -103,6 +103,7 @@ def test_every_setting_of_a_dataset_reaches_the_rule() -> None:
         frame_interval=16,
         repeats=3,
         captions=captions,
+        treatment=Treatment(dataset="clips"),
         sound_only=True,
     )
 

@@ -18,10 +18,12 @@ from ltx2core.training.sigma import (
     LevelsInTurn,
     MixFlowDraw,
     ShiftedLogitNormal,
+    SigmaSampler,
     StaticShift,
     UniformDraw,
     at_sample,
     shift_for,
+    with_offset,
 )
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.io.safetensors"
@@ -90,6 +92,21 @@ def test_fixed_levels_are_drawn_equally_often_and_no_others() -> None:
     values, counts = drawn.unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([0.25, 0.5, 0.9]))
     assert counts.min() > 900
+
+
+def test_an_offset_moves_the_normal_and_leaves_other_ways_of_drawing_alone() -> None:
+    def drawn(sampler: SigmaSampler) -> torch.Tensor:
+        return sampler.sample(4000, tokens=1024, generator=torch.Generator().manual_seed(0))
+
+    for sampler in (ShiftedLogitNormal(uniform_probability=0.0), StaticShift(shift=3.0)):
+        low, middle, high = (drawn(with_offset(sampler, offset)) for offset in (-1.0, 0.0, 1.0))
+        assert low.mean() < middle.mean() - 0.1 < high.mean() - 0.2
+        assert torch.equal(middle, drawn(sampler))
+    static = StaticShift(shift=1.0, scale=2.0, offset=0.5)
+    normal = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn(static), torch.sigmoid(2.0 * (normal + 0.5)))
+    uniform = UniformDraw()
+    assert with_offset(uniform, 1.0) is uniform
 
 
 def _drawn(sampler: CurveDraw | MixFlowDraw, count: int = 40_000) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import wave
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
@@ -25,6 +26,8 @@ from ltx2core.runs.events import Event, HeldOutMeasured, Notice, PhaseStarted, S
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ltx2core.caching.ahead import Request
+    from ltx2core.data.clip import Sample
     from ltx2core.training.session import TrainingSession
 
 SOUND = {"audio": {"audio_only": True}}
@@ -239,19 +242,18 @@ def test_settings_that_contradict_sound_alone_are_told(make_config: MakeConfig, 
 def test_a_clip_whose_sound_cannot_be_decoded_is_left_out_of_sound_alone(
     make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ltx2core.data import sound
-    from ltx2core.errors import DatasetError
+    from ltx2core.caching import sounds
 
+    (tmp_path / "broken.mp4").write_text("no sound at all")
     for seed in range(2):
         write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed + 20)
-    real = sound.read_sound
+    real = sounds.sound_request
 
-    def broken(path: Path, **keys: object) -> object:
-        if path.name == "clip0.mp4":
-            raise DatasetError(f"{path} cannot be decoded.")
-        return real(path, **keys)  # type: ignore[arg-type]
+    def broken(sample: Sample, sample_rate: int) -> Request:
+        request = real(sample, sample_rate)
+        return replace(request, path=str(tmp_path / "broken.mp4")) if sample.name == "clip0.mp4" else request
 
-    monkeypatch.setattr(sound, "read_sound", broken)
+    monkeypatch.setattr(sounds, "sound_request", broken)
     session = open_run(make_config(folder=tmp_path / "clips", dataset=SOUND, max_train_steps=1))
     assert session.run() == "finished", session.failure
     assert "clip0.mp4 is left out" in _notices(session)["clip_left_out"]

@@ -384,18 +384,18 @@ def test_a_missing_model_fails_the_run_with_what_would_work(make_config: MakeCon
 
 def test_a_loss_that_is_never_finite_fails_the_run_and_leaves_the_lora_as_it_was(make_config: MakeConfig, open_run: OpenRun) -> None:
     session = open_run(make_config(max_train_steps=50, audio_loss_weight=1000, learning_rate=1.0, max_grad_norm=0, adam_weight_decay=10))
-    original = __import__("ltx2core.training.loop", fromlist=["loop"])
-    real = original.training_losses
+    original = __import__("ltx2core.training.engine", fromlist=["engine"])
+    real = original.losses_of
 
     def broken(*args: object, **kwargs: object) -> object:
         losses = real(*args, **kwargs)
         return type(losses)(total=losses.total * float("nan"), video=losses.video, audio=losses.audio)
 
-    original.training_losses = broken
+    original.losses_of = broken
     try:
         assert session.run() == "failed"
     finally:
-        original.training_losses = real
+        original.losses_of = real
     events = events_of(session)
     assert sum(isinstance(event, Notice) and event.code == "non_finite" for event in events) == 1  # once for the row
     assert [event.loss for event in events if isinstance(event, StepDone)] == [None] * 10
