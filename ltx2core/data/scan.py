@@ -39,25 +39,19 @@ def scan_folder(
     captions says whether caption files are wanted (the default) and what a missing one means.
     Raises DatasetError when there is no such folder or not one video in it, Stopped when should_stop says so.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix="Name a folder of video files.")
-    found = sorted(_find(folder), key=lambda item: item[0])
-    if not found:
-        raise DatasetError(
-            f"{folder} holds no clips.", fix=f"Put {', '.join(sorted(SUFFIXES))} files there, each with a .txt caption of the same name."
-        )
+    paths, known = find_clips(folder)
     clips: list[Clip] = []
     threads = workers or min(os.cpu_count() or 1, 8)
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
         waiting: deque[Future[Clip]] = deque()
-        paths = iter(found)
+        waiting_paths = iter(paths)
         try:
             while True:
                 if should_stop is not None and should_stop():
                     raise Stopped("The scan was stopped.")
                 # A short queue: 100,000 paths must not become 100,000 futures.
-                while len(waiting) < 4 * threads and (item := next(paths, None)) is not None:
-                    waiting.append(pool.submit(_look_at, *item, captions, limits))
+                while len(waiting) < 4 * threads and (path := next(waiting_paths, None)) is not None:
+                    waiting.append(pool.submit(_look_at, Path(path), known.get(path), captions, limits))
                 if not waiting:
                     return clips
                 clips.append(waiting.popleft().result())
@@ -72,8 +66,29 @@ def _look_at(path: Path, problem: Problem | None, captions: CaptionRule | None, 
     return probe_clip(path, captions=captions, limits=limits) if problem is None else Clip(path=path, problems=(problem,))
 
 
-def _find(folder: Path) -> Iterator[tuple[Path, Problem | None]]:
-    """Video files below the folder, links followed, each real folder once; with a problem where one is known from the name."""
+def find_clips(folder: Path) -> tuple[list[str], dict[str, Problem]]:
+    """Every video file below `folder`, sorted by path, and what is wrong with those whose name or folder says it already.
+
+    Links are followed, each real folder once. Raises DatasetError when there is no such folder or not one video in it.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix="Name a folder of video files.")
+    paths: list[str] = []
+    known: dict[str, Problem] = {}
+    for path, problem in _find(folder):
+        paths.append(path)
+        if problem is not None:
+            known[path] = problem
+    if not paths:
+        raise DatasetError(
+            f"{folder} holds no clips.", fix=f"Put {', '.join(sorted(SUFFIXES))} files there, each with a .txt caption of the same name."
+        )
+    paths.sort(key=lambda path: path.split(os.sep))  # noqa: PTH206 - as a Path sorts, a folder's files together
+    return paths, known
+
+
+def _find(folder: Path) -> Iterator[tuple[str, Problem | None]]:
+    """Video files below the folder, as text: a Path for every file of a large folder is slow and large."""
     unreadable: list[OSError] = []
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable.append):
@@ -84,13 +99,13 @@ def _find(folder: Path) -> Iterator[tuple[Path, Problem | None]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for every file of a large folder is slow
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see above
             if name.startswith(".") or suffix not in SUFFIXES | OTHER_VIDEO_SUFFIXES:
                 continue
-            yield Path(root, name), None if suffix in SUFFIXES else _unsupported(name, suffix)
+            yield os.path.join(root, name), None if suffix in SUFFIXES else _unsupported(name, suffix)  # noqa: PTH118 - see above
     for error in unreadable:
-        path = Path(os.fsdecode(error.filename))
-        text = f"{path.name} cannot be opened: {error.strerror}."
+        path = os.fsdecode(error.filename)
+        text = f"{os.path.basename(path)} cannot be opened: {error.strerror}."  # noqa: PTH119 - see above
         yield path, Problem(code="unreadable", level="error", text=text, fix="Change the folder's permissions.")
 
 

@@ -1,0 +1,72 @@
+"""The process that reads clips for a scan: `python -m ltx2core.data.child BYTES`. children.py starts it and outlives it.
+
+It takes a line of JSON for each file on its standard input and gives one back on its standard output:
+
+    {"path": str, "depth": "header" | "deep", "pixels": int, "seconds": float}
+    {"clip": {...}, "inspection": {...} | null}    or    {"failed": "out_of_memory" | "decoder_crashed", "text": str}
+
+BYTES is all the memory it may map (RLIMIT_AS, where the system has it), so that a file that asks for more ends its own reading and
+nothing else. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from ltx2core.data.captions import CaptionRule
+from ltx2core.data.inspection import InspectionLimits, inspect_clip
+from ltx2core.data.probe import Limits, probe_clip
+from ltx2core.data.records import clip_to_json, inspection_to_json
+
+_NO_CAPTIONS = CaptionRule(strategy="filename")  # captions are read by the scan itself: they change more often than clips
+
+
+def answer(path: Path, depth: str, *, limits: Limits, inspection: InspectionLimits) -> dict[str, object]:
+    """What a file is, and at depth "deep" what it shows."""
+    import av
+
+    clip = probe_clip(path, captions=_NO_CAPTIONS, limits=limits)
+    found = None
+    if depth == "deep" and clip.frames and clip.usable:
+        try:
+            found = inspect_clip(path, frames=clip.frames, limits=inspection)
+        except MemoryError:
+            raise
+        except (av.FFmpegError, OSError):  # it was opened a moment ago: gone, or another file by now
+            found = None
+    return {"clip": clip_to_json(clip), "inspection": inspection_to_json(found) if found is not None else None}
+
+
+def main() -> None:
+    _limit_memory(int(sys.argv[1]))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        limits = Limits(seconds=asked["header_seconds"], pixels=asked["pixels"])
+        inspection = InspectionLimits(seconds=asked["deep_seconds"])
+        try:
+            said = answer(Path(asked["path"]), asked["depth"], limits=limits, inspection=inspection)
+        except MemoryError:
+            said = {"failed": "out_of_memory", "text": ""}
+        except Exception as error:  # noqa: BLE001 - the last frame of this process: one file must not end the scan
+            said = {"failed": "decoder_crashed", "text": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
+
+
+def _limit_memory(most: int) -> None:
+    if os.name != "posix":
+        return
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no gigabytes behind
+
+
+if __name__ == "__main__":
+    main()
