@@ -106,7 +106,7 @@ def _gather(looks: Iterable[tuple[int, Look]]) -> tuple[NDArray[np.int64], NDArr
     return (
         np.array(numbers, dtype=np.int64),
         np.frombuffer(bytes(hashes), dtype=np.uint64).reshape(count, PICTURES),
-        np.frombuffer(bytes(thumbs), dtype=np.uint8).reshape(count, -1),
+        np.frombuffer(bytes(thumbs), dtype=np.uint8).reshape(count, PICTURES * THUMB * THUMB),
     )
 
 

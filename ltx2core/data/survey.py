@@ -201,7 +201,7 @@ class Survey:
         clip, bucket = (placed.clip, placed.bucket) if isinstance(placed, Sample) else (placed, None)
         captions = placed.captions if isinstance(placed, Sample) else self.rule.captions.captions(clip.path, clip.caption)
         found, tokens = judge_captions(clip, captions, frame_rate=self.rule.frame_rate, counter=self._counter)
-        if reading.inspection is not None:
+        if reading.inspection is not None and self.depth == "deep":
             found += judge_inspection(clip, reading.inspection)
         return Row(
             clip=_without_doubles(clip).having(*found),

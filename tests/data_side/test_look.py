@@ -59,6 +59,11 @@ def test_the_real_clips_are_not_alike(real_clips: Path) -> None:
     assert find_alike((number, found) for number, path in enumerate(paths) if (found := look(path)) is not None) == {}
 
 
+def test_none_and_one_are_like_nothing() -> None:
+    assert find_alike([]) == {}
+    assert find_alike([(0, random_looks(1)[0])]) == {}
+
+
 def test_plain_pictures_have_no_look(make_clip) -> None:
     assert look(make_clip(frames=30, picture=grey(120))) is None
 
