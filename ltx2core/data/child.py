@@ -2,8 +2,13 @@
 
 It takes a line of JSON for each file on its standard input and gives one back on its standard output:
 
-    {"path": str, "depth": "header" | "deep", "pixels": int, "seconds": float}
+    {"path": str, "depth": "header" | "deep", "pixels": int, "header_seconds": float, "deep_seconds": float}
     {"clip": {...}, "inspection": {...} | null}    or    {"failed": "out_of_memory" | "decoder_crashed", "text": str}
+
+or it mends a clip (repair/mend.py):
+
+    {"path": str, "repair": {...}, "targets": [str]}
+    {"frames": [int]}    or    {"failed": ..., "text": str}
 
 BYTES is all the memory it may map (RLIMIT_AS, where the system has it), so that a file that asks for more ends its own reading and
 nothing else. It ends with its input.
@@ -16,24 +21,27 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+import av
 
 from ltx2core.data.captions import CaptionRule
 from ltx2core.data.inspection import InspectionLimits, inspect_clip
 from ltx2core.data.probe import Limits, probe_clip
 from ltx2core.data.records import clip_to_json, inspection_to_json
+from ltx2core.errors import Ltx2Error
 
 _NO_CAPTIONS = CaptionRule(strategy="filename")  # captions are read by the scan itself: they change more often than clips
 
 
-def answer(path: Path, depth: str, *, limits: Limits, inspection: InspectionLimits) -> dict[str, object]:
+def _read(asked: dict[str, Any]) -> dict[str, object]:
     """What a file is, and at depth "deep" what it shows."""
-    import av
-
-    clip = probe_clip(path, captions=_NO_CAPTIONS, limits=limits)
+    path = Path(asked["path"])
+    clip = probe_clip(path, captions=_NO_CAPTIONS, limits=Limits(seconds=asked["header_seconds"], pixels=asked["pixels"]))
     found = None
-    if depth == "deep" and clip.frames and clip.usable:
+    if asked["depth"] == "deep" and clip.frames and clip.usable:
         try:
-            found = inspect_clip(path, frames=clip.frames, limits=inspection)
+            found = inspect_clip(path, frames=clip.frames, limits=InspectionLimits(seconds=asked["deep_seconds"]))
         except MemoryError:
             raise
         except (av.FFmpegError, OSError):  # it was opened a moment ago: gone, or another file by now
@@ -41,14 +49,22 @@ def answer(path: Path, depth: str, *, limits: Limits, inspection: InspectionLimi
     return {"clip": clip_to_json(clip), "inspection": inspection_to_json(found) if found is not None else None}
 
 
+def _mended(asked: dict[str, Any]) -> dict[str, object]:
+    from ltx2core.data.repair.mend import mend
+    from ltx2core.data.repair.plan import Repair
+
+    try:
+        return {"frames": mend(Path(asked["path"]), Repair.from_json(asked["repair"]), [Path(target) for target in asked["targets"]])}
+    except Ltx2Error as error:
+        return {"failed": "decoder_crashed", "text": error.text}
+
+
 def main() -> None:
     _limit_memory(int(sys.argv[1]))
     for line in sys.stdin:
         asked = json.loads(line)
-        limits = Limits(seconds=asked["header_seconds"], pixels=asked["pixels"])
-        inspection = InspectionLimits(seconds=asked["deep_seconds"])
         try:
-            said = answer(Path(asked["path"]), asked["depth"], limits=limits, inspection=inspection)
+            said = _mended(asked) if "repair" in asked else _read(asked)
         except MemoryError:
             said = {"failed": "out_of_memory", "text": ""}
         except Exception as error:  # noqa: BLE001 - the last frame of this process: one file must not end the scan

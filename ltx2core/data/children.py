@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ltx2core.data.inspection import Inspection
+    from ltx2core.data.repair.plan import Repair
 
 Depth = Literal["header", "deep"]
 
 # Above what an 8192 x 8192 clip takes: 17 frames of 100 MB that the decoder may hold back, twice that with 10 bits a colour.
 MEMORY_BYTES = 4 << 30
+_MAY_PASS = ("unreadable", "out_of_memory")  # permissions, links and memory change without the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Bounds:
     header_seconds: float = 20.0
     deep_seconds: float = 60.0
     grace: float = 15.0
+    mend_seconds: float = 1800.0  # encoding a long clip takes many times its length
     memory_bytes: int = MEMORY_BYTES
     pixels: int = 8192 * 8192
 
@@ -56,6 +59,14 @@ class Reading:
     clip: Clip
     inspection: Inspection | None = None
     kept: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """What became of a repair: the frames of each file that was written, or why none was."""
+
+    frames: tuple[int, ...] = ()
+    trouble: str = ""
 
 
 class _Ended(Exception):  # noqa: N818 - it is how a process ends, not an error of ours
@@ -90,34 +101,56 @@ class Children:
         """What the files are, in their order. The future raises Stopped when this is closed first."""
         return self._threads.submit(self._read, list(paths), depth)
 
+    def mend(self, path: Path, repair: Repair, targets: Sequence[Path]) -> Future[Mended]:
+        """Do a repair; see repair/mend.py. The future raises Stopped when this is closed first."""
+        return self._threads.submit(self._mend, path, repair, list(targets))
+
     def _read(self, paths: list[Path], depth: Depth) -> list[Reading]:
-        readings: list[Reading] = []
+        bounds = self._bounds
+        extras = {"depth": depth, "pixels": bounds.pixels, "header_seconds": bounds.header_seconds, "deep_seconds": bounds.deep_seconds}
+        asked: list[dict[str, object]] = [{"path": os.fspath(path), **extras} for path in paths]
+        said = self._ask(asked, bounds.deadline(depth))
+        return [_reading(path, answer, bounds, depth) for path, answer in zip(paths, said, strict=True)]
+
+    def _mend(self, path: Path, repair: Repair, targets: list[Path]) -> Mended:
+        asked: dict[str, object] = {
+            "path": os.fspath(path),
+            "repair": repair.to_json(),
+            "targets": [os.fspath(target) for target in targets],
+        }
+        (answer,) = self._ask([asked], self._bounds.mend_seconds)
+        if "failed" in answer:
+            return Mended(trouble=answer["text"] or _failure(path.name, answer["failed"], self._bounds, self._bounds.mend_seconds))
+        return Mended(frames=tuple(answer["frames"]))
+
+    def _ask(self, asked: list[dict[str, object]], seconds: float) -> list[dict[str, Any]]:
+        """The answer to each, in order; {"failed": code, "text": ""} where the process ended over it."""
+        answers: list[dict[str, Any]] = []
         with self._lock:
             child = self._idle.pop() if self._idle else None
-        while len(readings) < len(paths):
-            child = child or _Child(self._bounds)
+        while len(answers) < len(asked):
+            child = child or _Child(self._bounds.memory_bytes)
             try:
-                for reading in child.read(paths[len(readings) :], depth, self._stop):
-                    readings.append(reading)  # noqa: PERF402 - what came before the process ended stays
+                for answer in child.ask(asked[len(answers) :], seconds, self._stop):
+                    answers.append(answer)  # noqa: PERF402 - what came before the process ended stays
             except _Ended as ended:
                 child.end()
                 child = None
-                readings.append(_failed(paths[len(readings)], ended.code, bounds=self._bounds, depth=depth))
+                answers.append({"failed": ended.code, "text": ""})
             except Stopped:
-                if child is not None:
-                    child.end()
+                child.end()
                 raise
         if child is not None:
             with self._lock:
                 self._idle.append(child)
-        return readings
+        return answers
 
 
 @dataclass
 class _Child:
     """One process, used by one thread at a time."""
 
-    bounds: Bounds
+    memory_bytes: int
     _process: subprocess.Popen[bytes] = field(init=False)
     _held: bytes = field(default=b"", init=False)
 
@@ -127,7 +160,7 @@ class _Child:
         # One thread each: OpenMP's threads of several processes wait for each other by spinning. -P: nothing is imported from the
         # current folder, which may be a folder of clips from anywhere.
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "ltx2core.data.child", str(self.bounds.memory_bytes)]
+        command = [sys.executable, "-P", "-m", "ltx2core.data.child", str(self.memory_bytes)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -142,18 +175,16 @@ class _Child:
                 f"No process can be started to read clips: {error}.", fix="Free some memory, or end other programs."
             ) from error
 
-    def read(self, paths: list[Path], depth: Depth, stop: threading.Event) -> Iterator[Reading]:
-        """Ask for all, then take the answers one by one. Raises _Ended for the first that got none."""
-        bounds = self.bounds
-        extras = {"depth": depth, "pixels": bounds.pixels, "header_seconds": bounds.header_seconds, "deep_seconds": bounds.deep_seconds}
+    def ask(self, asked: list[dict[str, object]], seconds: float, stop: threading.Event) -> Iterator[dict[str, Any]]:
+        """Ask for all, then take the answers one by one. Raises _Ended for the first that got none in so many seconds."""
         try:
             assert self._process.stdin is not None
-            self._process.stdin.write("".join(json.dumps({"path": os.fspath(path), **extras}) + "\n" for path in paths).encode())
+            self._process.stdin.write("".join(json.dumps(one) + "\n" for one in asked).encode())
             self._process.stdin.flush()
         except OSError:
             raise _Ended("decoder_crashed") from None
-        for path in paths:
-            yield _reading(path, self._answer(bounds.deadline(depth), stop))
+        for _ in asked:
+            yield self._answer(seconds, stop)
 
     def _answer(self, seconds: float, stop: threading.Event) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -183,21 +214,21 @@ class _Child:
                     pipe.close()
 
 
-def _reading(path: Path, said: dict[str, Any]) -> Reading:
+def _reading(path: Path, said: dict[str, Any], bounds: Bounds, depth: Depth) -> Reading:
     if "failed" in said:
-        return _failed(path, said["failed"], said["text"])
+        text = _failure(path.name, said["failed"], bounds, bounds.deadline(depth), said["text"])
+        problem = Problem(code=said["failed"], level="error", text=text, fix="Encode it again, or leave it out.")
+        return Reading(clip=Clip(path=path, problems=(problem,)), kept=False)
     found = said["inspection"]
     clip = clip_from_json(path, said["clip"])
-    kept = all(problem.code != "unreadable" for problem in clip.problems)  # permissions and links change without the file
+    kept = all(problem.code not in _MAY_PASS for problem in clip.problems)
     return Reading(clip=clip, inspection=inspection_from_json(found) if found is not None else None, kept=kept)
 
 
-def _failed(path: Path, code: str, detail: str = "", *, bounds: Bounds | None = None, depth: Depth = "deep") -> Reading:
-    name, again = path.name, "Encode it again, or leave it out."
-    memory = (bounds.memory_bytes if bounds else MEMORY_BYTES) / 2**30
+def _failure(name: str, code: str, bounds: Bounds, seconds: float, detail: str = "") -> str:
     texts = {
-        "timed_out": f"{name} was still being read after {bounds.deadline(depth) if bounds else 0:.0f} s; its reader was ended.",
-        "out_of_memory": f"{name} takes more than {memory:.3g} GiB of memory to decode.",
+        "timed_out": f"{name} was still being read after {seconds:.0f} s; its reader was ended.",
+        "out_of_memory": f"{name} takes more than {bounds.memory_bytes / 2**30:.3g} GiB of memory to decode.",
         "decoder_crashed": f"{name} made the decoder crash{f' ({detail})' if detail else ''}; only its own process ended.",
     }
-    return Reading(clip=Clip(path=path, problems=(Problem(code=code, level="error", text=texts[code], fix=again),)), kept=False)
+    return texts[code]

@@ -5,10 +5,12 @@
                 "caption": str | null, "bucket": "WxH@F" | null,
                 "issues": [{"code": str, "level": "error" | "warning" | "info", "text": str, "fix": str}]}],
      "summary": {"clips": int, "usable": int, "left_out": int, "with_audio": int, "seconds": float, "errors": int, "warnings": int,
-                 "buckets": {"WxH@F": clips}, "issues": {code: clips}, "fixed": [...]}}
+                 "buckets": {"WxH@F": clips}, "issues": {code: clips},
+                 "fixed": [{"path": str, "outputs": [str], "did": [str], "left": [code], "left_out": str}]}}
 
 Codes are those of `clip.PROBLEM_CODES`; docs/CHECKS.md shows each with an example. A clip without a bucket is left out of training; its
-error says why. `fixed` is there with --fix: see repair/report.py. Width and height are as shown: turned upright, pixels made square.
+error says why. `fixed` is there with --fix alone, an entry for each clip of the folder as it was; the rest is then about the mended folder.
+Width and height are as shown: turned upright, pixels made square.
 The rows come in the order of their paths, those of a dataset list dataset by dataset. Text is UTF-8; no number is NaN or infinite.
 """
 

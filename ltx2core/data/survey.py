@@ -21,7 +21,7 @@ from ltx2core.data.caption_checks import judge_captions
 from ltx2core.data.captions import read_caption
 from ltx2core.data.children import Children, Reading
 from ltx2core.data.clip import Bucket, Clip, Problem, Sample
-from ltx2core.data.look import find_alike
+from ltx2core.data.look import find_alike, group_by_first
 from ltx2core.data.results import Results, Stamp
 from ltx2core.data.scan import find_clips
 from ltx2core.data.tokens import ESTIMATE, TokenCounter
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ltx2core.data.children import Bounds, Depth
+    from ltx2core.data.inspection import Inspection
 
 _BATCH = 16  # files that a process is given at once
 _LOOK_UP = 512  # paths whose results are asked for at once
@@ -67,6 +68,7 @@ class Row:
     tokens: int = 0  # of the longest caption
     tokens_exact: bool = False  # counted by the text encoder's own tokenizer
     number: int = 0  # among the paths of its folder
+    inspection: Inspection | None = None
 
 
 class Survey:
@@ -89,6 +91,19 @@ class Survey:
         self.paths, self._known_problems = find_clips(folder)
         self._results, self._batch_size, self._counter = results, batch_size, counter
         self._bounds, self._processes = bounds, processes
+
+    def over(self, folder: Path) -> Survey:
+        """A survey of another folder in the same manner. Raises DatasetError as the first does."""
+        return Survey(
+            folder,
+            self._results,
+            rule=self.rule,
+            depth=self.depth,
+            batch_size=self._batch_size,
+            counter=self._counter,
+            bounds=self._bounds,
+            processes=self._processes,
+        )
 
     # -- every clip on its own
 
@@ -176,7 +191,7 @@ class Survey:
 
     def rows(self, *, together: bool = True) -> Iterator[Row]:
         """Every clip in the order of its path. together: also what is wrong with it beside the others, which takes a first round."""
-        copies = find_alike(self._results.looks(self.paths)) if together and self.depth == "deep" else {}
+        copies = self._copies() if together and self.depth == "deep" else {}
         buckets = Counter(row.bucket for row in self.rows(together=False)) if together and self._batch_size > 1 else None
         for number, reading in enumerate(self._results.read(self.paths)):
             row = self.row(number, reading)
@@ -210,6 +225,7 @@ class Survey:
             tokens=tokens,
             tokens_exact=self._counter.exact,
             number=number,
+            inspection=reading.inspection if self.depth == "deep" else None,
         )
 
     def _captioned(self, clip: Clip) -> Clip:
@@ -218,6 +234,18 @@ class Survey:
         text, problems = read_caption(clip.path)
         # Its length is judged as trained, by tokens, not as written, by letters.
         return replace(clip, caption=text).having(*(problem for problem in problems if problem.code != "caption_long"))
+
+    def _copies(self) -> dict[int, int]:
+        """Each copy with the clip that it is a copy of: the first of its kind that can be trained on."""
+        copies: dict[int, int] = {}
+        for first, others in group_by_first(find_alike(self._results.looks(self.paths))).items():
+            alike = [first, *others]
+            best = next((number for number in alike if self._is_usable(number)), first)
+            copies |= {number: best for number in alike if number != best}
+        return copies
+
+    def _is_usable(self, number: int) -> bool:
+        return self.row(number, next(self._results.read([self.paths[number]]))).bucket is not None
 
     def _copy(self, number: int, first: int) -> Problem:
         name, other = Path(self.paths[number]).name, os.path.relpath(self.paths[first], self.folder)

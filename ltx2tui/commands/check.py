@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ltx2core.data.report import JsonReport, Summary, row_lines
 from ltx2core.data.results import Results, default_results_file
 from ltx2core.data.survey import Survey
+from ltx2core.errors import DatasetError
 from ltx2tui import words
 
 if TYPE_CHECKING:
@@ -33,28 +34,57 @@ class _Part:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.out is not None and not arguments.fix:
+        sys.stderr.write("--out is the folder for mended copies: give --fix with it.\n")
+        return 2
     with Results(default_results_file(arguments.asked_root)) as results:
         if results.trouble:
             sys.stderr.write(f"{results.trouble}\n")
-        depth: Depth = "header" if arguments.quick else "deep"
+        depth: Depth = "header" if arguments.quick and not arguments.fix else "deep"
         surveys = [
             Survey(part.folder, results, rule=part.rule, depth=depth, batch_size=part.batch_size, counter=part.counter)
             for part in _parts(arguments.path)
         ]
         for survey in surveys:
             survey.measure(on_progress=_progress_line())
-        summary = Summary()
-        rows = (row for survey in surveys for row in survey.rows())
-        if arguments.json:
-            report = JsonReport(sys.stdout.write)
-            for row in _added(rows, summary):
-                report.add(row)
-            report.close(summary)
-        else:
-            for row in _added(rows, summary):
-                sys.stdout.write("\n".join(row_lines(row)) + "\n")
-            sys.stdout.write(f"\n{summary.closing_line()}\n")
-        return 0 if summary.usable else 1
+        return _tell(surveys, as_json=arguments.json) if not arguments.fix else _fix(surveys, results, arguments)
+
+
+def _tell(surveys: list[Survey], *, as_json: bool, **more: object) -> int:
+    summary = Summary()
+    rows = _added((row for survey in surveys for row in survey.rows()), summary)
+    if as_json:
+        report = JsonReport(sys.stdout.write)
+        for row in rows:
+            report.add(row)
+        report.close(summary, **more)
+    else:
+        for row in rows:
+            sys.stdout.write("\n".join(row_lines(row)) + "\n")
+        sys.stdout.write(f"\n{summary.closing_line()}\n")
+    return 0 if summary.usable else 1
+
+
+def _fix(surveys: list[Survey], results: Results, arguments: argparse.Namespace) -> int:
+    """Mend each folder into a new one, say what became of every clip, and check the new one."""
+    from ltx2core.data.repair.folder import mend_folder, mended_folder
+
+    if arguments.out is not None and len(surveys) > 1:
+        raise DatasetError(f"--out is one folder, the list has {len(surveys)}.", fix="Leave --out off: each is mended beside itself.")
+    outcomes: list[dict[str, object]] = []
+    mended: list[Survey] = []
+    for survey in surveys:
+        out = arguments.out or mended_folder(survey.folder)
+        for outcome in mend_folder(survey, out):
+            if arguments.json:
+                outcomes.append(outcome.to_json())
+            else:
+                sys.stdout.write(outcome.line() + "\n")
+        if not arguments.json:
+            sys.stdout.write(f"\n{survey.folder} is as it was. The mended clips are in {out}:\n\n")
+        mended.append(survey.over(out))
+        mended[-1].measure(on_progress=_progress_line())
+    return _tell(mended, as_json=arguments.json, **({"fixed": outcomes} if arguments.json else {}))
 
 
 def _added(rows: Iterator[Row], summary: Summary) -> Iterator[Row]:

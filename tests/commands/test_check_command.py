@@ -81,3 +81,30 @@ def test_nothing_usable_is_a_failure_and_a_missing_folder_too(tmp_path: Path, ca
     assert "0 of 1 clips" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "nowhere")]) == 1
     assert "is missing" in capsys.readouterr().err
+
+
+def test_fix_writes_a_folder_beside_says_what_was_done_and_checks_it(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(clips), "--fix"]) == 0
+    said = capsys.readouterr().out
+    assert "cut.mp4: split at its cuts: 1.20 s; its caption copied to each part: read them again. -> cut-part1.mp4, cut-part2.mp4" in said
+    assert "empty.mp4: left out. empty.mp4 is empty (0 bytes)." in said
+    assert "good.mp4: as it was." in said
+    assert f"{clips} is as it was. The mended clips are in {clips}-fixed:" in said
+    assert "3 of 3 clips can be trained on" in said
+    assert "hard_cut" not in said
+    assert sorted(path.name for path in clips.iterdir()) == ["cut.mp4", "cut.txt", "empty.mp4", "good.mp4", "good.txt"]
+
+
+def test_fix_in_json_names_every_clip_and_takes_another_folder(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(clips), "--fix", "--json", "--out", str(tmp_path / "better")]) == 0
+    value = json.loads(capsys.readouterr().out)
+    fixed = {Path(entry["path"]).name: entry for entry in value["summary"]["fixed"]}
+    assert set(fixed) == {"cut.mp4", "empty.mp4", "good.mp4"}
+    assert set(fixed["cut.mp4"]) == {"path", "outputs", "did", "left", "left_out"}
+    assert [Path(path).name for path in fixed["cut.mp4"]["outputs"]] == ["cut-part1.mp4", "cut-part2.mp4"]
+    assert {Path(clip["path"]).parent for clip in value["clips"]} == {tmp_path / "better"}
+
+
+def test_out_without_fix_is_a_wrong_call(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(clips), "--out", "x"]) == 2
+    assert "--fix" in capsys.readouterr().err

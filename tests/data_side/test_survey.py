@@ -177,6 +177,14 @@ def test_copies_are_named_with_the_first_of_their_kind(clips: Path, tmp_path: Pa
     assert text == "again.mp4 looks like 2.mp4 from beginning to end; together they weigh twice."
 
 
+def test_of_copies_one_that_can_be_trained_on_is_the_original(clips: Path, tmp_path: Path) -> None:
+    shutil.copy(clips / "2.mp4", clips / "captioned.mp4")
+    (clips / "captioned.txt").write_text("a caption")
+    (clips / "2.txt").unlink()
+    rows, _ = survey(clips, tmp_path / "kept.sqlite3", rule=BucketRule(resolution=96))
+    assert {name for name, seen in codes(rows).items() if "near_duplicate" in seen} == {"2.mp4"}
+
+
 @pytest.mark.parametrize(("batch_size", "named"), [(1, 0), (4, 0), (5, 4)])
 def test_a_bucket_smaller_than_a_batch_is_named_at_each_of_its_clips(clips: Path, batch_size: int, named: int) -> None:
     rows, _ = survey(clips, None, batch_size=batch_size, depth="header")
