@@ -66,8 +66,9 @@ def moving_square(width: int, height: int, frames: int) -> Picture:
     return picture
 
 
-@pytest.fixture
-def make_clip(tmp_path: Path) -> MakeClip:
+def clip_maker(tmp_path: Path) -> MakeClip:
+    """What the fixture gives, for a folder of one's own: the script of docs/CHECKS.md makes its examples with it."""
+
     def make(
         name="clip.mp4",
         *,
@@ -120,6 +121,11 @@ def make_clip(tmp_path: Path) -> MakeClip:
         return path
 
     return make
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> MakeClip:
+    return clip_maker(tmp_path)
 
 
 @pytest.fixture(scope="session")

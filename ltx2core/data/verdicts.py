@@ -183,7 +183,7 @@ def _said(span: Span) -> str:
 
 def _places(places: Sequence[str]) -> str:
     more = len(places) - _NAMES
-    return ", ".join(places[:_NAMES]) + (f" and {more} more times" if more > 1 else " and once more" if more else "")
+    return ", ".join(places[:_NAMES]) + (f" and {more} more times" if more > 1 else " and once more" if more == 1 else "")
 
 
 def codes(problems: Iterable[Problem]) -> set[str]:

@@ -20,13 +20,29 @@ if TYPE_CHECKING:
     from ltx2core.data.inspection import Inspection
     from ltx2core.data.survey import Row
 
-FIXABLE = frozenset(
-    {
-        *("rotated", "interlaced", "hdr", "high_bit_depth", "variable_frame_rate", "unusual_frame_rate", "letterbox", "hard_cut"),
-        *("black_frames", "frozen", "audio_silent", "audio_short", "audio_late", "audio_early", "unknown_audio_codec", "truncated"),
-        *("unsupported_type", "too_long", "caption_not_utf8", "near_duplicate"),
-    }
-)
+MENDS = {
+    "rotated": "turned",
+    "interlaced": "deinterlaced",
+    "hdr": "tone-mapped to BT.709",
+    "high_bit_depth": "brought to 8 bits",
+    "variable_frame_rate": "brought to a constant rate",
+    "unusual_frame_rate": "brought to the dataset's rate, if it is higher",
+    "letterbox": "cropped off",
+    "hard_cut": "split there",
+    "black_frames": "cut out",
+    "frozen": "cut out",
+    "audio_silent": "track removed",
+    "audio_short": "cut to the sound, if half is left",
+    "audio_late": "cut to the sound, if half is left",
+    "audio_early": "cut off",
+    "unknown_audio_codec": "track removed",
+    "truncated": "what can be read is kept",
+    "unsupported_type": "encoded as mp4, if it can be read (.avi, .m4v, .ts, .mts, .m2ts, .flv)",
+    "too_long": "cut up",
+    "caption_not_utf8": "written as UTF-8",
+    "near_duplicate": "left out",
+}  # what is done about a problem, in a few words
+FIXABLE = frozenset(MENDS)
 _MOST_LOST = 0.5  # of a clip, for the sake of sound that does not reach over it
 
 
