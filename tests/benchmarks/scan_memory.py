@@ -1,4 +1,4 @@
-"""Memory and time of checking very many clips: hard links to eight small ones, each read and kept by its own name.
+"""Memory and time of checking very many clips: hard links to eight small ones of nine frames, each read and kept by its own name.
 
 python tests/benchmarks/scan_memory.py [CLIPS]
 """
@@ -24,7 +24,7 @@ from scan_speed import make_clips
 def main(clips: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_clips(root / "kinds", 8)
+        make_clips(root / "kinds", 8, frames=9)
         (root / "clips").mkdir()
         for number in range(clips):
             os.link(root / "kinds" / f"{number % 8}.mp4", root / "clips" / f"{number:06d}.mp4")

@@ -39,16 +39,16 @@ def main(clips: int) -> None:
         deep("moving noise, 720p at 8 Mbit/s", make_hard(Path(folder) / "hard.mp4"))
 
 
-def make_clips(folder: Path, count: int) -> None:
+def make_clips(folder: Path, count: int, *, frames: int = 49) -> None:
     """Small clips with sound and captions: 256 x 256, 49 frames, about 75 kB; eight different ones, each file its own copy."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     kinds = []
     for number in range(8):
         ground = rng.integers(0, 255, (1, 16, 16, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
-        frames = np.concatenate([np.roll(ground, step * 3, 2) for step in range(49)])
-        sound = rng.normal(0, 0.1, (2, 96000)).astype(np.float32)
-        write_video(folder / f"{number}.mp4", frames, fps=25, sound=sound)
+        pictures = np.concatenate([np.roll(ground, step * 3, 2) for step in range(frames)])
+        sound = rng.normal(0, 0.1, (2, frames * 1920)).astype(np.float32)
+        write_video(folder / f"{number}.mp4", pictures, fps=25, sound=sound)
         kinds.append((folder / f"{number}.mp4").read_bytes())
     for number in range(count):
         (folder / f"{number}.mp4").write_bytes(kinds[number % 8])
