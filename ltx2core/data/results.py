@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -66,13 +67,14 @@ def default_results_file(root: Path | None) -> Path:
 
 
 class Results:
-    """The kept results. Use it in a `with`, from one thread. file: None keeps them in a temporary file, for this use only.
+    """The kept results. Use it in a `with`, from one thread. file: None keeps them in a temporary one, for this use only.
 
-    trouble: why results are not kept, where `file` cannot be used; empty otherwise.
+    file: where they are; another thread may open it too. trouble: why they are not kept, where the file cannot be used; else empty.
     """
 
     def __init__(self, file: Path | None) -> None:
         self.trouble = ""
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._database = self._open(file)
         self._codes = {"header": code_of(_CLIP_CODE), "deep": code_of(_INSPECTION_CODE)}
 
@@ -86,6 +88,8 @@ class Results:
         with contextlib.suppress(sqlite3.Error):
             self._database.commit()
         self._database.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def missing(self, paths: Sequence[str], stamps: Sequence[Stamp], depth: Depth) -> list[int]:
         """The indices of the paths that have to be read, to this depth."""
@@ -160,6 +164,7 @@ class Results:
         if file is not None:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                self.file = file
                 try:
                     return _connect(str(file))
                 except sqlite3.DatabaseError as error:
@@ -172,7 +177,9 @@ class Results:
                     return _connect(str(file))
             except (OSError, sqlite3.Error) as error:
                 self.trouble = f"Results cannot be kept in {file} ({error}); the next scan starts anew."
-        return _connect("")  # a file without a name, which SQLite removes
+        self._temporary = tempfile.TemporaryDirectory(prefix="ltx2tui-scan-", ignore_cleanup_errors=True)
+        self.file = Path(self._temporary.name) / "scan.sqlite3"
+        return _connect(str(self.file))
 
 
 def _connect(name: str) -> sqlite3.Connection:

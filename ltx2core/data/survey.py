@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,16 +191,25 @@ class Survey:
 
     def rows(self, *, together: bool = True) -> Iterator[Row]:
         """Every clip in the order of its path. together: also what is wrong with it beside the others, which takes a first round."""
-        copies = self._copies() if together and self.depth == "deep" else {}
-        buckets = Counter(row.bucket for row in self.rows(together=False)) if together and self._batch_size > 1 else None
+        beside = self.beside_others() if together else {}
         for number, reading in enumerate(self._results.read(self.paths)):
             row = self.row(number, reading)
-            extra = []
-            if number in copies:
-                extra.append(self._copy(number, copies[number]))
-            if buckets is not None and row.bucket is not None and buckets[row.bucket] < self._batch_size:
-                extra.append(self._small(row, buckets[row.bucket]))
-            yield replace(row, clip=row.clip.having(*extra)) if extra else row
+            yield replace(row, clip=row.clip.having(*beside[number])) if number in beside else row
+
+    def beside_others(self) -> dict[int, tuple[Problem, ...]]:
+        """By number, what is wrong with clips only beside the others: copies, and buckets that cannot fill a batch."""
+        found: dict[int, tuple[Problem, ...]] = {}
+        if self.depth == "deep":
+            found |= {number: (self._copy(number, first),) for number, first in self._copies().items()}
+        if self._batch_size > 1:
+            numbers: dict[Bucket, list[int]] = {}
+            for row in self.rows(together=False):
+                if row.bucket is not None:
+                    numbers.setdefault(row.bucket, []).append(row.number)
+            for bucket, members in numbers.items():
+                if len(members) < self._batch_size:
+                    found |= {number: (*found.get(number, ()), self._small(number, bucket, len(members))) for number in members}
+        return found
 
     def row(self, number: int, reading: Reading | None) -> Row:
         """A clip by itself: placed, its captions read, its pictures and sound judged."""
@@ -252,9 +261,9 @@ class Survey:
         text = f"{name} looks like {other} from beginning to end; together they weigh twice."
         return Problem(code="near_duplicate", level="warning", text=text, fix="Keep one of them; `repeats` gives a clip more weight.")
 
-    def _small(self, row: Row, count: int) -> Problem:
-        label = row.bucket.label if row.bucket is not None else ""
-        text = f"{row.clip.path.name}: bucket {label} has {count} of the {self._batch_size} clips that a batch takes."
+    def _small(self, number: int, bucket: Bucket, count: int) -> Problem:
+        name = Path(self.paths[number]).name
+        text = f"{name}: bucket {bucket.label} has {count} of the {self._batch_size} clips that a batch takes."
         fix = "Add clips of this size and length, crop these to another bucket's shape, or lower train_batch_size."
         return Problem(code="small_bucket", level="warning", text=text, fix=fix)
 
