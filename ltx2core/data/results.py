@@ -91,6 +91,11 @@ class Results:
         if self._temporary is not None:
             self._temporary.cleanup()
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the file goes when this is closed."""
+        return self._temporary is not None
+
     def missing(self, paths: Sequence[str], stamps: Sequence[Stamp], depth: Depth) -> list[int]:
         """The indices of the paths that have to be read, to this depth."""
         held: dict[bytes, tuple[int, int, str, str | None]] = {}

@@ -211,6 +211,10 @@ class Survey:
                     found |= {number: (*found.get(number, ()), self._small(number, bucket, len(members))) for number in members}
         return found
 
+    def is_known(self, number: int) -> bool:
+        """Whether a clip's name or folder says already what is wrong with it."""
+        return self.paths[number] in self._known_problems
+
     def row(self, number: int, reading: Reading | None) -> Row:
         """A clip by itself: placed, its captions read, its pictures and sound judged."""
         path = self.paths[number]
@@ -241,6 +245,8 @@ class Survey:
         if not self.rule.captions.needs_text_file:
             return clip
         text, problems = read_caption(clip.path)
+        if not clip.usable:  # a file that is no clip needs no caption
+            return replace(clip, caption=text)
         # Its length is judged as trained, by tokens, not as written, by letters.
         return replace(clip, caption=text).having(*(problem for problem in problems if problem.code != "caption_long"))
 
