@@ -87,7 +87,13 @@ COMMANDS: tuple[Command, ...] = (
         "check",
         "look at clips before anything is spent on them",
         "ltx2tui check clips/",
-        (_argument("path", type=Path, metavar="PATH", help="a folder of clips, or a dataset list file"), JSON),
+        (
+            _argument("path", type=Path, metavar="PATH", help="a folder of clips, or a dataset list file"),
+            JSON,
+            _argument("--quick", action="store_true", help="headers only: no cuts, bars, stills, copies or clipped sound"),
+            _argument("--fix", action="store_true", help="write mended copies into a folder of their own, and check those"),
+            _argument("--out", type=Path, metavar="DIR", help="the folder for --fix (default: PATH-fixed, beside it)"),
+        ),
     ),
     Command("probe", "probe", "say what this machine is", "ltx2tui probe --json", (JSON,)),
     Command(

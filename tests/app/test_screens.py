@@ -98,7 +98,8 @@ async def test_a_folder_without_text_files_can_be_captioned_by_names_or_by_one_c
         await pilot.press(*"zorb", "enter")
         await until(pilot, lambda: "for every clip" in shown_text(app) and "4 usable" in shown_text(app))
         assert isinstance(app.screen, DatasetScreen)
-        assert {row.captions for row in app.screen.rows if row.usable} == {("zorb",)}
+        assert app.screen._scan is not None
+        assert {row.captions for number in app.screen.clips.shown if (row := app.screen._scan.row(number)) and row.bucket} == {("zorb",)}
         assert app.draft.dataset().caption_strategy == "instanceprompt"
 
 
@@ -186,26 +187,6 @@ async def test_the_help_of_a_run_lists_every_key_it_has() -> None:
         keys = {scene.app.get_key_display(binding) for _, binding in below._bindings if "copy_text" not in binding.action}
         listed = {word for line in taken.get().splitlines() for word in line.split("  ")[0].split()}
         assert keys <= listed
-
-
-async def test_what_a_given_up_scan_still_says_is_not_taken_for_the_new_one() -> None:
-    import threading
-
-    from ltx2core.errors import Stopped
-    from ltx2tui.screens.dataset import DatasetScreen
-    from tests.app.scenes import shown_text
-
-    scene = page_scene("dataset", Path(), flat=True)
-    async with scene.app.run_test(size=(80, 24)) as pilot:
-        await scene.complete(pilot)
-        screen = scene.app.screen
-        assert isinstance(screen, DatasetScreen)
-        rows, folder, given_up = list(screen.rows), screen.draft.folder, threading.Event()
-        screen.post_message(DatasetScreen.Scanned(folder, rows, given_up))
-        screen.post_message(DatasetScreen.Scanned(folder, [], given_up, done=True, trouble=Stopped("The scan was stopped.")))
-        await pilot.pause()
-        assert screen.rows == rows
-        assert "3 usable" in shown_text(scene.app)
 
 
 async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_answers() -> None:
