@@ -66,9 +66,10 @@ class Scan:
         from ltx2core.data.dataset import bucket_rule
         from ltx2core.data.results import Results
 
-        self.rule = bucket_rule(self.draft.dataset(), frame_rate=float(str(self.draft.value("frame_rate"))))
         self.counter = counter_of(self.draft)
         try:
+            rate, seed = float(str(self.draft.value("frame_rate"))), int(str(self.draft.value("seed")))
+            self.rule = bucket_rule(self.draft.dataset(), frame_rate=rate, seed=seed)  # reads the captions' table, if there is one
             with Results(self.results_file) as results:
                 self.kept_in = results.file
                 if results.trouble:
