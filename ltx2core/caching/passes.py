@@ -92,6 +92,7 @@ class CachePass:
     references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
     vae_batch: int = 1  # clips of one bucket that are encoded together
+    text_batch: int = 1  # captions that are encoded together
     decoders: int = field(default_factory=usable_cores)  # processes
     ahead_bytes: int = field(default_factory=lambda: _room_ahead())  # of clips that are decoded and wait for the encoder
 

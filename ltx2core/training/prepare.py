@@ -107,5 +107,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             levers=vae_levers(config),
             references=references(config),
             text=text_settings(config),
+            vae_batch=config.vae_batch_size,
+            text_batch=config.text_encoder_batch_size,
         ),
     )

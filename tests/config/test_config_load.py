@@ -56,7 +56,7 @@ def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> N
 def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(project: Path) -> None:
     shutil.copytree(QUICKSTART, project / "config")
     told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
-    for feature in ("group offload", "block swap", "encoding in chunks", "CREPA", "choosing cache folders"):
+    for feature in ("group offload", "block swap", "CREPA", "choosing cache folders"):
         assert sum(f": {feature}" in text for text in told) == 1, feature
     assert len(told) == 5
     group = next(text for text in told if "group offload" in text)
