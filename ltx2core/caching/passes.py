@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ltx2core.caching.captions import encode_captions
 from ltx2core.caching.fingerprint import Digests, fingerprint
 from ltx2core.caching.pictures import encode_pictures, read_masks
+from ltx2core.caching.room import EntrySizes, describe_room
 from ltx2core.caching.sounds import encode_sounds
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.hardware.limits import available_memory, usable_cores
@@ -20,11 +21,12 @@ from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.runs.events import Notice, PhaseStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    from ltx2core.caching.compare import Compared
     from ltx2core.caching.store import Kind, Store
     from ltx2core.data.clip import Bucket, Sample
     from ltx2core.models.checkpoint import Checkpoint
@@ -76,6 +78,10 @@ class Cached:
     texts: Mapping[str, str]
     references: References = field(default_factory=lambda: References())
 
+    def names(self) -> set[str]:
+        """The names of all its entries."""
+        return _entries_of(self.clips) | set(self.texts.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePass:
@@ -104,6 +110,8 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
+        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        self._check_room(clips, texts)
         broken = encode_pictures(self, clips) | read_masks(self, clips)
         free_memory(self.device)
         silent = encode_sounds(self, [clip for clip in clips if clip.video not in broken]) if audio else set()
@@ -112,7 +120,8 @@ class CachePass:
         clips = [replace(clip, audio=None) if clip.audio in silent else clip for clip in whole]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        needed = {"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)}
+        texts = {text: name for text, name in texts.items() if text in needed}
         encode_captions(self, texts)
         free_memory(self.device)
         return Cached(
@@ -121,13 +130,43 @@ class CachePass:
             references=self.references,
         )
 
+    def _check_room(self, clips: Sequence[CachedClip], texts: Mapping[str, str]) -> None:
+        """Say how much the cache will grow. Raises StorageError when the disk has no room for that."""
+        from ltx2core.models.latents import audio_steps_for
+
+        sizes = EntrySizes(self.checkpoint)
+        wanted: dict[Kind, dict[str, int]] = {"video": {}, "mask": {}, "audio": {}, "text": {}}
+        for clip in clips:
+            bucket = clip.sample.bucket
+            if clip.video:
+                wanted["video"][clip.video] = sizes.video(bucket)
+            if clip.reference and clip.reference_bucket:
+                wanted["video"][clip.reference] = sizes.video(clip.reference_bucket)
+            if clip.mask:
+                wanted["mask"][clip.mask] = sizes.mask(bucket)
+            if clip.audio:
+                wanted["audio"][clip.audio] = sizes.audio(audio_steps_for(bucket.frames / clip.sample.fps))
+        wanted["text"] = dict.fromkeys(texts.values(), sizes.text())
+        missing = {
+            kind: [size for name, size in of_kind.items() if not self.store.path(kind, name).exists()] for kind, of_kind in wanted.items()
+        }
+        if any(missing.values()):
+            self.emit(Notice(code="cache_room", text=describe_room(self.store.root, missing)))
+
     def names(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> set[str]:
         """The names of all entries that `run` would read, whether they exist or not. Reads the clips, loads no encoder."""
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
-        named = {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
-        return named | set(texts.values())
+        return _entries_of(clips) | set(texts.values())
+
+    def compare(self, samples: Sequence[Sample], *, most: int) -> Iterator[Compared]:
+        """How near the cached latents of so many clips, spread over all, are to the clips. Loads the VAE's decoder."""
+        from ltx2core.caching.compare import compare_clips
+
+        clips = self._name(samples, Digests(self.store.root / "digests.json"), audio=False)
+        chosen = clips if most >= len(clips) else [clips[index * len(clips) // most] for index in range(most)]
+        return compare_clips(self, chosen)
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
         video_encoder = f"{self.checkpoint.fingerprint('video_vae')} {_precision(self.dtype)}"
@@ -201,6 +240,10 @@ class CachePass:
     def check_stop(self) -> None:
         if self.should_stop():
             raise Stopped("Stopped while caching; what was encoded is kept.")
+
+
+def _entries_of(clips: Iterable[CachedClip]) -> set[str]:
+    return {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
 
 
 def _room_ahead() -> int:

@@ -58,7 +58,7 @@ def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(proj
     told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
     for feature in ("group offload", "block swap", "CREPA", "choosing cache folders"):
         assert sum(f": {feature}" in text for text in told) == 1, feature
-    assert len(told) == 5
+    assert len(told) == 4
     group = next(text for text in told if "group offload" in text)
     assert "enable_group_offload = true, group_offload_use_stream = true" in group
     assert "group_offload_type" not in group  # it has its default value
