@@ -456,7 +456,12 @@ class DatasetScreen(Page):
             return
         counter = scan.counter
         editor = CaptionEditor(
-            file, split_lines=scan.rule.captions.split_lines, count=counter.count, limit=counter.limit, exact=counter.exact
+            file,
+            clip=row.clip.path if row.clip.width else None,
+            split_lines=scan.rule.captions.split_lines,
+            count=counter.count,
+            limit=counter.limit,
+            exact=counter.exact,
         )
         if await self.app.push_screen_wait(editor):
             self._reread(scan, row.number, self._stop)

@@ -268,6 +268,25 @@ async def test_a_hundred_thousand_clips_are_shown_at_once(size: tuple[int, int])
         await until(pilot, lambda: "empty.mp4" in shown_text(one.app))
 
 
+async def test_the_cursor_stays_on_the_first_line_until_somebody_moves_it_and_then_on_its_clip() -> None:
+    one = scene()
+    async with one.app.run_test(size=(80, 24)) as pilot:
+        await one.complete(pilot)
+        table, clips = page(pilot).query_one(ClipTable), ClipList()
+        for number in (5, 3):  # files are read in no order
+            clips.put([facts(number)])
+            clips.arrange()
+            table.show(clips)
+            assert table.chosen == number
+        table.focus()
+        await pilot.press("down")
+        assert table.chosen == 5
+        clips.put([facts(1)])
+        clips.arrange()
+        table.show(clips)
+        assert table.chosen == 5
+
+
 def test_the_cursor_and_levels_are_told_without_colour() -> None:
     from ltx2tui.widgets.clip_table import notes
 
