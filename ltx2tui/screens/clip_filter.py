@@ -34,8 +34,7 @@ class FilterDialog(ModalScreen["str | None"]):
     def __init__(self, clips: ClipList) -> None:
         super().__init__()
         counted = [(ALL, len(clips)), (LEFT_OUT, len(clips) - clips.usable), (WARNED, clips.warned)]
-        codes = [(code, count) for code, count in clips.codes.most_common() if count > 0]
-        counted += sorted(codes, key=lambda one: _LEVELS.index(PROBLEM_CODES[one[0]].partition(":")[0]))  # the worst first
+        counted += sorted(clips.counted(), key=lambda one: _LEVELS.index(PROBLEM_CODES[one[0]].partition(":")[0]))  # the worst first
         self._choices = [(wanted, count) for wanted, count in counted if count or wanted == ALL]
         self._present = clips.filter
 

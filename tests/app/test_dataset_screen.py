@@ -157,6 +157,17 @@ async def test_changes_to_a_caption_are_not_thrown_away_by_one_key() -> None:
         assert "x" not in Path("clips/kite-0.txt").read_bytes().decode("utf-16")[-5:]
 
 
+async def test_where_nothing_can_be_mended_no_question_is_asked() -> None:
+    one = scene()
+    async with one.app.run_test(size=(80, 24)) as pilot:
+        await one.complete(pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: bool(one.app._notifications))
+        (said,) = [notification.message for notification in one.app._notifications]
+        assert said.startswith("Nothing that can be mended was found. Nothing can be done about: static clip (4)")
+        assert isinstance(one.app.screen, DatasetScreen)
+
+
 @BOTH
 async def test_all_clips_are_mended_into_a_folder_that_the_page_goes_on_with(size: tuple[int, int], make_clip, tmp_path: Path) -> None:
     from tests.shots import panning, then

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIZES = [(80, 24), (160, 48)]
 RUNS = ["empty", "caching", "training", "paused", "stalled", "sampling", "nan", "failed", "finished", "stopped"]
-KEYS_OVER_CLIPS = [("filter", "f", "all clips"), ("fix", "x", "Mend into"), ("edit", "e", "tokens")]
+KEYS_OVER_CLIPS = [("filter", "f", "all clips"), ("edit", "e", "tokens")]
 PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
 
 Compare = Any
@@ -56,7 +56,7 @@ def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> Non
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize(("name", "key", "sign"), KEYS_OVER_CLIPS, ids=["filter", "fix", "edit"])
+@pytest.mark.parametrize(("name", "key", "sign"), KEYS_OVER_CLIPS, ids=["filter", "edit"])
 def test_what_a_key_shows_over_the_dataset_looks_as_before(
     name: str, key: str, sign: str, size: tuple[int, int], snap_compare: Compare
 ) -> None:
