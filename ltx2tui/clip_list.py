@@ -111,6 +111,10 @@ class ClipList:
         self.filter = wanted
         self.arrange()
 
+    def counted(self) -> list[tuple[str, int]]:
+        """How many clips have each problem, the most frequent first; in the order of names where they are equal."""
+        return sorted(((code, count) for code, count in self.codes.items() if count > 0), key=lambda one: (-one[1], one[0]))
+
     def place_of(self, number: int | None) -> int:
         """The place of a clip among those shown; 0 when it is not there."""
         try:

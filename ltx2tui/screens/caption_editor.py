@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label, Static, TextArea
 
 from ltx2core.data.caption_file import CaptionFile, save_caption
 from ltx2core.errors import Ltx2Error
+from ltx2tui.widgets.thumbnail import Thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from textual.app import ComposeResult
 
@@ -28,23 +30,29 @@ class CaptionEditor(ModalScreen[bool]):
         Binding("escape", "leave", "Cancel", tooltip="Close; twice when there are changes", id="caption.leave", priority=True),
     ]
 
-    def __init__(self, file: CaptionFile, *, split_lines: bool, count: Callable[[str], int], limit: int, exact: bool) -> None:
+    def __init__(
+        self, file: CaptionFile, *, clip: Path | None, split_lines: bool, count: Callable[[str], int], limit: int, exact: bool
+    ) -> None:
+        """clip: to be played beside its caption; None for one that cannot be."""
         super().__init__()
-        self._file, self._split_lines = file, split_lines
+        self._file, self._clip, self._split_lines = file, clip, split_lines
         self._count, self._limit, self._exact = count, limit, exact
         self._warned = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._file.path.name
-            area = TextArea(self._file.text, soft_wrap=True, show_line_numbers=False, id="caption-text", compact=True)
-            area.cursor_blink = False
-            yield area
+            with Horizontal(id="caption-beside"):
+                yield Thumbnail(nothing="", id="caption-picture")
+                area = TextArea(self._file.text, soft_wrap=True, show_line_numbers=False, id="caption-text", compact=True)
+                area.cursor_blink = False
+                yield area
             yield Static("", id="caption-count", markup=False)
             yield Static("", id="caption-trouble", markup=False)
             yield Label("ctrl+o saves · esc cancels", classes="quiet")
 
     def on_mount(self) -> None:
+        self.query_one(Thumbnail).show(self._clip)
         area = self.query_one(TextArea)
         area.focus()
         area.move_cursor(area.document.end)

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Label, OptionList
 from textual.widgets.option_list import Option
 
+from ltx2core.data.clip import PROBLEM_CODES
 from ltx2tui import words
 from ltx2tui.clip_list import ALL, LEFT_OUT, WARNED
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from ltx2tui.clip_list import ClipList
+
+
+_LEVELS = ("error", "warning", "info")
 
 
 class FilterDialog(ModalScreen["str | None"]):
@@ -30,7 +34,7 @@ class FilterDialog(ModalScreen["str | None"]):
     def __init__(self, clips: ClipList) -> None:
         super().__init__()
         counted = [(ALL, len(clips)), (LEFT_OUT, len(clips) - clips.usable), (WARNED, clips.warned)]
-        counted += [(code, count) for code, count in clips.codes.most_common() if count > 0]
+        counted += sorted(clips.counted(), key=lambda one: _LEVELS.index(PROBLEM_CODES[one[0]].partition(":")[0]))  # the worst first
         self._choices = [(wanted, count) for wanted, count in counted if count or wanted == ALL]
         self._present = clips.filter
 
@@ -47,8 +51,6 @@ class FilterDialog(ModalScreen["str | None"]):
         options.focus()
 
     def _line(self, wanted: str, count: int) -> str:
-        from ltx2core.data.clip import PROBLEM_CODES
-
         own = {ALL: ("all clips", ""), LEFT_OUT: ("left out of training", ""), WARNED: ("with an error or a warning", "")}
         name, more = own.get(wanted) or (wanted.replace("_", " "), PROBLEM_CODES[wanted])
         return f"[b]{escape(name)}[/b]  {words.count(count, 'clip')}" + (f"\n   [dim]{escape(more)}[/dim]" if more else "")

@@ -337,10 +337,13 @@ class DatasetScreen(Page):
         if self._scan is None or not self._finished:
             self.notify("The scan goes first: wait until it has seen every clip.", severity="warning")
             return
+        can, cannot = _mending_words(self.clips)
+        if not can:
+            self.notify(f"Nothing that can be mended was found. {cannot}".rstrip(), markup=False)
+            return
         out = mended_folder(self._scan.folder)
-        text = _mending_words(self.clips, out)
         choice = Choice("m", f"Mend into {out.name}", "clips without a fault are linked there; nothing in this folder is changed", True)
-        if await self.app.push_screen_wait(Question("Fix all", text, [choice])):
+        if await self.app.push_screen_wait(Question("Fix all", f"{can}\n\n{cannot}".rstrip(), [choice])):
             self._outcomes = []
             self._stop_mending = threading.Event()
             self._mend(self._scan, out, self._stop_mending)
@@ -456,7 +459,12 @@ class DatasetScreen(Page):
             return
         counter = scan.counter
         editor = CaptionEditor(
-            file, split_lines=scan.rule.captions.split_lines, count=counter.count, limit=counter.limit, exact=counter.exact
+            file,
+            clip=row.clip.path if row.clip.width else None,
+            split_lines=scan.rule.captions.split_lines,
+            count=counter.count,
+            limit=counter.limit,
+            exact=counter.exact,
         )
         if await self.app.push_screen_wait(editor):
             self._reread(scan, row.number, self._stop)
@@ -524,23 +532,19 @@ def _progress_words(found: Found) -> str:
     return f"Looking at {what}: {progress.done:,} of {progress.total:,}{left}."
 
 
-def _mending_words(clips: ClipList, out: Path) -> str:
-    """What mending would do, problem by problem, and what it cannot do anything about."""
+def _mending_words(clips: ClipList) -> tuple[str, str]:
+    """What mending would do, problem by problem; and what it cannot do anything about. Either may be empty."""
     from ltx2core.data.clip import PROBLEM_CODES
     from ltx2core.data.repair.plan import MENDS
 
-    can = [
-        f"{words.count(count, 'clip')}: {code.replace('_', ' ')}, {MENDS[code]}"
-        for code, count in clips.codes.most_common()
-        if count and code in MENDS
-    ]
+    counted = clips.counted()
+    can = [f"{words.count(count, 'clip')}: {code.replace('_', ' ')}, {MENDS[code]}" for code, count in counted if code in MENDS]
     cannot = [
         f"{code.replace('_', ' ')} ({count:,})"
-        for code, count in clips.codes.most_common()
-        if count and code not in MENDS and not PROBLEM_CODES[code].startswith("info")
+        for code, count in counted
+        if code not in MENDS and not PROBLEM_CODES[code].startswith("info")
     ]
-    text = "\n".join(can) if can else "Nothing that can be mended was found."
-    return text + (f"\n\nNothing can be done about: {', '.join(cannot)}." if cannot else "")
+    return "\n".join(can), f"Nothing can be done about: {', '.join(cannot)}." if cannot else ""
 
 
 def _facts(row: Row) -> str:

@@ -60,14 +60,20 @@ class ClipTable(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.clips = clips
         self._cursor = 0  # a place among those shown
+        self._moved = False
         self.chosen: int | None = None
         self._columns: tuple[tuple[SortKey, int], ...] = ()
 
     def show(self, clips: ClipList) -> None:
-        """Show a list, or the same one with other contents; the cursor stays on its clip where that is still shown."""
+        """Show a list, or the same one with other contents.
+
+        The cursor stays on its clip where that is still shown; in a list in which nobody has moved it yet, on the first line.
+        """
+        if clips is not self.clips:
+            self._moved = False
         self.clips = clips
         self.virtual_size = Size(self.size.width, len(clips.shown) + 1)
-        self._choose(clips.place_of(self.chosen), scroll=False)
+        self._choose(clips.place_of(self.chosen) if self._moved else 0, scroll=False)
         self.refresh()
 
     def redraw(self) -> None:
@@ -91,6 +97,7 @@ class ClipTable(ScrollView, can_focus=True):
         before = self._cursor
         self._cursor = max(0, min(place, len(shown) - 1))
         number = shown[self._cursor] if shown else None
+        self._moved = self._moved or scroll
         if number != self.chosen:
             self.chosen = number
             self.post_message(self.Chosen(number))

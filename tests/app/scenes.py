@@ -220,10 +220,15 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
         await until(pilot, lambda: sign in shown_text(app) and "Checking …" not in shown_text(app))
         if name == "dataset":
             await until(pilot, lambda: "in all." in shown_text(app))
-            await pilot.press("down")
+            from ltx2tui.widgets.clip_table import ClipTable
             from ltx2tui.widgets.thumbnail import Thumbnail
 
-            await until(pilot, lambda: app.screen.query_one(Thumbnail).settled)
+            page, table = app.screen, app.screen.query_one(ClipTable)
+            assert isinstance(page, DatasetScreen)
+            await until(pilot, lambda: app.focused is table)
+            await pilot.press("down")
+            await until(pilot, lambda: page._row is not None and page._row.number == table.chosen == 1)
+            await until(pilot, lambda: page.query_one(Thumbnail).settled)
         if name == "review":
             from textual.widgets import Input
 

@@ -157,6 +157,17 @@ async def test_changes_to_a_caption_are_not_thrown_away_by_one_key() -> None:
         assert "x" not in Path("clips/kite-0.txt").read_bytes().decode("utf-16")[-5:]
 
 
+async def test_where_nothing_can_be_mended_no_question_is_asked() -> None:
+    one = scene()
+    async with one.app.run_test(size=(80, 24)) as pilot:
+        await one.complete(pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: bool(one.app._notifications))
+        (said,) = [notification.message for notification in one.app._notifications]
+        assert said.startswith("Nothing that can be mended was found. Nothing can be done about: static clip (4)")
+        assert isinstance(one.app.screen, DatasetScreen)
+
+
 @BOTH
 async def test_all_clips_are_mended_into_a_folder_that_the_page_goes_on_with(size: tuple[int, int], make_clip, tmp_path: Path) -> None:
     from tests.shots import panning, then
@@ -266,6 +277,25 @@ async def test_a_hundred_thousand_clips_are_shown_at_once(size: tuple[int, int])
         await until(pilot, lambda: "100099.mp4" in shown_text(one.app))
         await pilot.press("home")
         await until(pilot, lambda: "empty.mp4" in shown_text(one.app))
+
+
+async def test_the_cursor_stays_on_the_first_line_until_somebody_moves_it_and_then_on_its_clip() -> None:
+    one = scene()
+    async with one.app.run_test(size=(80, 24)) as pilot:
+        await one.complete(pilot)
+        table, clips = page(pilot).query_one(ClipTable), ClipList()
+        for number in (5, 3):  # files are read in no order
+            clips.put([facts(number)])
+            clips.arrange()
+            table.show(clips)
+            assert table.chosen == number
+        table.focus()
+        await pilot.press("down")
+        assert table.chosen == 5
+        clips.put([facts(1)])
+        clips.arrange()
+        table.show(clips)
+        assert table.chosen == 5
 
 
 def test_the_cursor_and_levels_are_told_without_colour() -> None:

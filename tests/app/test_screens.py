@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SIZES = [(80, 24), (160, 48)]
 RUNS = ["empty", "caching", "training", "paused", "stalled", "sampling", "nan", "failed", "finished", "stopped"]
+KEYS_OVER_CLIPS = [("filter", "f", "all clips"), ("edit", "e", "tokens")]
 PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
 
 Compare = Any
@@ -52,6 +53,29 @@ def test_what_a_key_shows_over_a_run_looks_as_before(name: str, keys: list[str],
 def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> None:
     scene = page_scene("dataset", Path(), flat=True)
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, "c", "down", "down"))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(("name", "key", "sign"), KEYS_OVER_CLIPS, ids=["filter", "edit"])
+def test_what_a_key_shows_over_the_dataset_looks_as_before(
+    name: str, key: str, sign: str, size: tuple[int, int], snap_compare: Compare
+) -> None:
+    from ltx2tui.widgets.thumbnail import Thumbnail
+    from tests.app.scenes import shown_text, until
+
+    scene = page_scene("dataset", Path(), flat=True)
+
+    async def complete(pilot: Any) -> None:
+        await scene.complete(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: sign in shown_text(scene.app))
+        for picture in scene.app.screen.query(Thumbnail):
+            picture.autoplay, picture._rounds_left = False, 0
+            await until(pilot, lambda picture=picture: picture._decoded_size is not None)
+            picture.rest()
+        await pilot.pause(0.2)
+
+    assert snap_compare(scene.app, terminal_size=size, run_before=complete)
 
 
 async def test_captions_can_be_chosen_while_the_folder_is_typed_and_an_empty_folder_scanned_again(tmp_path: Path) -> None:

@@ -126,6 +126,31 @@ def test_a_header_that_claims_a_huge_picture_is_refused_before_it_is_decoded(mak
     assert reading.clip.frames == 9 or not reading.clip.usable  # the codec's own header says the truth, and is believed
 
 
+def test_a_recording_that_goes_on_and_on_is_read_for_its_time_and_no_longer(make_clip) -> None:
+    """A Matroska file of unknown length whose clusters come again and again, as of a camera that nobody stopped."""
+    path = make_clip("live.mkv", frames=50, width=64, height=64, format_options={"live": "1"})
+    data = path.read_bytes()
+    cluster = data.index(b"\x1f\x43\xb6\x75")
+    path.write_bytes(data[:cluster] + data[cluster:] * 6000)
+    begun = time.monotonic()
+    (reading,) = read([path], Bounds(header_seconds=0.3, deep_seconds=0.3))
+    assert time.monotonic() - begun < 20
+    assert (
+        reading.clip.frames == 0 or {"not_fully_read", "partly_checked", "variable_frame_rate"} & set(codes(reading)) or reading.inspection
+    )
+
+
+def test_a_file_that_claims_to_be_a_terabyte_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.mp4"
+    with path.open("wb") as file:
+        file.write(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"\0\0\0\1mdat" + (1 << 40).to_bytes(8))
+        file.truncate(1 << 36)
+    begun = time.monotonic()
+    (reading,) = read([path])
+    assert time.monotonic() - begun < 10
+    assert codes(reading) == ["truncated"]
+
+
 def test_closing_ends_readers_in_the_middle_of_a_file(make_clip) -> None:
     long = make_clip("long.mp4", width=512, height=384, frames=200, picture=panning(1, 512, 384))
     with Children(1) as children:
