@@ -6,22 +6,20 @@ A clip that cannot be decoded is named and left out. Progress is told in the ord
 from __future__ import annotations
 
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ltx2core.caching.ahead import Ahead, Decoded, Request
 from ltx2core.caching.link import open_link
 from ltx2core.caching.sharing import in_turn
-from ltx2core.runs.events import Notice, PassMeasured, Progress
+from ltx2core.caching.writing import Writer
+from ltx2core.runs.events import Notice, PassMeasured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-    from ltx2core.caching.link import Landing
     from ltx2core.caching.passes import CachedClip, CachePass
     from ltx2core.caching.store import Kind
     from ltx2core.data.clip import Sample
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     # Of a batch on the device, [B, ...], and what it consists of: each entry's tensors, on the device or not.
     Encode: TypeAlias = Callable[[Tensor, Sequence["Job"], Sequence[Decoded]], Sequence[Mapping[str, Tensor]]]
     Found: TypeAlias = Decoded | DatasetError | None
-
-WRITERS = 4  # an entry is synced before it counts, which on a network disk takes longer than encoding a small clip
-MOST_WRITES = 16  # that wait: their tensors are in host memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +72,7 @@ def encode_clips(
             is_made=lambda index: work.store.state(kind, ordered[index].name) == "whole",  # by another process, meanwhile
             should_stop=work.should_stop,
         )
-        with _Writer(work, kind, total=len(ordered), phase=phase) as writer, ahead:
+        with Writer(work, kind, total=len(ordered), phase=phase) as writer, ahead:
             encode = load()
             clock = _Clock(begun=time.perf_counter(), waited=ahead.seconds_waited)
             for batch in _batches(zip(ordered, ahead, strict=True), size=batch_size):
@@ -92,7 +87,8 @@ def encode_clips(
                 else:
                     made, landing = {}, None
                 for job, _ in batch:
-                    writer.write(job, made.get(job.name), landing)
+                    file = job.clip.sample.name
+                    writer.write(job.name, made.get(job.name), landing, source=file, item=file)
                 work.check_stop()
             writer.finish()
             busy, wall = link.busy_seconds(), time.perf_counter() - clock.begun
@@ -132,44 +128,6 @@ def _batches(found: Iterable[tuple[Job, Found]], *, size: int) -> Iterator[list[
             batch = []
     if batch:
         yield batch
-
-
-class _Writer:
-    """Writes entries on threads, and tells progress in order."""
-
-    def __init__(self, work: CachePass, kind: Kind, *, total: int, phase: Phase) -> None:
-        self._work, self._kind, self._total, self._phase, self._done = work, kind, total, phase, 0
-        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="cache-writer")
-        self._waiting: deque[tuple[Job, Future[None] | None]] = deque()
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True)  # also when it ends early: what was encoded is kept
-
-    def write(self, job: Job, tensors: Mapping[str, Tensor] | None, landing: Landing | None) -> None:
-        """Write an entry, once its tensors have landed; None: there is nothing to write. Raises StorageError of an earlier one."""
-        future = None if tensors is None or landing is None else self._threads.submit(self._save, job, tensors, landing)
-        self._waiting.append((job, future))
-        while self._waiting and (len(self._waiting) > MOST_WRITES or self._waiting[0][1] is None or self._waiting[0][1].done()):
-            self._tell()
-
-    def finish(self) -> None:
-        """Return when all is written. Raises StorageError when something could not be."""
-        while self._waiting:
-            self._tell()
-
-    def _tell(self) -> None:
-        job, future = self._waiting.popleft()
-        if future is not None:
-            future.result()
-        self._done += 1
-        self._work.emit(Progress(phase=self._phase, done=self._done, total=self._total, item=job.clip.sample.name))
-
-    def _save(self, job: Job, tensors: Mapping[str, Tensor], landing: Landing) -> None:
-        landing.wait()
-        self._work.store.save(self._kind, job.name, tensors, source=job.clip.sample.name)
 
 
 def _tell_speed(work: CachePass, measured: PassMeasured) -> None:

@@ -36,6 +36,16 @@ class Link(Protocol):
         """How long the device computed in all `run`s so far. Waits for the last."""
 
 
+def to_host(tensors: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], Landing]:
+    """Tensors that were computed on the device, on their way to host memory."""
+    if device.type != "cuda":
+        return {name: tensor.cpu() for name, tensor in tensors.items()}, _Landed()
+    landed = {name: _to_host(tensor) for name, tensor in tensors.items()}
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return landed, _Event(event)
+
+
 def open_link(device: torch.device) -> Link:
     return CudaLink(device) if device.type == "cuda" else HostLink(device)
 

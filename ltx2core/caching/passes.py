@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ltx2core.caching.captions import encode_captions
 from ltx2core.caching.fingerprint import Digests, cut_of, fingerprint
 from ltx2core.caching.pictures import encode_pictures, read_masks
+from ltx2core.caching.room import EntrySizes, describe_room
 from ltx2core.caching.sounds import encode_sounds
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.hardware.limits import available_memory, usable_cores
@@ -20,11 +21,12 @@ from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.runs.events import Notice, PhaseStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    from ltx2core.caching.compare import Compared
     from ltx2core.caching.fingerprint import Cut
     from ltx2core.caching.store import Kind, Store
     from ltx2core.data.clip import Bucket, Sample
@@ -80,6 +82,10 @@ class Cached:
     texts: Mapping[str, str]
     references: References = field(default_factory=lambda: References())
 
+    def names(self) -> set[str]:
+        """The names of all its entries."""
+        return _entries_of(self.clips) | set(self.texts.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePass:
@@ -96,6 +102,7 @@ class CachePass:
     references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
     vae_batch: int = 1  # clips of one bucket that are encoded together
+    text_batch: int = 1  # captions that are encoded together
     decoders: int = field(default_factory=usable_cores)  # processes
     ahead_bytes: int = field(default_factory=lambda: _room_ahead())  # of clips that are decoded and wait for the encoder
 
@@ -107,6 +114,8 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
+        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        self._check_room(clips, texts)
         broken = encode_pictures(self, [clip for clip in clips if clip.video]) | read_masks(self, clips)
         free_memory(self.device)
         silent = encode_sounds(self, [clip for clip in clips if clip.video not in broken]) if audio else set()
@@ -116,7 +125,8 @@ class CachePass:
         clips = [clip for clip in heard if clip.video or clip.audio]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        needed = {"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)}
+        texts = {text: name for text, name in texts.items() if text in needed}
         encode_captions(self, texts)
         free_memory(self.device)
         return Cached(
@@ -125,13 +135,43 @@ class CachePass:
             references=self.references,
         )
 
+    def _check_room(self, clips: Sequence[CachedClip], texts: Mapping[str, str]) -> None:
+        """Say how much the cache will grow. Raises StorageError when the disk has no room for that."""
+        from ltx2core.models.latents import audio_steps_for
+
+        sizes = EntrySizes(self.checkpoint)
+        wanted: dict[Kind, dict[str, int]] = {"video": {}, "mask": {}, "audio": {}, "text": {}}
+        for clip in clips:
+            picture = clip.sample.picture
+            if clip.video and picture is not None:
+                wanted["video"][clip.video] = sizes.video(picture)
+            if clip.reference and clip.reference_bucket:
+                wanted["video"][clip.reference] = sizes.video(clip.reference_bucket)
+            if clip.mask and picture is not None:
+                wanted["mask"][clip.mask] = sizes.mask(picture)
+            if clip.audio:
+                wanted["audio"][clip.audio] = sizes.audio(audio_steps_for(clip.sample.seconds))
+        wanted["text"] = dict.fromkeys(texts.values(), sizes.text())
+        missing = {
+            kind: [size for name, size in of_kind.items() if not self.store.path(kind, name).exists()] for kind, of_kind in wanted.items()
+        }
+        if any(missing.values()):
+            self.emit(Notice(code="cache_room", text=describe_room(self.store.root, missing)))
+
     def names(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = ()) -> set[str]:
         """The names of all entries that `run` would read, whether they exist or not. Reads the clips, loads no encoder."""
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
-        named = {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
-        return named | set(texts.values())
+        return _entries_of(clips) | set(texts.values())
+
+    def compare(self, samples: Sequence[Sample], *, most: int) -> Iterator[Compared]:
+        """How near the cached latents of so many clips, spread over all, are to the clips. Loads the VAE's decoder."""
+        from ltx2core.caching.compare import compare_clips
+
+        clips = self._name(samples, Digests(self.store.root / "digests.json"), audio=False)
+        chosen = clips if most >= len(clips) else [clips[index * len(clips) // most] for index in range(most)]
+        return compare_clips(self, chosen)
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
         video_encoder = self.video_encoder() if any(sample.picture is not None for sample in samples) else ""
@@ -214,6 +254,10 @@ class CachePass:
     def check_stop(self) -> None:
         if self.should_stop():
             raise Stopped("Stopped while caching; what was encoded is kept.")
+
+
+def _entries_of(clips: Iterable[CachedClip]) -> set[str]:
+    return {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
 
 
 def _room_ahead() -> int:

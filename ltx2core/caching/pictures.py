@@ -40,7 +40,7 @@ def encode_pictures(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
 
         return encode
 
-    jobs = [Job(name=name, clip=clip, request=_frames_of(work, name, clip)) for name, clip in missing.items()]
+    jobs = [Job(name=name, clip=clip, request=frames_of(work, name, clip)) for name, clip in missing.items()]
     return encode_clips(work, "video", jobs, load, phase="cache_video", tell=work.leave_out, batch_size=work.vae_batch)
 
 
@@ -58,7 +58,7 @@ def read_masks(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
     return encode_clips(work, "mask", jobs, load, phase="cache_masks", tell=work.leave_out)
 
 
-def _frames_of(work: CachePass, name: str, clip: CachedClip) -> Request:
+def frames_of(work: CachePass, name: str, clip: CachedClip) -> Request:
     sample, seen = clip.sample, clip.reference_bucket
     if name == clip.reference and sample.reference is not None and seen is not None:
         return linked_request("linked", sample, sample.reference, bucket=seen, fps=work.references.fps(sample.fps))

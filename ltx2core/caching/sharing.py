@@ -21,10 +21,10 @@ _T = TypeVar("_T")
 def in_turn(folder: Path, jobs: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """The jobs, backwards if another process is at work in the folder. The system ends a claim with its process, however that ends."""
     with contextlib.ExitStack() as held:
-        yield jobs if _claim(folder, held) else jobs[::-1]
+        yield jobs if claim(folder, held) else jobs[::-1]
 
 
-def _claim(folder: Path, held: contextlib.ExitStack) -> bool:
+def claim(folder: Path, held: contextlib.ExitStack) -> bool:
     """Whether no other process has claimed the folder; it is claimed until `held` is closed then. True where that cannot be known."""
     try:
         import fcntl

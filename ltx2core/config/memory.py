@@ -16,7 +16,13 @@ BLOCK_SWAP = Later(name="swapping to another place", instead="blocks wait in RAM
 RAMTORCH = Later(name="RamTorch for single layers, or other parts", instead="ramtorch lets whole blocks of the transformer wait in RAM")
 CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
-CACHE_MODES = Later(name="other ways of caching", instead="latents and captions are cached to disk before training, one clip at a time")
+CACHE_LATER = Later(
+    name="encoding while training", instead="latents and captions are encoded before training, so that no encoder lies on the GPU beside it"
+)
+COMPRESSION = Later(
+    name="compressed cache files",
+    instead="entries stay as they are: latents and embeddings in bf16 hardly shrink, and each step would unpack them",
+)
 
 
 class MemoryKeys(Keys):
@@ -107,10 +113,14 @@ class MemoryKeys(Keys):
     gradient_checkpointing_offload_attention: bool = later(
         False, CHECKPOINTING_MODES, "Offload attention", "Keep attention results in RAM instead of recomputing them."
     )
-    vae_batch_size: int = later(1, CACHE_MODES, "VAE batch", "Clips encoded together.", built=(4,))
-    text_encoder_batch_size: int = later(1, CACHE_MODES, "Caption batch", "Captions encoded together.")
-    vae_cache_ondemand: bool = later(False, CACHE_MODES, "Encode on demand", "Encode a clip when it is first needed.")
-    vae_cache_disable: bool = later(False, CACHE_MODES, "No latent cache", "Encode clips anew each time.")
-    text_cache_ondemand: bool = later(False, CACHE_MODES, "Captions on demand", "Encode a caption when it is first needed.")
-    text_cache_disable: bool = later(False, CACHE_MODES, "No caption cache", "Encode captions anew each time.")
-    compress_disk_cache: bool = later(False, CACHE_MODES, "Compress the cache", "Compress cache files.")
+    vae_batch_size: int = key(
+        1, "VAE batch", "Clips of one bucket that the VAE encodes together: faster for small ones, memory for each.", ge=1
+    )
+    text_encoder_batch_size: int = key(
+        1, "Caption batch", "Captions that are encoded together; one by one where the text encoder is streamed.", ge=1
+    )
+    vae_cache_ondemand: bool = later(False, CACHE_LATER, "Encode on demand", "Encode a clip when it is first needed.")
+    vae_cache_disable: bool = later(False, CACHE_LATER, "No latent cache", "Encode clips anew each time.")
+    text_cache_ondemand: bool = later(False, CACHE_LATER, "Captions on demand", "Encode a caption when it is first needed.")
+    text_cache_disable: bool = later(False, CACHE_LATER, "No caption cache", "Encode captions anew each time.")
+    compress_disk_cache: bool = later(False, COMPRESSION, "Compress the cache", "Compress cache files.")

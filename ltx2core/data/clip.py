@@ -41,12 +41,30 @@ PROBLEM_CODES: dict[str, str] = {
     "unknown_audio_codec": "warning: no decoder for its sound; the clip trains video only",
     "audio_short": "info: the sound ends before the picture; the rest is silence",
     "audio_late": "info: the sound starts after the first frame; silence comes before it",
+    "audio_early": "info: the sound starts before the first frame; what comes before it is not used",
+    "high_bit_depth": "info: more than 8 bits a colour; it is read as 8",
+    "unusual_frame_rate": "warning: below 24 fps, or no multiple of 24, 25 or 30, at which LTX-2 has seen motion",
+    # what the file did to the program that read it (children.py)
+    "timed_out": "error: reading it took longer than any clip should",
+    "out_of_memory": "error: reading it takes more memory than any clip should",
+    "decoder_crashed": "error: the decoder crashed on it; only the process that read it ended",
+    # its pictures and its sound, decoded (verdicts.py)
+    "decode_errors": "warning: some of its pictures cannot be decoded",
+    "partly_checked": "info: too long to look through; only its beginning was",
+    "hard_cut": "warning: another shot begins inside the clip",
+    "black_frames": "warning: black for a while",
+    "frozen": "warning: one picture stands still for a while",
+    "static_clip": "warning: nothing moves",
+    "letterbox": "warning: black bars at two opposite sides",
+    "audio_silent": "warning: its sound track is silent",
+    "audio_clipped": "warning: its sound is cut off at full scale",
     # its caption (captions.py)
     "missing_caption": "error: no .txt of the same name",
     "empty_caption": "error: the caption file has no text",
     "caption_unreadable": "error: the caption file cannot be opened, or holds no text but bytes",
     "caption_not_utf8": "warning: read as UTF-16 or Windows-1252 instead",
-    "caption_long": "warning: likely more than the 1024 tokens that the text encoder takes",
+    "caption_long": "warning: more than the 1024 tokens that the text encoder takes",
+    "caption_rate_mismatch": "warning: the caption names a speed that the clip will not have",
     # its bucket (buckets.py)
     "too_short": "error: fewer frames than the smallest bucket takes",
     "too_long": "error: more frames than video.max_frames allows",
@@ -61,6 +79,9 @@ PROBLEM_CODES: dict[str, str] = {
     "odd_size": "info: not multiples of 32; scaled and cropped to the bucket",
     "upscaled": "info: smaller than its bucket; enlarging adds no detail",
     "extreme_aspect": "warning: longer than 4:1; the ends are cropped away",
+    # beside the other clips (survey.py)
+    "near_duplicate": "warning: looks like another clip from beginning to end",
+    "small_bucket": "warning: fewer clips of its size and length than a batch takes",
 }
 
 

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.data.clip import Clip, Problem
 from ltx2core.data.media import CLIPS, PICTURES, SOUNDS
-from ltx2core.data.probe import Limits, probe_clip
-from ltx2core.data.sound_files import probe_sound
-from ltx2core.data.stills import probe_still
+from ltx2core.data.probe_file import probe_file
 from ltx2core.errors import DatasetError, Stopped
 
 if TYPE_CHECKING:
@@ -24,12 +22,14 @@ if TYPE_CHECKING:
 
     from ltx2core.data.captions import CaptionRule
     from ltx2core.data.media import Media
+    from ltx2core.data.probe import Limits
 
 SUFFIXES = CLIPS
 OTHER_VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".gif"})
 
 
 _OF_CLIPS = CLIPS | OTHER_VIDEO_SUFFIXES | set(PICTURES)
+_WORDS: dict[Media, str] = {"video": "video files", "image": "pictures", "both": "videos and pictures", "audio": "sound"}
 _LOOKED_AT: dict[Media, frozenset[str]] = {"video": _OF_CLIPS, "image": _OF_CLIPS, "both": _OF_CLIPS, "audio": CLIPS | SOUNDS}
 
 
@@ -49,25 +49,19 @@ def scan_folder(
     caption files are wanted (the default) and what a missing one means.
     Raises DatasetError when there is no such folder or not one video in it, Stopped when should_stop says so.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix="Name a folder of video files.")
-    found = sorted(_find(folder, media), key=lambda item: item[0])
-    if not found:
-        wanted = ", ".join(sorted({"video": CLIPS, "image": PICTURES, "both": {*CLIPS, *PICTURES}, "audio": {*SOUNDS, *CLIPS}}[media]))
-        what = {"image": "pictures", "audio": "sound"}.get(media, "clips")
-        raise DatasetError(f"{folder} holds no {what}.", fix=f"Put {wanted} files there, each with a .txt caption of the same name.")
+    paths, known = find_clips(folder, media)
     clips: list[Clip] = []
     threads = workers or min(os.cpu_count() or 1, 8)
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
         waiting: deque[Future[Clip]] = deque()
-        paths = iter(found)
+        waiting_paths = iter(paths)
         try:
             while True:
                 if should_stop is not None and should_stop():
                     raise Stopped("The scan was stopped.")
                 # A short queue: 100,000 paths must not become 100,000 futures.
-                while len(waiting) < 4 * threads and (item := next(paths, None)) is not None:
-                    waiting.append(pool.submit(_look_at, *item, captions, limits))
+                while len(waiting) < 4 * threads and (path := next(waiting_paths, None)) is not None:
+                    waiting.append(pool.submit(_look_at, Path(path), known.get(path), captions, limits))
                 if not waiting:
                     return clips
                 clips.append(waiting.popleft().result())
@@ -81,15 +75,32 @@ def scan_folder(
 def _look_at(path: Path, problem: Problem | None, captions: CaptionRule | None, limits: Limits | None) -> Clip:
     if problem is not None:
         return Clip(path=path, problems=(problem,))
-    if path.suffix.lower() in PICTURES:
-        return probe_still(path, captions=captions)
-    if path.suffix.lower() in SOUNDS:
-        return probe_sound(path, captions=captions)
-    return probe_clip(path, captions=captions, limits=limits)
+    return probe_file(path, captions=captions, limits=limits)
 
 
-def _find(folder: Path, media: Media) -> Iterator[tuple[Path, Problem | None]]:
-    """Video and picture files below the folder, links followed, each real folder once; with a problem where one is known from the name."""
+def find_clips(folder: Path, media: Media = "video") -> tuple[list[str], dict[str, Problem]]:
+    """Every file of that kind below `folder`, sorted by path, and what is wrong with those whose name or folder says it already.
+
+    Links are followed, each real folder once. Raises DatasetError when there is no such folder or not one such file in it.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}.", fix=f"Name a folder of {_WORDS[media]}.")
+    paths: list[str] = []
+    known: dict[str, Problem] = {}
+    for path, problem in _find(folder, media):
+        paths.append(path)
+        if problem is not None:
+            known[path] = problem
+    if not paths:
+        wanted = ", ".join(sorted({"video": CLIPS, "image": PICTURES, "both": {*CLIPS, *PICTURES}, "audio": {*SOUNDS, *CLIPS}}[media]))
+        what = {"image": "pictures", "audio": "sound"}.get(media, "clips")
+        raise DatasetError(f"{folder} holds no {what}.", fix=f"Put {wanted} files there, each with a .txt caption of the same name.")
+    paths.sort(key=lambda path: path.split(os.sep))  # noqa: PTH206 - as a Path sorts, a folder's files together
+    return paths, known
+
+
+def _find(folder: Path, media: Media) -> Iterator[tuple[str, Problem | None]]:
+    """The files below the folder, as text: a Path for every file of a large folder is slow and large."""
     unreadable: list[OSError] = []
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable.append):
@@ -100,12 +111,12 @@ def _find(folder: Path, media: Media) -> Iterator[tuple[Path, Problem | None]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for every file of a large folder is slow
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see above
             if not name.startswith(".") and suffix in _LOOKED_AT[media]:
-                yield Path(root, name), _by_name(name, suffix, media)
+                yield os.path.join(root, name), _by_name(name, suffix, media)  # noqa: PTH118 - see above
     for error in unreadable:
-        path = Path(os.fsdecode(error.filename))
-        text = f"{path.name} cannot be opened: {error.strerror}."
+        path = os.fsdecode(error.filename)
+        text = f"{os.path.basename(path)} cannot be opened: {error.strerror}."  # noqa: PTH119 - see above
         yield path, Problem(code="unreadable", level="error", text=text, fix="Change the folder's permissions.")
 
 

@@ -16,6 +16,7 @@ from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_rank, start_from
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
+from ltx2core.runs.files import write_json
 from ltx2core.training.adapter import load_adapter, module_names
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
@@ -83,7 +84,9 @@ class Pipeline:
         if (first := self.loaded.config.init_lora) and not any(self.folder.checkpoints.glob("step-*")):
             check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)  # before hours go into the cache
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
-        return self._train(prepared, prepared.cache())
+        cached = prepared.cache()
+        write_json(self.folder.cached, sorted(cached.names()))
+        return self._train(prepared, cached)
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio

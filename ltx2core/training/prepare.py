@@ -18,11 +18,12 @@ from ltx2core.training.objective_settings import given_parts, references
 from ltx2core.training.settings import find_text_encoder, pick_device, text_settings, vae_levers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
 
+    from ltx2core.caching.compare import Compared
     from ltx2core.caching.passes import Cached
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
@@ -52,6 +53,10 @@ class Prepared:
     def cache(self) -> Cached:
         """Encode what the store lacks. Raises as CachePass.run does."""
         return self.passes.run(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+
+    def compare(self, *, most: int) -> Iterator[Compared]:
+        """How near the cached latents of so many clips are to the clips."""
+        return self.passes.compare(self.samples, most=most)
 
     def names(self) -> set[str]:
         """The names of all entries that training reads, whether they exist or not."""
@@ -117,6 +122,8 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             levers=vae_levers(config),
             references=references(config),
             text=text_settings(config),
+            vae_batch=config.vae_batch_size,
+            text_batch=config.text_encoder_batch_size,
         ),
     )
 
