@@ -98,6 +98,7 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
+        self._check(clips, self._texts_of(clips, prompts))
         broken = self._video([clip for clip in clips if clip.video]) | self._masks(clips)
         free_memory(self.device)
         silent = self._audio([clip for clip in clips if clip.video not in broken]) if audio else set()
@@ -107,7 +108,7 @@ class CachePass:
         clips = [clip for clip in heard if clip.video or clip.audio]
         if not clips:
             raise DatasetError("Not one clip could be encoded.", fix="The lines above say why; `ltx2tui check` on the folder shows all.")
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        texts = self._texts_of(clips, prompts)
         self._text(texts)
         free_memory(self.device)
         return Cached(
@@ -120,7 +121,7 @@ class CachePass:
         """The names of all entries that `run` would read, whether they exist or not. Reads the clips, loads no encoder."""
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        texts = self._texts_of(clips, prompts)
         named = {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
         return named | set(texts.values())
 
@@ -168,6 +169,28 @@ class CachePass:
         from ltx2core.models.latents import OVERLAP, TILE, is_tiled
 
         return f" tiles {TILE}-{OVERLAP}" if self.tiled and is_tiled(width=bucket.width, height=bucket.height) else ""
+
+    def _check(self, clips: Sequence[CachedClip], texts: Mapping[str, str]) -> None:
+        """Refuse before the first clip what would fail after the last one: a disk or memory without room, another text encoder."""
+        videos = {clip.video: clip.sample.picture for clip in clips} | {clip.reference: clip.reference_bucket for clip in clips}
+        missing = {name: bucket for name, bucket in videos.items() if name and bucket and self._is_absent("video", name)}
+        sounds = {clip.audio: clip.sample.seconds for clip in clips if clip.audio and self._is_absent("audio", clip.audio)}
+        unread = [name for name in texts.values() if self._is_absent("text", name)]
+        if missing or sounds or unread:
+            from ltx2core.caching.room import EntrySizes, check_disk
+
+            sizes = EntrySizes.of(self.checkpoint.config)
+            check_disk(self.store.root, sizes, videos=missing.values(), sounds=sounds.values(), texts=len(unread))
+        if unread:
+            from ltx2core.models.text import plan_text
+
+            plan_text(self.checkpoint, self.text_encoder, settings=self.text, dtype=self.dtype, device=self.device)
+
+    def _is_absent(self, kind: Kind, name: str) -> bool:
+        return not self.store.path(kind, name).exists()
+
+    def _texts_of(self, clips: Sequence[CachedClip], prompts: Iterable[str]) -> dict[str, str]:
+        return self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
         bits = " int8" if self.text.int8 else ""

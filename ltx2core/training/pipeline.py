@@ -12,10 +12,10 @@ from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
 from ltx2core.errors import RunError
 from ltx2core.lora.read import read_lora
-from ltx2core.lora.start import check_rank, start_from
-from ltx2core.models.components import load_transformer
+from ltx2core.lora.start import check_layers, check_rank, start_from
+from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
-from ltx2core.training.adapter import add_adapter, load_adapter, module_names
+from ltx2core.training.adapter import add_adapter, load_adapter, module_names, target_modules
 from ltx2core.training.batches import DataOrder
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
@@ -78,10 +78,21 @@ class Pipeline:
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
-        if (first := self.loaded.config.init_lora) and not any(self.folder.checkpoints.glob("step-*")):
-            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)  # before hours go into the cache
+        if (first := self.loaded.config.init_lora) and self.saved is None:
+            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
+        self._check(prepared)
         return self._train(prepared, prepared.cache())
+
+    def _check(self, prepared: Prepared) -> None:
+        """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
+        the model does not have, a LoRA to start from that does not fit."""
+        config, audio, video = self.loaded.config, prepared.audio, prepared.video
+        empty = check_transformer(prepared.checkpoint, dtype=prepared.dtype, device=prepared.device, video=video, audio=audio)
+        layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        if config.init_lora and self.saved is None:
+            weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
+            check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
