@@ -114,8 +114,9 @@ class CachePass:
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
         digests.save()
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        texts = self._texts_of(clips, prompts)
         self._check_room(clips, texts)
+        self._check_text_encoder(texts)
         broken = encode_pictures(self, [clip for clip in clips if clip.video]) | read_masks(self, clips)
         free_memory(self.device)
         silent = encode_sounds(self, [clip for clip in clips if clip.video not in broken]) if audio else set()
@@ -162,7 +163,7 @@ class CachePass:
         """The names of all entries that `run` would read, whether they exist or not. Reads the clips, loads no encoder."""
         digests = Digests(self.store.root / "digests.json")
         clips = self._name(samples, digests, audio=audio)
-        texts = self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
+        texts = self._texts_of(clips, prompts)
         return _entries_of(clips) | set(texts.values())
 
     def compare(self, samples: Sequence[Sample], *, most: int) -> Iterator[Compared]:
@@ -221,6 +222,17 @@ class CachePass:
         from ltx2core.models.vae_levers import OVERLAP, TILE, is_tiled
 
         return f" tiles {TILE}-{OVERLAP}" if self.levers.tiling and is_tiled(width=bucket.width, height=bucket.height) else ""
+
+    def _check_text_encoder(self, texts: Mapping[str, str]) -> None:
+        """Refuse before the first clip what would fail after the last one: another model's text encoder, or no memory for it."""
+        if all(self.store.path("text", name).exists() for name in texts.values()):
+            return
+        from ltx2core.models.text import plan_text
+
+        plan_text(self.checkpoint, self.text_encoder, settings=self.text, dtype=self.dtype, device=self.device)
+
+    def _texts_of(self, clips: Sequence[CachedClip], prompts: Iterable[str]) -> dict[str, str]:
+        return self._name_texts({"", *prompts, *(caption for clip in clips for caption in clip.sample.captions)})
 
     def _name_texts(self, texts: set[str]) -> dict[str, str]:
         bits = " int8" if self.text.int8 else ""

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 _WEIGHTS = (".safetensors", ".json")
 
 
-def fetch(repo: str, *, filename: str | None, revision: str | None, tell: Callable[[str], None] = lambda _: None) -> Path:
+def fetch(
+    repo: str,
+    *,
+    filename: str | None,
+    revision: str | None,
+    key: str = "pretrained_model_name_or_path",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Path:
     """The checkpoint of a repository on this disk, for open_checkpoint; downloaded first when the cache lacks it.
 
-    tell: as `download` has it. Raises as that does, and CheckpointError when the repository holds no such file.
+    key: the setting that names it. tell: as `download` has it. Raises as that does, and CheckpointError when the repository holds no such
+    file.
     """
     cached = _cached_snapshot(repo, revision)
     if cached is not None:
@@ -35,7 +43,7 @@ def fetch(repo: str, *, filename: str | None, revision: str | None, tell: Callab
         chosen.append(_choose_remote(repo, sizes, filename))
         return chosen[0].files
 
-    first = download(_request(repo, filename, revision), choose_files, tell)[0]
+    first = download(_request(repo, filename, revision, key), choose_files, tell)[0]
     return first if chosen[0].main else first.parents[len(Path(chosen[0].files[0]).parts) - 1]
 
 
@@ -89,12 +97,12 @@ def _choose_remote(repo: str, sizes: Mapping[str, int], filename: str | None) ->
     return choice
 
 
-def _request(repo: str, filename: str | None, revision: str | None) -> Request:
+def _request(repo: str, filename: str | None, revision: str | None, key: str) -> Request:
     names = [filename] if filename else published_files(repo)
     return Request(
         repo=repo,
         revision=revision,
-        key="pretrained_model_name_or_path",
+        key=key,
         what=names[0],
         by_hand=f"On a machine with a network: hf download {repo} {' '.join(names)} --local-dir models; then give the path of {names[0]} "
         'there. Or use "nano", the embedded miniature.',

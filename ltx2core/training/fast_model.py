@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx2core.errors import CheckpointError
-from ltx2core.models.components import load_outside_blocks, transformer_shapes
+from ltx2core.models.components import check_transformer, load_outside_blocks
 from ltx2core.models.fused_block import build_skeleton
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
 from ltx2core.offload.ring import PinnedMemory
@@ -118,7 +118,7 @@ class BlockFacts:
 
 def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
     """What a plan needs to know, before anything is loaded."""
-    return facts_of(transformer_shapes(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+    return facts_of(check_transformer(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
 
 
 def facts_of(
@@ -158,7 +158,7 @@ def load_fast(
 ) -> FastModel:
     """The model of a checkpoint. Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had."""
     transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
-    shapes = transformer_shapes(checkpoint, audio=audio)
+    shapes = check_transformer(checkpoint, audio=audio)
     targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
     model = build_fast(transformer, shapes, targets=targets, settings=settings, adapter=adapter, seed=seed, dtype=dtype, device=device)
     fill(model, _block_tensors(checkpoint, model, device))

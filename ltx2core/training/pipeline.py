@@ -13,11 +13,11 @@ from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
 from ltx2core.errors import DatasetError, RunError
 from ltx2core.lora.read import read_lora
-from ltx2core.lora.start import check_rank, start_from
+from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
-from ltx2core.training.adapter import load_adapter, module_names
+from ltx2core.training.adapter import load_adapter, module_names, target_modules
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
@@ -36,16 +36,17 @@ from ltx2core.training.settings import (
     train_settings,
     trigger_of,
 )
-from ltx2core.training.trainee import build_trainee
+from ltx2core.training.trainee import build_trainee, check_trainee
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.data.clip import Bucket
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
@@ -81,12 +82,24 @@ class Pipeline:
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
-        if (first := self.loaded.config.init_lora) and not any(self.folder.checkpoints.glob("step-*")):
-            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)  # before hours go into the cache
+        if (first := self.loaded.config.init_lora) and self.saved is None:
+            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
+        self._check(prepared)
         cached = prepared.cache()
         write_json(self.folder.cached, sorted(cached.names()))
         return self._train(prepared, cached)
+
+    def _check(self, prepared: Prepared) -> None:
+        """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
+        the model does not have, a LoRA to start from that does not fit."""
+        config, audio, video = self.loaded.config, prepared.audio, prepared.video
+        settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
+        empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
+        layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        if config.init_lora and self.saved is None:
+            weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
+            check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
@@ -98,10 +111,11 @@ class Pipeline:
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
+        tokens = _most_tokens(clip.sample.picture for clip in clips) + _most_tokens(clip.reference_bucket for clip in clips)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
-            train_settings(config, tokens=_most_tokens(clips)),
+            train_settings(config, tokens=tokens),
             video=video,
             audio=audio,
             device=device,
@@ -297,10 +311,6 @@ def _trained_on(clip: CachedClip) -> str:
     return f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}{linked}"
 
 
-def _most_tokens(clips: Sequence[CachedClip]) -> int:
-    """Video tokens of the longest clip that is trained on, its reference counted in; 1 where no clip has pictures."""
-    most = 1
-    for clip in clips:
-        buckets = [bucket for bucket in (clip.sample.picture, clip.reference_bucket) if bucket]
-        most = max(most, sum(prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets))
-    return most
+def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
+    """Video tokens of the largest of these; 1 where nothing has pictures."""
+    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=1)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.errors import RunError
+from ltx2core.hardware.limits import available_memory
 from ltx2core.models.attention_choice import choose_attention
-from ltx2core.models.components import load_transformer
+from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
-from ltx2core.training.fast_model import FastSettings, describe_blocks, load_fast
+from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
@@ -21,6 +23,7 @@ from ltx2core.training.step import Model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from diffusers import LTX2VideoTransformer3DModel
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
@@ -77,6 +80,17 @@ def build_trainee(
     return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
 
 
+def check_trainee(
+    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool, audio: bool, device: torch.device, dtype: torch.dtype
+) -> LTX2VideoTransformer3DModel:
+    """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
+    first."""
+    if _against_fast(settings, video=video, device=device) is not None:
+        return check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    return check_transformer(checkpoint, audio=audio)
+
+
 def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
@@ -121,18 +135,7 @@ def _reference(
 def _fast(
     checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
 ) -> Trainee:
-    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
-    need = StepNeed(
-        tokens=settings.tokens * settings.batch_size,
-        width=blocks.width,
-        itemsize=dtype.itemsize,
-        num_blocks=blocks.count,
-        block_bytes=blocks.block_bytes,
-        outside_bytes=blocks.outside_bytes,
-        lora_numbers=blocks.lora_numbers,
-        joint=audio,
-    )
-    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
+    blocks, plan = _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(plan.because)}."))
     fast = load_fast(
         checkpoint,
@@ -171,6 +174,36 @@ def _fast(
         refresh=fast.adapter.refresh,
         software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
     )
+
+
+def _plan(
+    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[BlockFacts, StepPlan]:
+    """How the step is laid out on this device. Raises RunError when nothing fits."""
+    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
+    need = StepNeed(
+        tokens=settings.tokens * settings.batch_size,
+        width=blocks.width,
+        itemsize=dtype.itemsize,
+        num_blocks=blocks.count,
+        block_bytes=blocks.block_bytes,
+        outside_bytes=blocks.outside_bytes,
+        lora_numbers=blocks.lora_numbers,
+        joint=audio,
+    )
+    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
+    _check_host(plan.streamed * blocks.block_bytes)
+    return blocks, plan
+
+
+def _check_host(needed_bytes: int) -> None:
+    """Raise RunError when blocks that are to travel have no room in host memory: locked memory cannot be swapped out."""
+    free_bytes = available_memory()
+    if needed_bytes > free_bytes:
+        raise RunError(
+            f"Blocks that do not stay on the GPU need {needed_bytes / 2**30:.1f} GiB of RAM; {free_bytes / 2**30:.1f} GiB are free.",
+            fix='Set base_model_precision to "int8-torchao", which halves them, train clips without sound, or free memory.',
+        )
 
 
 def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:

@@ -10,6 +10,7 @@ from ltx2core.caching.passes import free_memory
 from ltx2core.errors import CheckpointError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
+from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.text import load_text_models
@@ -52,6 +53,8 @@ def sample_with_lora(
             tell=tell,
         )
     )
+    if lora is not None:  # before minutes of loading
+        refuse_misfit(lora, checkpoint)
     encoder = find_text_encoder(config, checkpoint, base=loaded.base, tell=tell)
     models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
     texts = models.embed([prompt, config.validation_negative_prompt])
