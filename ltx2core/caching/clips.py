@@ -76,6 +76,8 @@ def encode_clips(
             encode = load()
             clock = _Clock(begun=time.perf_counter(), waited=ahead.seconds_waited)
             for batch in _batches(zip(ordered, ahead, strict=True), size=batch_size):
+                writer.tell()
+                work.check_stop()
                 whole = [(job, found) for job, found in batch if isinstance(found, Decoded)]
                 for job, found in batch:
                     if found is not None and not isinstance(found, Decoded):
@@ -89,7 +91,6 @@ def encode_clips(
                 for job, _ in batch:
                     file = job.clip.sample.name
                     writer.write(job.name, made.get(job.name), landing, source=file, item=file)
-                work.check_stop()
             writer.finish()
             busy, wall = link.busy_seconds(), time.perf_counter() - clock.begun
     waited = ahead.seconds_waited - clock.waited

@@ -112,6 +112,8 @@ class CachePass:
         Raises DatasetError when no clip is left, StorageError when the cache cannot be written, Stopped when asked to.
         """
         digests = Digests(self.store.root / "digests.json")
+        files = [file for sample in samples for file in (sample.clip.path, sample.mask, sample.reference) if file is not None]
+        digests.learn(files, should_stop=self.should_stop)
         clips = self._name(samples, digests, audio=audio)
         digests.save()
         texts = self._texts_of(clips, prompts)

@@ -43,6 +43,10 @@ class Writer:
         """
         future = None if tensors is None or landing is None else self._threads.submit(self._save, name, tensors, landing, source)
         self._waiting.append((item, future))
+        self.tell()
+
+    def tell(self) -> None:
+        """Say what is on disk by now. Raises StorageError when something could not be written."""
         while self._waiting and (len(self._waiting) > MOST_WRITES or self._waiting[0][1] is None or self._waiting[0][1].done()):
             self._tell()
 

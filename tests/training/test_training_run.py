@@ -226,7 +226,7 @@ def test_a_stop_while_caching_ends_the_run_and_keeps_what_was_encoded(make_confi
 
     watch(session, do=stop_at_first_clip)
     assert session.outcome == "stopped"
-    assert len(list((tmp_path / "cold" / "cache" / "video").glob("*/*.safetensors"))) == 1
+    assert len(list((tmp_path / "cold" / "cache" / "video").glob("*/*.safetensors"))) in (1, 2)  # the next may have been encoded already
 
 
 def test_a_name_that_has_trained_is_not_trained_over(make_config: MakeConfig, open_run: OpenRun) -> None:
