@@ -4,6 +4,7 @@
     ├── ConfigError       a config or dataset list that cannot be used; carries every problem found, not the first
     ├── DatasetError      clips that cannot be trained on
     ├── CheckpointError   model files that are missing, damaged or of another model
+    ├── DoesNotFit        too little memory, of the machine or of the GPU, for what would come next
     ├── StorageError      a folder that cannot be written, a full disk
     ├── RunError          a run folder that is locked, damaged or cannot be resumed
     └── Stopped           the user, or a signal, asked the run to stop: not a failure
@@ -42,6 +43,10 @@ class DatasetError(Ltx2Error):
 
 class CheckpointError(Ltx2Error):
     """A model file that is missing, damaged, or not the model that was asked for."""
+
+
+class DoesNotFit(Ltx2Error):  # noqa: N818 - the words that a caller reads: what it catches does not fit
+    """Memory has no room for what is about to be loaded or computed. The text has both amounts."""
 
 
 class StorageError(Ltx2Error):

@@ -81,6 +81,13 @@ class Ltx2App(App[str]):
 
         return read_draft(draft_file())
 
+    @property
+    def results_file(self) -> Path:
+        """Where scans keep what they find: below the root when one was asked for, as `ltx2tui check` does."""
+        from ltx2core.data.results import default_results_file
+
+        return default_results_file(self.root if self.root != Path() else None)
+
     def probe(self) -> Machine:
         """What this machine is. Takes a moment: call it from a worker."""
         from ltx2core.hardware.probe import probe_machine

@@ -38,7 +38,6 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 JSON = _argument("--json", action="store_true", help="print JSON, for scripts")
 CONFIG = _argument("--config", type=Path, metavar="FILE", required=True, help="the config whose clips and captions are meant")
-ROOT_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, whose output_dir holds the cache")
 NEEDS_CONFIG = _argument("--config", type=Path, metavar="FILE", help="a config, to compare the cache with what it needs")
 LORA = _argument("file", type=Path, metavar="FILE", help="the LoRA")
 HEADLESS = _argument("--headless", action="store_true", help="plain progress lines instead of the app")
@@ -87,7 +86,13 @@ COMMANDS: tuple[Command, ...] = (
         "check",
         "look at clips before anything is spent on them",
         "ltx2tui check clips/",
-        (_argument("path", type=Path, metavar="PATH", help="a folder of clips, or a dataset list file"), JSON),
+        (
+            _argument("path", type=Path, metavar="PATH", help="a folder of clips, or a dataset list file"),
+            JSON,
+            _argument("--quick", action="store_true", help="headers only: no cuts, bars, stills, copies or clipped sound"),
+            _argument("--fix", action="store_true", help="write mended copies into a folder of their own, and check those"),
+            _argument("--out", type=Path, metavar="DIR", help="the folder for --fix (default: PATH-fixed, beside it)"),
+        ),
     ),
     Command("probe", "probe", "say what this machine is", "ltx2tui probe --json", (JSON,)),
     Command(
@@ -127,14 +132,26 @@ COMMANDS: tuple[Command, ...] = (
         "cache build", "cache", "make the cache of a config without training", "ltx2tui cache build --config config.json", (CONFIG, JSON)
     ),
     Command(
-        "cache verify", "cache", "read every entry and name those that are damaged", "ltx2tui cache verify --json", (ROOT_CONFIG, JSON)
+        "cache verify",
+        "cache",
+        "read every entry, name those that are damaged; with a config, decode latents again and compare them with the clips",
+        "ltx2tui cache verify --config config.json --clips 20",
+        (
+            NEEDS_CONFIG,
+            _argument("--clips", type=int, default=4, metavar="N", help="how many clips to compare, spread over all (default: 4)"),
+            JSON,
+        ),
     ),
     Command(
         "cache prune",
         "cache",
-        "remove every entry that a config does not need, those of other configs too",
-        "ltx2tui cache prune --config config.json",
-        (CONFIG, JSON),
+        "remove every entry that neither a config nor a run in runs/ needs",
+        "ltx2tui cache prune --config config.json --list",
+        (
+            _argument("--config", type=Path, metavar="FILE", help="a config whose entries are kept, beside those of the runs"),
+            _argument("--list", action="store_true", help="say what would be removed, and remove nothing"),
+            JSON,
+        ),
     ),
     Command("cache stat", "cache", "say how large the cache is, and what a config lacks in it", "ltx2tui cache stat", (NEEDS_CONFIG, JSON)),
     Command(

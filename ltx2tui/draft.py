@@ -25,7 +25,17 @@ FORM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Model", ("pretrained_model_name_or_path", "pretrained_gemma_model_name_or_path", "mixed_precision")),
     ("Training", ("max_train_steps", "learning_rate", "lr_scheduler", "lora_rank", "train_batch_size", "seed")),
     ("Captions", ("dataset.caption_strategy", "dataset.instance_prompt", "dataset.prepend_instance_prompt")),
-    ("Clips", ("dataset.resolution", "dataset.video.num_frames", "frame_rate", "dataset.repeats", "dataset.audio.auto_split")),
+    (
+        "Clips",
+        (
+            "dataset.resolution",
+            "dataset.video.num_frames",
+            "dataset.video.segments",
+            "frame_rate",
+            "dataset.repeats",
+            "dataset.audio.auto_split",
+        ),
+    ),
     (
         "Samples",
         (

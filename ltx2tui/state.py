@@ -161,6 +161,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return _after_memory(state, event, at)
         case events.Progress():
             return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at, moved_at=at)
+        case events.PassMeasured():
+            return state  # its Notice says it
         case events.PhaseStarted():
             return _after_phase(state, event, at)
         case events.PhaseMeasured():

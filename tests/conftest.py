@@ -18,6 +18,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, also where there is 
 Picture = Callable[[int], np.ndarray]  # frame number -> uint8 [H, W, 3]
 
 
+@pytest.fixture(autouse=True)
+def _own_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a check keeps of clips goes into a folder of the test's own, never into the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache", numbered=True)))
+
+
 class MakeClip(Protocol):
     """Writes a clip, and its caption file, below the test's folder; the clip's path comes back."""
 
@@ -42,6 +48,7 @@ class MakeClip(Protocol):
         pixel_format: str = "yuv420p",
         options: dict[str, str] | None = None,
         format_options: dict[str, str] | None = None,
+        sound_codec: str | None = None,  # instead of AAC, or Opus in a .webm
     ) -> Path: ...
 
 
@@ -59,8 +66,9 @@ def moving_square(width: int, height: int, frames: int) -> Picture:
     return picture
 
 
-@pytest.fixture
-def make_clip(tmp_path: Path) -> MakeClip:
+def clip_maker(tmp_path: Path) -> MakeClip:
+    """What the fixture gives, for a folder of one's own: the script of docs/CHECKS.md makes its examples with it."""
+
     def make(
         name="clip.mp4",
         *,
@@ -81,6 +89,7 @@ def make_clip(tmp_path: Path) -> MakeClip:
         pixel_format="yuv420p",
         options=None,
         format_options=None,
+        sound_codec=None,
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +105,9 @@ def make_clip(tmp_path: Path) -> MakeClip:
             audio = None
             if tone is not None:
                 layout = {1: "mono", 2: "stereo", 6: "5.1"}[tone.shape[0]]
-                audio = container.add_stream("libopus" if path.suffix == ".webm" else "aac", rate=sample_rate, layout=layout)
+                audio = container.add_stream(
+                    sound_codec or ("libopus" if path.suffix == ".webm" else "aac"), rate=sample_rate, layout=layout
+                )
             for number in range(frames):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(draw(number)), format="rgb24").reformat(format=pixel_format)
                 frame.pts = number if times_ms is None else times_ms[number]
@@ -110,6 +121,11 @@ def make_clip(tmp_path: Path) -> MakeClip:
         return path
 
     return make
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> MakeClip:
+    return clip_maker(tmp_path)
 
 
 @pytest.fixture(scope="session")

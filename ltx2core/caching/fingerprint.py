@@ -5,24 +5,48 @@ Changing a clip, its bucket, the encoder's weights or the code of a pass gives o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltx2core.errors import StorageError
+from ltx2core.data.clip import Crop
+from ltx2core.errors import Stopped, StorageError
 from ltx2core.runs.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from ltx2core.data.clip import Sample
+
+READERS = 8  # files at a time: one alone is bound by a core, or by the way to a network disk
 _CHUNK_BYTES = 1 << 20
 
 
 def fingerprint(parts: Mapping[str, str | int | float | bool]) -> str:
     """The name that these inputs give: 32 hex digits."""
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a stretch and a crop add to the names of entries: nothing for a clip's first frames, cropped in the middle."""
+
+    time: dict[str, str | int | float | bool]
+    place: dict[str, str | int | float | bool]
+
+
+def cut_of(sample: Sample) -> Cut:
+    """What of its file the sample shows."""
+    crop = sample.crop
+    return Cut(
+        time={"start": round(sample.start, 6)} if sample.start else {},
+        place={} if crop == Crop() else {"crop": f"{crop.across:.6f} {crop.down:.6f} {crop.zoom:.6f}"},
+    )
 
 
 class Digests:
@@ -45,6 +69,23 @@ class Digests:
         self._known[key] = [digest, *stamp]
         self._changed = True
         return digest
+
+    def learn(self, files: Iterable[Path], *, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Read, on several threads, those files that are not known. What cannot be read is left for `of` to raise about.
+
+        Raises Stopped when asked to.
+        """
+
+        def read(file: Path) -> None:
+            if not should_stop():
+                with contextlib.suppress(OSError):
+                    self.of(file)
+
+        with ThreadPoolExecutor(READERS) as threads:
+            list(threads.map(read, dict.fromkeys(files)))
+        if should_stop():
+            self.save()
+            raise Stopped("Stopped while clips were read; the next start goes on with it.")
 
     def save(self) -> None:
         """Write what was learned. Two processes may do so: the last wins, which costs the other one reading, never correctness."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ltx2core.caching.tensors import read_metadata, read_tensors, write_tensors
+from ltx2core.caching.tensors import digest, read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,8 +42,8 @@ class Store:
         return read_tensors(self.path(kind, name))
 
     def save(self, kind: Kind, name: str, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Write an entry. Raises StorageError when it cannot be written."""
-        write_tensors(self.path(kind, name), tensors, metadata={"source": source})
+        """Write an entry, with the digest of its values. Raises StorageError when it cannot be written."""
+        write_tensors(self.path(kind, name), tensors, metadata={"source": source, "sha256": digest(tensors)})
 
     def entries(self) -> Iterator[tuple[Kind, Path]]:
         """Every entry on disk."""

@@ -6,6 +6,7 @@ files, and hides a full disk in the text of an error of its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from typing import TYPE_CHECKING
@@ -39,6 +40,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
         file.write(struct.pack("<Q", len(text)) + text)
         for _, tensor in ordered:
             file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors' names, types, shapes and values, in hex."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

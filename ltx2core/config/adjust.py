@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from ltx2core.config.keys import Later, facts_of, switched_on
+from ltx2core.config.media_keys import AudioSettings
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
-from ltx2core.data.buckets import FRAME_STEP, SIDE_STEP, snap_frames, snap_size
+from ltx2core.data.buckets import FRAME_STEP, MAX_SECONDS, SIDE_STEP, snap_frames, snap_size
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
-    from ltx2core.config.datasets import AudioSettings, VideoDataset, VideoSettings
+    from ltx2core.config.datasets import VideoDataset
+    from ltx2core.config.media_keys import VideoSettings
     from ltx2core.config.train import TrainConfig
 
 FRAME_RULE = "LTX-2 takes 8k + 1 frames"
@@ -52,16 +54,19 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
 
 
 def _overruled_sigmas(config: TrainConfig) -> list[str]:
-    """Keys of noise levels that are set and not read: a list of levels goes before uniform, beta, a fixed shift, the official rule."""
+    """Keys of noise levels that are set and not read. The ways to draw them, the first that is set being used, and what each reads."""
     ways = {
-        "flow_custom_timesteps": (),
+        "flow_custom_timesteps": ("flow_timesteps_mode",),
+        "flux_fast_schedule": (),
+        "mixflow_enabled": ("flow_schedule_shift", "mixflow_gamma"),
+        "flow_cubic_schedule_weights": ("flow_schedule_shift",),
         "flow_use_uniform_schedule": ("flow_schedule_shift",),
         "flow_use_beta_schedule": ("flow_schedule_shift", "flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
         "flow_schedule_shift": ("flow_schedule_shift", "flow_sigmoid_scale"),
     }
     way = next((name for name in ways if getattr(config, name)), None)
     read = {way, *ways[way]} if way else {"flow_sigmoid_scale", "flow_shift_max_tokens"}
-    every = {*ways, "flow_beta_schedule_alpha", "flow_beta_schedule_beta", "flow_sigmoid_scale", "flow_shift_max_tokens"}
+    every = {*ways, *(name for names in ways.values() for name in names), "flow_sigmoid_scale", "flow_shift_max_tokens"}
     fields = type(config).model_fields
     return sorted(name for name in every - read if getattr(config, name) and getattr(config, name) != fields[name].default)
 
@@ -69,14 +74,15 @@ def _overruled_sigmas(config: TrainConfig) -> list[str]:
 def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: float) -> tuple[VideoDataset, list[Notice]]:
     """The same for an entry of the dataset list; what is left empty there is filled in."""
     notices: list[Notice] = []
-    video, told = _video(dataset.video, f"{file} {path}.video", frame_rate)
-    notices += told
+    video = dataset.video
+    if dataset.dataset_type in ("video", "eval"):
+        video, notices = _video(video, f"{file} {path}.video", frame_rate)
     edge = snap_size(dataset.resolution)
-    if dataset.resolution_type == "pixel" and edge != dataset.resolution:
+    if dataset.dataset_type != "audio" and dataset.resolution_type == "pixel" and edge != dataset.resolution:
         text = f"{file} {path}.resolution = {dataset.resolution:g}: {SIZE_RULE}; the shorter edge becomes {edge}."
         notices.append(Notice(code="size_snapped", text=text, fix=_side_choice(dataset.resolution)))
         dataset = dataset.model_copy(update={"resolution": float(edge)})
-    audio, told = _audio(dataset.audio, f"{file} {path}.audio")
+    audio, told = _audio(dataset.audio, f"{file} {path}.audio", alone=dataset.dataset_type == "audio")
     return dataset.model_copy(update={"video": video, "audio": audio}), notices + told
 
 
@@ -123,6 +129,8 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
 
 
 def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSettings, list[Notice]]:
+    if video.bucket_strategy == "resolution_frames" and video.max_frames is None and "num_frames" not in video.model_fields_set:
+        video = video.model_copy(update={"num_frames": snap_frames(int(MAX_SECONDS * (video.frame_rate or frame_rate)))})
     frames = snap_frames(video.num_frames)
     minimum = None if video.min_frames is None else snap_frames(video.min_frames)
     notices: list[Notice] = []
@@ -138,10 +146,11 @@ def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSe
     return video.model_copy(update=changes), notices
 
 
-def _audio(audio: AudioSettings | None, where: str) -> tuple[AudioSettings | None, list[Notice]]:
+def _audio(audio: AudioSettings | None, where: str, *, alone: bool) -> tuple[AudioSettings | None, list[Notice]]:
+    """alone: the dataset holds sound and nothing else, so that it always has these settings."""
     if audio is None:
-        return None, []
-    if not audio.auto_split:
+        return AudioSettings() if alone else None, []
+    if not audio.auto_split and not audio.audio_only and not alone:
         text = f"{where}.auto_split = false: the clips' own sound is not used; only pictures are trained."
         return None, [Notice(code="audio_off", text=text, fix="Set auto_split to true to train sound as well.")]
     notices: list[Notice] = []

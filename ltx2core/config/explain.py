@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from ltx2core.config.caption_keys import CaptionShuffle, CaptionTableKeys
 from ltx2core.config.conditioning import GivenPartKeys
 from ltx2core.config.datasets import AudioSettings, TextEmbeds, VideoDataset, VideoSettings
 from ltx2core.config.keys import KeyFacts, Keys, facts_of, switched_on
@@ -30,6 +31,8 @@ DATASET_MODELS: tuple[tuple[str, type[Keys]], ...] = (
     ("", VideoDataset),
     ("video.", VideoSettings),
     ("audio.", AudioSettings),
+    ("parquet.", CaptionTableKeys),
+    ("caption_shuffle.", CaptionShuffle),
     ("", TextEmbeds),
 )
 
@@ -66,7 +69,8 @@ def all_keys() -> list[Key]:
 def explain_config(loaded: LoadedConfig) -> list[str]:
     """A line for each key that the files set: its value, as it will be used, and what it does."""
     lines = _set_keys(loaded.config, "")
-    for dataset in loaded.datasets.videos:
+    listed = loaded.datasets
+    for dataset in (*listed.videos, *listed.evals, *listed.sounds, *listed.conditioning):
         lines.append(f"dataset {dataset.id}:")
         lines += [f"  {line}" for line in _set_keys(dataset, "")]
     if texts := _set_keys(loaded.datasets.text_embeds, ""):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from ltx2core.config.adjust import adjust_config, not_built
+from ltx2core.config.dataset_checks import offset_notices
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
-from ltx2core.config.keys import Keys, facts_of
+from ltx2core.config.keys import facts_of
 from ltx2core.config.paths import find, from_here, looks_like_file
 from ltx2core.config.reading import read_settings, unusable
 from ltx2core.config.train import TrainConfig
@@ -80,8 +81,7 @@ def load_part(path: Path) -> LoadedConfig:
 def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
     """Write config.json and datasets.json of a run. They load again as an equal config from any current folder."""
     config = _written(loaded.config) | {LIST_KEY: str(folder.datasets.absolute())}
-    entries: list[Keys] = [*loaded.datasets.videos, *loaded.datasets.conditioning, loaded.datasets.text_embeds]
-    write_json(folder.datasets, [_written(entry) for entry in entries])
+    write_json(folder.datasets, [_written(entry) for entry in loaded.datasets.entries])
     write_json(folder.config, config)
 
 
@@ -103,6 +103,9 @@ def _load(
     found.notices += told
     found.notices += not_built(config, file=file, written=written)
     config, listed = _datasets(config, datasets, base=base, file=file, part=part, need_clips=need_clips, found=found)
+    found.notices += offset_notices(listed, config, file=file)
+    if listed.evals and "eval_split" not in given and config.eval_split:
+        config = config.model_copy(update={"eval_split": 0.0})  # said by the dataset that stands for it
     _stop_if(found.problems)
     return LoadedConfig(config=config, datasets=listed, notices=tuple(found.notices), path=path, base=base)
 
@@ -218,6 +221,7 @@ def _datasets(
         problems=found.problems,
         notices=found.notices,
         need_clips=need_clips,
+        words={name: str(getattr(config, name)) for name in ("model_family", "model_flavour", "model_type")},
     )
     return config, listed
 

@@ -8,14 +8,21 @@ from pydantic import JsonValue
 
 from ltx2core.config.keys import Keys, Later, key, later
 
-WEIGHTS_STAY = "all weights stay on the training device; if they do not fit, train smaller or shorter clips"
-GROUP_OFFLOAD = Later(name="group offload", instead=WEIGHTS_STAY, switch="enable_group_offload")
-BLOCK_SWAP = Later(name="block swap", instead=WEIGHTS_STAY, switch="musubi_blocks_to_swap")
-RAMTORCH = Later(name="RamTorch", instead=WEIGHTS_STAY)
-VAE_CHUNKS = Later(name="encoding in chunks of convolutions or of time", instead="vae_enable_tiling lowers the memory of the VAE")
+GROUP_OFFLOAD = Later(
+    name="other places for blocks", instead="blocks that do not stay on the GPU lie in RAM", switch="enable_group_offload"
+)
+LEAF_LEVEL = Later(name="offload by single layers", instead="whole blocks travel", switch="enable_group_offload")
+BLOCK_SWAP = Later(name="swapping to another place", instead="blocks wait in RAM", switch="musubi_blocks_to_swap")
+RAMTORCH = Later(name="RamTorch for single layers, or other parts", instead="ramtorch lets whole blocks of the transformer wait in RAM")
 CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
-CACHE_MODES = Later(name="other ways of caching", instead="latents and captions are cached to disk before training, one clip at a time")
+CACHE_LATER = Later(
+    name="encoding while training", instead="latents and captions are encoded before training, so that no encoder lies on the GPU beside it"
+)
+COMPRESSION = Later(
+    name="compressed cache files",
+    instead="entries stay as they are: latents and embeddings in bf16 hardly shrink, and each step would unpack them",
+)
 
 
 class MemoryKeys(Keys):
@@ -24,25 +31,56 @@ class MemoryKeys(Keys):
     group: ClassVar[str] = "Memory"
 
     gradient_checkpointing: bool = key(
-        True, "Gradient checkpointing", "Compute each block twice instead of keeping what it computed: a third slower, far less memory."
+        True,
+        "Gradient checkpointing",
+        "Compute blocks twice instead of keeping what they computed, as many as memory asks for. false: keep all of every block that "
+        "lies on the card.",
+    )
+    recompute_all_blocks: bool = key(
+        False, "Recompute all", "Compute every block twice even where memory would do without: the least memory, a third slower."
     )
     vae_enable_tiling: bool = key(
-        False, "VAE tiling", "Encode and decode pictures in overlapping tiles: less memory for large sizes, a little slower."
+        False,
+        "VAE tiling",
+        "Encode and decode pictures above 512 pixels in overlapping tiles: less memory, values that differ a little where tiles meet.",
     )
-    enable_group_offload: bool = later(False, GROUP_OFFLOAD, "Group offload", "Keep blocks in RAM and bring them to the GPU when needed.")
+    vae_enable_slicing: bool = key(False, "VAE slicing", "Of a batch (vae_batch_size), encode and decode one clip at a time.")
+    vae_enable_patch_conv: bool = key(
+        False,
+        "Patch convolution",
+        "Compute each layer of the VAE a few frames and rows at a time: far less memory, the values of the whole.",
+    )
+    vae_enable_temporal_roll: bool = key(
+        False,
+        "Temporal roll",
+        "Run the whole VAE a few frames at a time: the least memory, whatever the clip's length, and the values of the whole.",
+    )
+    enable_group_offload: bool = key(
+        False,
+        "Group offload",
+        "Keep every block in RAM and bring it to the GPU when it is needed. Without this as many travel as do not fit.",
+    )
     group_offload_type: Literal["block_level", "leaf_level"] = later(
-        "block_level", GROUP_OFFLOAD, "Offload unit", "Whether blocks or single layers travel."
+        "block_level", LEAF_LEVEL, "Offload unit", "Whether blocks or single layers travel."
     )
-    group_offload_blocks_per_group: int = later(1, GROUP_OFFLOAD, "Blocks a group", "How many blocks travel together.", ge=1)
-    group_offload_use_stream: bool = later(False, GROUP_OFFLOAD, "Overlap copies", "Copy the next group while this one computes.")
+    group_offload_blocks_per_group: int = key(
+        1, "Blocks a group", "Blocks on the GPU at a time with enable_group_offload; twice as many where copies overlap.", ge=1, le=24
+    )
+    group_offload_use_stream: bool = key(False, "Overlap copies", "Copy the next blocks while these compute: twice the room, far faster.")
     group_offload_to_disk_path: str | None = later(None, GROUP_OFFLOAD, "Offload to disk", "A folder to keep blocks in.", built=("",))
     group_offload_text_encoder: bool = key(False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder.")
     group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
-    musubi_blocks_to_swap: int = later(0, BLOCK_SWAP, "Blocks to swap", "How many blocks are kept in RAM; 4 to 8 is usual.", ge=0, le=48)
+    musubi_blocks_to_swap: int = key(
+        0,
+        "Blocks to swap",
+        "How many of the 48 blocks are kept in RAM and brought to the GPU when needed. 0: as many as do not fit.",
+        ge=0,
+        le=48,
+    )
     musubi_block_swap_device: str = later("cpu", BLOCK_SWAP, "Swap to", "Where swapped blocks are kept.")
-    ramtorch: bool = later(False, RAMTORCH, "RamTorch", "Keep each layer's weights in RAM and copy them when used.")
+    ramtorch: bool = key(False, "RamTorch", "Keep blocks in RAM, ramtorch_transformer_percent of them, and bring them when needed.")
     ramtorch_target_modules: JsonValue = later(None, RAMTORCH, "RamTorch layers", "Which layers are kept in RAM.")
-    ramtorch_transformer_percent: int = later(100, RAMTORCH, "RamTorch share", "How much of the transformer is kept in RAM.")
+    ramtorch_transformer_percent: int = key(100, "RamTorch share", "How many of the blocks are kept in RAM with ramtorch.", ge=1, le=100)
     ramtorch_text_encoder: bool = key(
         False,
         "Stream the text encoder",
@@ -61,21 +99,28 @@ class MemoryKeys(Keys):
     delete_model_after_load: bool = later(False, MODEL_PLACEMENT, "Delete after loading", "Delete downloaded files once they are loaded.")
     keep_vae_loaded: bool = later(False, MODEL_PLACEMENT, "Keep the VAE", "Do not free the VAE between phases.")
     accelerator_cache_clear_interval: int | None = later(None, MODEL_PLACEMENT, "Empty the cache", "Steps between emptying GPU caches.")
-    vae_enable_patch_conv: bool = later(False, VAE_CHUNKS, "Patch convolution", "Compute the VAE's convolutions in patches.")
-    vae_enable_temporal_roll: bool = later(False, VAE_CHUNKS, "Temporal roll", "Run the VAE a few frames at a time: stronger, slower.")
-    vae_enable_slicing: bool = later(False, VAE_CHUNKS, "VAE slicing", "Encode one clip of a batch at a time, which always happens here.")
     gradient_checkpointing_interval: int | None = later(
         None, CHECKPOINTING_MODES, "Blocks a segment", "How many blocks are recomputed together.", built=(0, 1)
     )
     gradient_checkpointing_segment_stride: int | None = later(None, CHECKPOINTING_MODES, "Segment stride", "Recompute only some segments.")
-    gradient_checkpointing_backend: str = later("torch", CHECKPOINTING_MODES, "Checkpointing kind", "What is kept, and where.")
+    gradient_checkpointing_backend: Literal["torch", "torch-ffn", "unsloth", "unsloth-ffn"] = later(
+        "torch",
+        CHECKPOINTING_MODES,
+        "Checkpointing kind",
+        "unsloth: what a block needs to be computed again waits in RAM instead of on the GPU.",
+        built=("unsloth",),
+    )
     gradient_checkpointing_offload_attention: bool = later(
         False, CHECKPOINTING_MODES, "Offload attention", "Keep attention results in RAM instead of recomputing them."
     )
-    vae_batch_size: int = later(1, CACHE_MODES, "VAE batch", "Clips encoded together.", built=(4,))
-    text_encoder_batch_size: int = later(1, CACHE_MODES, "Caption batch", "Captions encoded together.")
-    vae_cache_ondemand: bool = later(False, CACHE_MODES, "Encode on demand", "Encode a clip when it is first needed.")
-    vae_cache_disable: bool = later(False, CACHE_MODES, "No latent cache", "Encode clips anew each time.")
-    text_cache_ondemand: bool = later(False, CACHE_MODES, "Captions on demand", "Encode a caption when it is first needed.")
-    text_cache_disable: bool = later(False, CACHE_MODES, "No caption cache", "Encode captions anew each time.")
-    compress_disk_cache: bool = later(False, CACHE_MODES, "Compress the cache", "Compress cache files.")
+    vae_batch_size: int = key(
+        1, "VAE batch", "Clips of one bucket that the VAE encodes together: faster for small ones, memory for each.", ge=1
+    )
+    text_encoder_batch_size: int = key(
+        1, "Caption batch", "Captions that are encoded together; one by one where the text encoder is streamed.", ge=1
+    )
+    vae_cache_ondemand: bool = later(False, CACHE_LATER, "Encode on demand", "Encode a clip when it is first needed.")
+    vae_cache_disable: bool = later(False, CACHE_LATER, "No latent cache", "Encode clips anew each time.")
+    text_cache_ondemand: bool = later(False, CACHE_LATER, "Captions on demand", "Encode a caption when it is first needed.")
+    text_cache_disable: bool = later(False, CACHE_LATER, "No caption cache", "Encode captions anew each time.")
+    compress_disk_cache: bool = later(False, COMPRESSION, "Compress the cache", "Compress cache files.")

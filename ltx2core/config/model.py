@@ -11,6 +11,23 @@ from ltx2core.config.keys import Keys, Later, key, later
 FULL_TRAINING = Later(name="training all weights", instead="a LoRA is trained")
 QUANTISATION = Later(name="quantisation", instead="weights keep the precision of their file")
 INT8 = ("int8-torchao", "int8-quanto", "int8-sdnq")  # SimpleTuner's names of libraries; one way of our own stands for all of them
+Precision = Literal[
+    "no_change",
+    "bf16",
+    "int8",
+    "int8-quanto",
+    "int8-torchao",
+    "int8-sdnq",
+    "int8dq-torchao",
+    "fp8",
+    "fp8-quanto",
+    "fp8-sdnq",
+    "fp8wo-torchao",
+    "fp8-torchao",
+    "fp8-native",
+    "fp8-transformerengine",
+]
+EIGHT_BIT_PRODUCTS = ("int8dq-torchao", "fp8-torchao", "fp8-native", "fp8-transformerengine")
 TEXT_QUANTISATION = Later(name="a text encoder in fewer bits other than int8", instead="it keeps the precision of its file")
 OTHER_PARTS = Later(name="taking parts of the model from elsewhere", instead="every part comes from the checkpoint itself")
 VARIANT = Later(name="choosing a variant of a hub repository's files", instead="those without one in their name are used")
@@ -58,7 +75,25 @@ class ModelKeys(Keys):
         "Precision",
         "The number format the model computes in: bf16, or no for full float32 (twice the memory). The LoRA itself is always float32.",
     )
-    base_model_precision: str = later("no_change", QUANTISATION, "Base precision", "Hold the frozen weights in fewer bits, such as int8.")
+    base_model_precision: Precision = key(
+        "no_change",
+        "Base precision",
+        "How the frozen weights of the blocks are held. int8-...: 8 bits by rows (groups of 128 where a row loses too much), half the "
+        "memory; fp8-...: 8-bit floats, for cards that multiply them. The library in a name of SimpleTuner's makes no difference, but "
+        "int8dq-torchao, fp8-torchao, fp8-native and fp8-transformerengine also multiply in 8 bits. Fewer bits than 8 are refused.",
+    )
+    fp8_gradients: bool = key(
+        False,
+        "Gradients in fp8",
+        "Where products run in fp8, compute the gradient between layers in fp8 too: faster, a little noisier. The LoRA's own is bf16.",
+    )
+    step_engine: Literal["auto", "fast", "reference"] = key(
+        "auto",
+        "Step engine",
+        "fast: blocks compiled, steps captured as CUDA graphs, weights resident or streamed. reference: diffusers and PEFT as they are, "
+        "several times slower. auto: fast on a GPU.",
+    )
+    compile_blocks: bool = key(True, "Compile blocks", "Compile the blocks for the GPU: the first step takes about half a minute longer.")
     text_encoder_1_precision: str = later(
         "no_change",
         TEXT_QUANTISATION,
@@ -71,11 +106,13 @@ class ModelKeys(Keys):
     text_encoder_4_precision: str = later("no_change", QUANTISATION, "Fourth text encoder", "LTX-2 has one text encoder; read, never used.")
     quantize_via: str = later("accelerator", QUANTISATION, "Quantise on", "Where weights are quantised: cpu or accelerator.")
     quantization_config: JsonValue = later(None, QUANTISATION, "Quantisation details", "Settings of the quantisation library, as JSON.")
-    quantize_activations: bool = later(False, QUANTISATION, "Quantise activations", "Quantise what flows between layers too.")
+    quantize_activations: bool = key(
+        False, "Multiply in 8 bits", "With 8-bit weights, round what they are multiplied with to 8 bits too: faster products."
+    )
     sdnq_group_size: int = later(0, QUANTISATION, "SDNQ group size", "How many weights share a scale.")
     sdnq_use_hadamard: bool = later(False, QUANTISATION, "SDNQ Hadamard", "Rotate weights before they are quantised.")
     sdnq_hadamard_group_size: int = later(0, QUANTISATION, "SDNQ Hadamard size", "The width of that rotation.")
-    sdnq_use_quantized_matmul: bool = later(False, QUANTISATION, "SDNQ matrix product", "Multiply in the quantised format.")
+    sdnq_use_quantized_matmul: bool = key(False, "SDNQ matrix product", "The same as quantize_activations.")
     sdnq_compile_mode: str = later("", QUANTISATION, "SDNQ compile mode", "How SDNQ compiles its kernels.")
     base_model_default_dtype: str = later("bf16", DTYPES, "Frozen weights' format", "The number format of the frozen weights.")
     vae_dtype: str = later("bf16", DTYPES, "VAE format", "The number format of the autoencoders.", built=("default",))

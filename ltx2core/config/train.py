@@ -35,6 +35,15 @@ class DataKeys(Keys):
         gt=0,
         le=1000,
     )
+    max_tokens_per_batch: int | None = key(
+        None,
+        "Tokens a batch",
+        "Batches hold as many clips of their bucket as stay under so many tokens, so that short and small clips train in larger batches. "
+        "A clip has width / 32 x height / 32 x (frames + 7) / 8 tokens, and 25 a second of sound. It takes the place of train_batch_size; "
+        "a dataset's own train_batch_size goes before it.",
+        ge=1,
+        le=100_000_000,
+    )
     resolution: float | None = later(None, GLOBAL_DATA, "Resolution", "A resolution for all datasets.")
     resolution_type: str | None = later(None, GLOBAL_DATA, "Resolution type", "The unit of that resolution.")
     minimum_image_size: float | None = later(None, GLOBAL_DATA, "Smallest size", "Leave out smaller clips of all datasets.")

@@ -82,7 +82,9 @@ class ValidationKeys(Keys):
     validation_using_datasets: bool = later(False, FROM_DATASETS, "Sample from clips", "Start samples from pictures of a dataset.")
     eval_dataset_id: str | None = later(None, FROM_DATASETS, "Dataset for samples", "The dataset those pictures come from.")
     num_eval_images: int = later(4, FROM_DATASETS, "Pictures for samples", "How many pictures are taken from it.")
-    validation_audio_only: bool = later(False, FROM_DATASETS, "Sound only", "Make samples of sound without picture.")
+    validation_audio_only: bool = key(
+        False, "Sound only", "Make samples of sound without picture: sample.wav, and an mp4 that shows its spectrogram."
+    )
     validation_ltx2_video_conditioning: JsonValue = later(None, FROM_DATASETS, "Reference clips", "Clips that samples are made from.")
     validation_seed_source: str = later("cpu", ELSEWHERE, "Seed source", "The device that draws the samples' noise.")
     validation_guidance_rescale: float = later(0.0, OTHER_GUIDANCE, "Guidance rescale", "Softens the contrast that guidance adds.")

@@ -1,30 +1,60 @@
-"""Which bucket a clip trains in. Arithmetic on what the scan found; no file is opened here.
+"""Which bucket a clip trains in, and which stretches of it. Arithmetic on what the scan found; no file is opened here.
 
-Frames are counted after resampling to the dataset's rate. A clip that is longer than its bucket gives its first frames; one
-that is shorter than video.num_frames goes to a shorter bucket. Only what is below the smallest bucket, or beyond a limit that
-was set, is left out, with the reason.
+Frames are counted after resampling to the dataset's rate. What becomes of a clip that is longer than its bucket is the rule's
+`segments`; one that is shorter than video.num_frames goes to a shorter bucket. Only what is below the smallest bucket, or beyond a
+limit that was set, is left out, with the reason. Sizes and crops are crops.py's subject, stretches segments.py's.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.data.captions import CaptionRule
-from ltx2core.data.clip import Bucket, Clip, Problem, Sample
+from ltx2core.data.clip import Bucket, Clip, Problem, Sample, Treatment
+from ltx2core.data.crops import (
+    MAX_ASPECT,
+    SIDE_STEP,
+    CropRule,
+    ResolutionType,
+    SizeLimits,
+    bucket_size,
+    crop_of,
+    cropped_size,
+    outside_sizes,
+    size_notes,
+    snap_size,
+)
+from ltx2core.data.segments import FRAME_STEP, MAX_TURNS, Segments, Stretch, snap_frames, split, stretches
+from ltx2core.data.sound_alone import HeardPart, SoundRule, cut_sound, sound_of_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ResolutionType = Literal["pixel", "area", "pixel_area"]
+__all__ = [
+    "FRAME_STEP",
+    "MAX_ASPECT",
+    "MAX_SECONDS",
+    "MIN_FRAMES",
+    "SIDE_STEP",
+    "BucketRule",
+    "assign_buckets",
+    "bucket_frames",
+    "bucket_size",
+    "frames_at",
+    "place",
+    "place_all",
+    "samples_of",
+    "snap_frames",
+    "snap_size",
+]
+
 BucketStrategy = Literal["aspect_ratio", "resolution_frames"]
 
-SIDE_STEP = 32  # pixels a latent, each way
-FRAME_STEP = 8  # frames a latent, after the first
 MIN_FRAMES = 9  # the shortest clip with motion in its latents
 MAX_SECONDS = 20.0  # the reach of the model's time positions
-MAX_ASPECT = 4.0
+STILL_FPS = 24.0  # a picture lasts one frame of this rate: the positions that the model knows for stills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +64,8 @@ class BucketRule:
     resolution: pixels of the shorter edge (pixel), megapixels (area), or the edge of a square of equal area (pixel_area).
     num_frames: what a clip is cut to; None takes all that it has. min_frames, max_frames: clips outside are left out.
     resolution_frames keeps every clip's own length, in steps of frame_interval; aspect_ratio cuts all to num_frames.
+    seed: of what is drawn for each file (crops, stretches). treatment: what training does with the samples.
+    sound_only: the sound of those frames is trained, and no picture. sound: the files are sound, and are cut by that rule instead.
     """
 
     resolution: float = 512
@@ -46,10 +78,22 @@ class BucketRule:
     frame_interval: int | None = None
     repeats: int = 0
     captions: CaptionRule = field(default_factory=CaptionRule)
+    segments: Segments = "first"
+    crop: CropRule = field(default_factory=CropRule)
+    sizes: SizeLimits = field(default_factory=SizeLimits)
+    sound_only: bool = False
+    sound: SoundRule | None = None
+    seed: int = 0
+    treatment: Treatment = field(default_factory=Treatment)
 
     def __post_init__(self) -> None:
         if self.frame_rate <= 0 or self.resolution <= 0:
             raise ValueError(f"frame_rate and resolution are above 0, not {self.frame_rate} and {self.resolution}")
+
+    @property
+    def least_frames(self) -> int:
+        """Frames of the shortest clip that is used."""
+        return snap_frames(self.min_frames) if self.min_frames is not None else min(MIN_FRAMES, snap_frames(self.num_frames or MIN_FRAMES))
 
 
 def assign_buckets(
@@ -83,36 +127,90 @@ def assign_buckets(
 
 
 def place_all(clips: Iterable[Clip], rule: BucketRule) -> tuple[list[Sample], list[Clip]]:
-    """Every clip that can be trained on as a sample, and the clips left out, both in the given order."""
-    placed = [place(clip, rule) for clip in clips]
-    return [item for item in placed if isinstance(item, Sample)], [item for item in placed if isinstance(item, Clip)]
+    """Every clip that can be trained on as one or more samples, and the clips left out, both in the given order."""
+    samples: list[Sample] = []
+    left_out: list[Clip] = []
+    for clip in clips:
+        found = samples_of(clip, rule)
+        if isinstance(found, Clip):
+            left_out.append(found)
+        else:
+            samples += found
+    return samples, left_out
 
 
 def place(clip: Clip, rule: BucketRule) -> Sample | Clip:
-    """The clip as a sample, its problems completed; or, when it cannot be trained on, the clip with the error added."""
+    """The clip as its first sample, with all that is to be said of it; or, when it cannot be trained on, with the error added."""
+    found = samples_of(clip, rule)
+    return found if isinstance(found, Clip) else found[0]
+
+
+def samples_of(clip: Clip, rule: BucketRule) -> list[Sample] | Clip:
+    """The clip's samples, one for each stretch that is trained on; or the clip with the error that keeps it from being trained on.
+
+    The first sample's clip has all the notes; those of further stretches have none, so that nothing is said twice.
+    """
     if not clip.usable:
         return clip
     captions = rule.captions.captions(clip.path, clip.caption)
     if not captions:
-        return clip.having(_no_caption(clip, rule.captions))
-    available = frames_at(clip.seconds, rule.frame_rate)
-    if (problem := _outside(clip, available, rule)) is not None:
+        return clip.having(rule.captions.missing(clip))
+    if rule.sound_only or rule.sound is not None:
+        return _sounds_of(clip, captions, rule)
+    available = 1 if clip.still else frames_at(clip.seconds, rule.frame_rate)
+    problem = outside_sizes(clip, rule.sizes, rule.resolution_type) or (None if clip.still else _outside(clip, available, rule))
+    if problem is not None:
         return clip.having(problem)
-    frames = bucket_frames(available, rule)
-    width, height = bucket_size(clip.width, clip.height, resolution=rule.resolution, resolution_type=rule.resolution_type)
-    bucket = Bucket(width=width, height=height, frames=frames)
-    noted = clip.having(*_size_notes(clip, bucket, rule.resolution_type), *_time_notes(clip, bucket, available, rule))
-    return Sample(clip=noted, bucket=bucket, fps=rule.frame_rate, captions=captions, repeats=rule.repeats)
+    size = cropped_size(clip, rule.crop, resolution=rule.resolution, resolution_type=rule.resolution_type, seed=rule.seed)
+    if size is None:
+        text = f"{clip.path.name} is {clip.width}x{clip.height}, too small for every shape of crop_aspect_buckets."
+        return clip.having(Problem(code="no_crop_shape", level="error", text=text, fix="Lower resolution, or raise max_upscale_threshold."))
+    bucket = Bucket(width=size[0], height=size[1], frames=1 if clip.still else bucket_frames(available, rule))
+    crop = crop_of(clip, bucket, rule.crop, resolution_type=rule.resolution_type, seed=rule.seed)
+    notes = size_notes(clip, bucket, crop, resolution_type=rule.resolution_type)
+    sample = Sample(
+        clip=clip,
+        bucket=bucket,
+        fps=STILL_FPS if clip.still else rule.frame_rate,
+        captions=captions,
+        repeats=rule.repeats,
+        crop=crop,
+        treatment=rule.treatment,
+    )
+    pieces = [Stretch(start=0, frames=1)] if clip.still else _stretches(clip, available, bucket.frames, rule)
+    if not clip.still:
+        notes += _time_notes(clip, bucket, available, pieces, rule)
+    first, *others = split(sample, pieces, clip=clip, turns=rule.segments == "random")
+    return [replace(first, clip=clip.having(*notes)), *(replace(other, clip=replace(clip, problems=())) for other in others)]
 
 
-def snap_frames(frames: int) -> int:
-    """The largest 8k + 1 that is not above `frames`; 1 at least."""
-    return max(frames - 1, 0) // FRAME_STEP * FRAME_STEP + 1
-
-
-def snap_size(pixels: float) -> int:
-    """The nearest multiple of 32, the lower of two as near; 32 at least."""
-    return max(math.ceil(pixels / SIDE_STEP - 0.5), 1) * SIDE_STEP
+def _sounds_of(clip: Clip, captions: tuple[str, ...], rule: BucketRule) -> list[Sample] | Clip:
+    """The samples of a clip of which sound is trained and no picture; or the clip with the error that leaves it out."""
+    found: tuple[Clip, list[HeardPart]] | Clip
+    if rule.sound is not None:
+        cut = cut_sound(clip, rule.sound, seed=rule.seed)
+        found = cut if isinstance(cut, Clip) else (cut[0], [cut[1]])
+    else:
+        available = frames_at(clip.seconds, rule.frame_rate)
+        if (problem := _outside(clip, available, rule)) is not None:
+            return clip.having(problem)
+        pieces = _stretches(clip, available, bucket_frames(available, rule), rule)
+        found = sound_of_frames(clip, pieces, frame_rate=rule.frame_rate)
+    if isinstance(found, Clip):
+        return found
+    noted, parts = found
+    sample = Sample(
+        clip=noted,
+        bucket=parts[0].bucket,
+        fps=rule.frame_rate,
+        captions=captions,
+        repeats=rule.repeats,
+        start=parts[0].start,
+        takes_turns=rule.segments == "random" and len(parts) > 1,
+        treatment=rule.treatment,
+    )
+    quiet = replace(noted, problems=())
+    return [sample, *(replace(sample, clip=quiet, bucket=part.bucket, start=part.start) for part in parts[1:])]
 
 
 def frames_at(seconds: float, fps: float) -> int:
@@ -132,29 +230,13 @@ def bucket_frames(available: int, rule: BucketRule) -> int:
     return snap_frames(frames)
 
 
-def bucket_size(width: int, height: int, *, resolution: float, resolution_type: ResolutionType = "pixel") -> tuple[int, int]:
-    """Width and height, multiples of 32, nearest to the clip's shape at this resolution."""
-    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
-    if resolution_type == "pixel":
-        short = snap_size(resolution)
-        long = snap_size(short * max(aspect, 1 / aspect))
-        return (long, short) if aspect >= 1 else (short, long)
-    area = resolution * 1e6 if resolution_type == "area" else resolution**2
-    return snap_size(math.sqrt(area * aspect)), snap_size(math.sqrt(area / aspect))
-
-
-def _no_caption(clip: Clip, rule: CaptionRule) -> Problem:
-    if rule.needs_text_file:
-        text, fix = f"{clip.path.name} has no caption.", f"Write what it shows into {clip.path.stem}.txt."
-        return Problem(code="missing_caption" if clip.caption is None else "empty_caption", level="error", text=text, fix=fix)
-    text = f"{clip.path.name} has no caption: caption_strategy {rule.strategy} gives it no text."
-    return Problem(code="missing_caption", level="error", text=text, fix="Set instance_prompt, or use caption_strategy textfile.")
+def _stretches(clip: Clip, available: int, frames: int, rule: BucketRule) -> list[Stretch]:
+    return stretches(available, frames, segments=rule.segments, least=rule.least_frames, seed=rule.seed, name=clip.path.name)
 
 
 def _outside(clip: Clip, available: int, rule: BucketRule) -> Problem | None:
     """Why the clip is too short or too long; None when it is neither."""
-    name, rate = clip.path.name, rule.frame_rate
-    least = snap_frames(rule.min_frames) if rule.min_frames is not None else min(MIN_FRAMES, snap_frames(rule.num_frames or MIN_FRAMES))
+    name, rate, least = clip.path.name, rule.frame_rate, rule.least_frames
     if available < least:
         text = f"{name} has {available} frames at {rate:g} fps ({clip.seconds:.2f} s); the smallest bucket takes {least}."
         setting = "" if least <= MIN_FRAMES else f", or lower video.min_frames to {snap_frames(available)}"
@@ -165,26 +247,7 @@ def _outside(clip: Clip, available: int, rule: BucketRule) -> Problem | None:
     return None
 
 
-def _size_notes(clip: Clip, bucket: Bucket, resolution_type: ResolutionType) -> list[Problem]:
-    notes: list[Problem] = []
-    name, shown, target = clip.path.name, f"{clip.width}x{clip.height}", f"{bucket.width}x{bucket.height}"
-    scale = max(bucket.width / clip.width, bucket.height / clip.height)
-    lost = 1 - bucket.width * bucket.height / (clip.width * clip.height * scale**2)
-    if max(clip.width / clip.height, clip.height / clip.width) > MAX_ASPECT:
-        text = f"{name} is {shown}, longer than {MAX_ASPECT:g}:1; {lost:.0%} of the picture is cropped away for {target}."
-        notes.append(Problem(code="extreme_aspect", level="warning", text=text, fix="Crop it to what matters."))
-    elif clip.width % SIDE_STEP or clip.height % SIDE_STEP:
-        text = f"{name} is {shown}; sides are multiples of {SIDE_STEP}, so it trains as {target} and {lost:.1%} of the picture is cropped."
-        notes.append(Problem(code="odd_size", level="info", text=text))
-    if scale > 1.001:
-        text = f"{name} is {shown}, smaller than its bucket {target}: it is enlarged {scale:.2f} times, which adds no detail."
-        lower = f"Set resolution to {max(min(clip.width, clip.height) // SIDE_STEP, 1) * SIDE_STEP}"
-        fix = f"{lower if resolution_type == 'pixel' else 'Lower resolution'}, or use a larger clip."
-        notes.append(Problem(code="upscaled", level="info", text=text, fix=fix))
-    return notes
-
-
-def _time_notes(clip: Clip, bucket: Bucket, available: int, rule: BucketRule) -> list[Problem]:
+def _time_notes(clip: Clip, bucket: Bucket, available: int, pieces: list[Stretch], rule: BucketRule) -> list[Problem]:
     notes: list[Problem] = []
     name, rate = clip.path.name, rule.frame_rate
     if clip.fps < 0.9 * rate:
@@ -198,7 +261,13 @@ def _time_notes(clip: Clip, bucket: Bucket, available: int, rule: BucketRule) ->
     if rule.num_frames is not None and rule.bucket_strategy == "aspect_ratio" and bucket.frames < snap_frames(rule.num_frames):
         text = f"{name} has {available} frames at {rate:g} fps, fewer than {snap_frames(rule.num_frames)}; it trains with {bucket.frames}."
         notes.append(Problem(code="fewer_frames", level="info", text=text))
-    if available - bucket.frames >= FRAME_STEP:
+    used = sum(piece.frames for piece in pieces)
+    if len(pieces) > 1:
+        text = f"{name} has {available} frames at {rate:g} fps; it trains in {len(pieces)} stretches of {bucket.frames}"
+        how = f", up to {MAX_TURNS}, which take turns" if rule.segments == "random" else f", {used} frames in all"
+        notes.append(Problem(code="segmented", level="info", text=f"{text}{how}."))
+    elif available - bucket.frames >= FRAME_STEP:
         text = f"{name} has {available} frames at {rate:g} fps; the first {bucket.frames} are used ({bucket.frames / rate:.2f} s)."
-        notes.append(Problem(code="trimmed", level="info", text=text, fix="Cut it into several clips to use the rest."))
+        fix = "Set video.segments to all, or cut it into several clips, to use the rest."
+        notes.append(Problem(code="trimmed", level="info", text=text, fix=fix))
     return notes

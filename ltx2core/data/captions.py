@@ -1,4 +1,4 @@
-"""What a clip is said to show: the caption file beside it, its name, or one phrase for all. Strategy names are SimpleTuner's."""
+"""What a clip is said to show: the caption file beside it, its name, a table, or one phrase for all. Names are SimpleTuner's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from ltx2core.data.clip import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-CaptionStrategy = Literal["textfile", "filename", "instanceprompt"]
+    from ltx2core.data.caption_edits import CaptionEdit, Shuffle
+    from ltx2core.data.caption_tables import CaptionTable
+    from ltx2core.data.clip import Clip
+
+CaptionStrategy = Literal["textfile", "filename", "instanceprompt", "csv", "jsonl", "parquet"]
 
 MAX_CAPTION_BYTES = 1 << 20  # more than this is not a caption
 LONG_CAPTION = 4096  # characters; English takes about four a token, and the text encoder takes 1024 tokens
@@ -22,6 +26,8 @@ class CaptionRule:
 
     textfile: the .txt of the same name; every line that is not empty is one variant, unless split_lines is off.
     filename: the name without its ending, underscores as spaces. instanceprompt: instance_prompts and nothing else.
+    csv, jsonl, parquet: the rows of `table`.
+    A clip's own captions are edited, then shuffled; instance prompts are put before what comes of that, so that they stay first.
     """
 
     strategy: CaptionStrategy = "textfile"
@@ -29,6 +35,9 @@ class CaptionRule:
     prepend_instance_prompt: bool = False  # each prompt before each caption, one space between
     only_instance_prompt: bool = False
     split_lines: bool = True
+    table: CaptionTable | None = None
+    edits: tuple[CaptionEdit, ...] = ()
+    shuffle: Shuffle | None = None
 
     @property
     def needs_text_file(self) -> bool:
@@ -38,11 +47,43 @@ class CaptionRule:
         """The caption variants of the clip at `path`, whose caption file holds `text`; empty when there is none."""
         if self.only_instance_prompt or self.strategy == "instanceprompt":
             return self.instance_prompts
-        own = (_words(path.stem.replace("_", " ")),) if self.strategy == "filename" else self._variants(text or "")
-        own = tuple(caption for caption in own if caption)
-        if not (self.prepend_instance_prompt and self.instance_prompts):
-            return own
-        return tuple(f"{prompt} {caption}" for prompt in self.instance_prompts for caption in own)
+        own = [caption for raw in self._own(path, text) if (caption := self._edited(raw))]
+        if self.shuffle is not None:
+            own = [variant for caption in own for variant in self.shuffle.variants(caption)]
+        if self.prepend_instance_prompt and self.instance_prompts:
+            own = [f"{prompt} {caption}" for prompt in self.instance_prompts for caption in own]
+        return tuple(dict.fromkeys(own)) if self.shuffle is not None or self.edits else tuple(own)
+
+    def missing(self, clip: Clip) -> Problem:
+        """What to say of a clip that has no caption."""
+        name = clip.path.name
+        if self.needs_text_file and not (clip.caption or "").strip():
+            text, fix = f"{name} has no caption.", f"Write what it shows into {clip.path.stem}.txt."
+            return Problem(code="missing_caption" if clip.caption is None else "empty_caption", level="error", text=text, fix=fix)
+        if self.table is not None and not self.only_instance_prompt:
+            if (rows := self.table.of(clip.path)) is None:
+                text, fix = f"{name} has no row in {self.table.path.name}.", "Add one with its name and what it shows."
+                return Problem(code="missing_caption", level="error", text=text, fix=fix)
+            if not rows:
+                text, fix = f"{name} has an empty caption in {self.table.path.name}.", "Write what it shows there."
+                return Problem(code="empty_caption", level="error", text=text, fix=fix)
+        if self.edits and any(self._own(clip.path, clip.caption)):
+            text = f"{name} has no caption left after caption_filter_list."
+            return Problem(code="empty_caption", level="error", text=text, fix="Write a longer caption, or take less out.")
+        text = f"{name} has no caption: caption_strategy {self.strategy} gives it no text."
+        return Problem(code="missing_caption", level="error", text=text, fix="Set instance_prompt, or use caption_strategy textfile.")
+
+    def _own(self, path: Path, text: str | None) -> tuple[str, ...]:
+        if self.strategy == "filename":
+            return (_words(path.stem.replace("_", " ")),)
+        if self.strategy in ("csv", "jsonl", "parquet"):
+            return (self.table.of(path) if self.table is not None else None) or ()
+        return self._variants(text or "")
+
+    def _edited(self, caption: str) -> str:
+        for edit in self.edits:
+            caption = edit(caption)
+        return caption
 
     def _variants(self, text: str) -> tuple[str, ...]:
         lines = [line.strip() for line in text.splitlines()]

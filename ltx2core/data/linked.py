@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ltx2core.data.clip import Sample
+    from ltx2core.data.clip import Crop, Sample
 
 
 def link(samples: list[Sample], *, root: Path, folder: Path, kind: Literal["mask", "reference"]) -> tuple[list[Sample], list[Sample]]:
@@ -38,19 +38,23 @@ def link(samples: list[Sample], *, root: Path, folder: Path, kind: Literal["mask
     return linked, missing
 
 
-def decode_linked(path: Path, *, bucket: Bucket, fps: float) -> NDArray[np.uint8]:
+def decode_linked(
+    path: Path, *, bucket: Bucket, fps: float, start: float = 0.0, crop: Crop | None = None, threads: int = 0
+) -> NDArray[np.uint8]:
     """A linked file in the bucket of its clip: uint8 [F, H, W, 3]; a picture stands for every frame.
+
+    start, crop: of the clip, so that both show the same.
 
     Raises DatasetError when it cannot be decoded or is shorter than its clip.
     """
     if path.suffix.lower() not in PICTURES:
-        return decode_frames(path, bucket=bucket, fps=fps)
+        return decode_frames(path, bucket=bucket, fps=fps, start=start, crop=crop, threads=threads)
     with reading(path, picture=True) as container:
         stream = video_stream(container)
         frame = next(container.decode(stream), None) if stream is not None else None
         if stream is None or frame is None:
             raise DatasetError(f"{path} holds no picture.", fix="Save it again as PNG.")
-        picture = Fitter(stream, width=bucket.width, height=bucket.height, rotation=0).fit(frame)
+        picture = Fitter(stream, width=bucket.width, height=bucket.height, rotation=0, crop=crop).fit(frame)
     return np.repeat(picture[None], bucket.frames, axis=0)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import av
 from av.stream import Disposition
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 8192 * 8192
+Media = Literal["video", "image", "audio", "both"]  # what the files of a dataset are; both: videos and images
+
+CLIPS = frozenset({".mp4", ".mov", ".mkv", ".webm"})
+SOUNDS = frozenset({".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac"})
 PICTURES = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".webp": "webp_pipe", ".bmp": "bmp_pipe"}
 
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,mpegts,avi,flv"}
+_FORMATS = "mov,mp4,matroska,webm,mpegts,avi,flv"
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+_SOUND_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": f"{_FORMATS},wav,flac,mp3,ogg,aac"}
 
 
 def open_media(path: Path, *, picture: bool = False) -> InputContainer:
@@ -38,7 +44,8 @@ def open_media(path: Path, *, picture: bool = False) -> InputContainer:
     if picture:  # the format by name: FFmpeg's own choice for a still reads `%d` in a name as a number to count up
         options = {"protocol_whitelist": "file"}
         return av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, metadata_errors="replace", timeout=20.0)
-    return av.open(name, "r", options=dict(_OPTIONS), metadata_errors="replace", timeout=20.0)
+    options = _SOUND_OPTIONS if path.suffix.lower() in SOUNDS else _OPTIONS
+    return av.open(name, "r", options=dict(options), metadata_errors="replace", timeout=20.0)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
-_AUDIO_SLACK = 0.25  # seconds of late or missing sound not worth a line
+_AUDIO_SLACK = 0.25  # seconds of late, early or missing sound not worth a line: a tenth of that is a codec's own delay
+# LTX-2 has seen motion at 24, 25, 30 and 60 fps. A multiple of these is thinned out evenly; any other rate leaves an uneven rhythm,
+# and a lower one has too few pictures to learn motion from. 3 % takes in 23.976 and 29.97, and clocks that drift.
+_USUAL_RATES, _RATE_SLACK = (24.0, 25.0, 30.0), 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,11 @@ def probe_clip(path: Path, *, captions: CaptionRule | None = None, limits: Limit
     structure, problem = _open_structure(path)
     if structure is None or problem is not None:
         return Clip(path=path, problems=(problem,) if problem else ())
-    clip = _probe_media(path, structure, limits or Limits())
+    try:
+        clip = _probe_media(path, structure, limits or Limits())
+    except MemoryError:
+        said = f"{path.name} takes more memory to decode than there is."
+        return Clip(path=path, problems=(_error("out_of_memory", said, "Scale it down, or encode it again."),))
     if (captions or CaptionRule()).needs_text_file:
         text, problems = read_caption(path)
         clip = replace(clip, caption=text).having(*problems)
@@ -105,6 +112,8 @@ def _probe_media(path: Path, structure: Structure, limits: Limits) -> Clip:
             audio = audio_stream(container)
             counted = _count(container, stream, audio, limits)
             return _judge(path, container, stream, audio, counted, structure)
+    except MemoryError:  # FFmpeg's is one of its own errors too
+        raise
     except (av.FFmpegError, OSError) as error:
         if structure.kind == "other":
             problem = _error("not_a_video", f"{name} is not a video in a known container.", "Use mp4, mov, mkv or webm.")
@@ -144,6 +153,8 @@ def _count(container: InputContainer, video: VideoStream, audio: AudioStream | N
             else:
                 counted.audio_start = when if counted.audio_start is None else min(counted.audio_start, when)
                 counted.audio_end = max(counted.audio_end, when + (packet.duration or 0))
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError):
         counted.damaged = True
     return counted
@@ -153,6 +164,8 @@ def _try_decode(stream: VideoStream, packet: Packet[Stream]) -> VideoFrame | Non
     """The first frame that comes out, if one does; a packet that cannot be decoded is passed over, as a player does."""
     try:
         frames = stream.codec_context.decode(packet)  # an empty one marks the end: what was held back comes out
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError):
         return None
     return frames[0] if frames else None
@@ -248,9 +261,19 @@ def _file_problems(clip: Clip, container: InputContainer, counted: _Counted, str
         problems.append(Problem(code="not_fully_read", level="warning", text=text, fix="Cut it into clips of a few seconds."))
     if clip.variable_frame_rate:
         text = f"{name} has a variable frame rate, {clip.fps:.4g} fps on average; its frames are taken by their times."
-        fix = "Encode it at a constant rate if motion looks uneven."
+        fix = "Encode it at a constant rate if motion looks uneven: `ltx2tui check --fix` does."
         problems.append(Problem(code="variable_frame_rate", level="warning", text=text, fix=fix))
+    elif clip.frames > 1 and not is_usual_rate(clip.fps):
+        text = f"{name} has {clip.fps:.4g} fps; LTX-2 has learned motion from 24, 25, 30 and 60 fps."
+        low = clip.fps < min(_USUAL_RATES)
+        fix = "Use footage of such a rate: frames that are not there cannot be made." if low else "Encode it at 24, 25 or 30 fps."
+        problems.append(Problem(code="unusual_frame_rate", level="warning", text=text, fix=fix))
     return problems
+
+
+def is_usual_rate(fps: float) -> bool:
+    """Whether a rate is 24, 25 or 30, or a whole multiple of one of them."""
+    return any(abs(fps - rate * max(round(fps / rate), 1)) <= _RATE_SLACK * rate * max(round(fps / rate), 1) for rate in _USUAL_RATES)
 
 
 def _picture_problems(clip: Clip, frame: VideoFrame) -> list[Problem]:
@@ -261,10 +284,13 @@ def _picture_problems(clip: Clip, frame: VideoFrame) -> list[Problem]:
         problems.append(Problem(code="rotated", level="info", text=text))
     if frame.interlaced_frame:
         text = f"{name} is interlaced; moving edges will show as combs."
-        problems.append(Problem(code="interlaced", level="warning", text=text, fix="Deinterlace it (FFmpeg's bwdif filter)."))
+        problems.append(Problem(code="interlaced", level="warning", text=text, fix="Deinterlace it: `ltx2tui check --fix` does."))
     if (transfer := _HDR_TRANSFERS.get(int(frame.color_trc))) is not None:
         text = f"{name} is HDR ({transfer}); read as it is, its colours are pale."
-        problems.append(Problem(code="hdr", level="warning", text=text, fix="Tone-map it to BT.709."))
+        problems.append(Problem(code="hdr", level="warning", text=text, fix="Tone-map it to BT.709: `ltx2tui check --fix` does."))
+    if (bits := frame.format.components[0].bits) > 8:
+        text = f"{name} has {bits} bits a colour; it is read as 8."
+        problems.append(Problem(code="high_bit_depth", level="info", text=text))
     return problems
 
 
@@ -279,6 +305,9 @@ def _sound_problems(clip: Clip, container: InputContainer) -> list[Problem]:
     if audio.start > _AUDIO_SLACK:
         text = f"{name}: its sound starts {audio.start:.2f} s after its picture; silence is put before it."
         problems.append(Problem(code="audio_late", level="info", text=text))
+    if audio.start < -_AUDIO_SLACK:
+        text = f"{name}: its sound starts {-audio.start:.2f} s before its picture; that much of it is not used."
+        problems.append(Problem(code="audio_early", level="info", text=text))
     if clip.seconds - audio.start - audio.seconds > _AUDIO_SLACK:
         text = f"{name}: its sound ends at {audio.start + audio.seconds:.2f} s, its picture at {clip.seconds:.2f} s."
         problems.append(Problem(code="audio_short", level="info", text=text))

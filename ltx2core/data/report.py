@@ -1,139 +1,154 @@
-"""What `ltx2tui check` says: one row for each clip, as lines for people and as JSON for scripts.
+"""What `ltx2tui check` says: one row for each clip, as lines for people and as JSON for scripts, written as it is found.
 
     {"clips": [{"path": str, "width": int, "height": int, "fps": float, "frames": int, "duration": seconds,
                 "audio": {"codec": str, "sample_rate": int, "channels": int, "duration": seconds} | null,
                 "caption": str | null, "bucket": "WxH@F" | null,
                 "issues": [{"code": str, "level": "error" | "warning" | "info", "text": str, "fix": str}]}],
      "summary": {"clips": int, "usable": int, "left_out": int, "with_audio": int, "seconds": float, "errors": int, "warnings": int,
-                 "buckets": {"WxH@F": clips}, "issues": {code: clips}}}
+                 "buckets": {"WxH@F": clips}, "issues": {code: clips},
+                 "fixed": [{"path": str, "outputs": [str], "did": [str], "left": [code], "left_out": str}]}}
 
-Codes are those of `clip.PROBLEM_CODES`. A clip without a bucket is left out of training; its error says why.
+Codes are those of `clip.PROBLEM_CODES`; docs/CHECKS.md shows each with an example. A clip without a bucket is left out of training; its
+error says why. `fixed` is there with --fix alone, an entry for each clip of the folder as it was; the rest is then about the mended folder.
+Width and height are as shown: turned upright, pixels made square.
+Where sound is trained alone a bucket is its length, "1.96s". A clip that trains in several stretches has the bucket of the first.
+The rows come in the order of their paths, those of a dataset list dataset by dataset. Text is UTF-8; no number is NaN or infinite.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ltx2core.data.buckets import BucketRule, place
-from ltx2core.data.clip import Bucket, Clip, Sample
-from ltx2core.data.scan import scan_folder
+from ltx2core.data.clip import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from ltx2core.data.clip import SoundBucket
+    from ltx2core.data.survey import Row
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A clip and the bucket it would train in; None when it is left out."""
+LEVELS = ("error", "warning", "info")
 
-    clip: Clip
-    bucket: Bucket | None
+
+def row_json(row: Row) -> dict[str, object]:
+    """A row as the docstring above has it."""
+    clip, audio = row.clip, row.clip.audio
+    return {
+        "path": printable(clip.path),
+        "width": clip.width,
+        "height": clip.height,
+        "fps": round(clip.fps, 3),
+        "frames": clip.frames,
+        "duration": round(clip.seconds, 3),
+        "audio": audio
+        and {"codec": audio.codec, "sample_rate": audio.sample_rate, "channels": audio.channels, "duration": round(audio.seconds, 3)},
+        "caption": clip.caption,
+        "bucket": row.bucket.label if row.bucket else None,
+        "issues": [asdict(problem) for problem in clip.problems],
+    }
+
+
+def row_lines(row: Row) -> list[str]:
+    """What the clip is and where it goes, then a line for each problem, the worst first."""
+    clip = row.clip
+    what = _what(row) if clip.frames or clip.audio else "unknown"
+    head = f"{printable(clip.path)}  {what}  ->  {row.bucket.label if row.bucket else 'left out'}"
+    ranked = sorted(clip.problems, key=lambda problem: LEVELS.index(problem.level))
+    return [head, *(f"  {problem.level}: {problem.text} {problem.fix} [{problem.code}]".replace("  [", " [") for problem in ranked)]
+
+
+def _what(row: Row) -> str:
+    clip = row.clip
+    sound = f"{clip.audio.codec} {clip.audio.channels} ch" if clip.audio else "no sound"
+    if clip.still:
+        parts = [f"{clip.width}x{clip.height}", clip.codec]
+    elif not clip.frames:
+        parts = [f"{clip.seconds:.2f} s", sound]
+    else:
+        parts = [f"{clip.width}x{clip.height}", f"{clip.fps:.4g} fps", f"{clip.frames} frames", f"{clip.seconds:.2f} s", clip.codec, sound]
+    if clip.rotation:
+        parts.append(f"turned {clip.rotation}°")
+    if row.tokens:
+        parts.append(f"{'' if row.tokens_exact else '~'}{row.tokens} tokens")
+    return "  ".join(parts)
+
+
+class Summary:
+    """Adds up rows as they pass; none is kept."""
+
+    def __init__(self) -> None:
+        self.clips = self.usable = self.with_audio = 0
+        self.seconds = 0.0
+        self._levels: Counter[str] = Counter()
+        self._codes: Counter[str] = Counter()
+        self.buckets: Counter[Bucket | SoundBucket] = Counter()
+
+    def add(self, row: Row) -> None:
+        self.clips += 1
+        self._levels.update(problem.level for problem in row.clip.problems)
+        self._codes.update({problem.code for problem in row.clip.problems})
+        if row.bucket is not None:
+            self.usable += 1
+            self.with_audio += row.clip.audio is not None
+            self.seconds += row.clip.seconds
+            self.buckets[row.bucket] += 1
 
     def to_json(self) -> dict[str, object]:
-        clip, audio = self.clip, self.clip.audio
         return {
-            "path": _printable(clip.path),
-            "width": clip.width,
-            "height": clip.height,
-            "fps": round(clip.fps, 3),
-            "frames": clip.frames,
-            "duration": round(clip.seconds, 3),
-            "audio": audio
-            and {"codec": audio.codec, "sample_rate": audio.sample_rate, "channels": audio.channels, "duration": round(audio.seconds, 3)},
-            "caption": clip.caption,
-            "bucket": self.bucket.label if self.bucket else None,
-            "issues": [asdict(problem) for problem in clip.problems],
-        }
-
-    def lines(self) -> list[str]:
-        """What the clip is, then a line for each problem, the worst first."""
-        clip = self.clip
-        sound = f"{clip.audio.codec} {clip.audio.channels} ch" if clip.audio else "no sound"
-        what = f"{clip.width}x{clip.height}  {clip.fps:.4g} fps  {clip.frames} frames  {clip.seconds:.2f} s  {sound}"
-        head = f"{_printable(clip.path)}  {what if clip.frames else 'unknown'}  ->  {self.bucket.label if self.bucket else 'left out'}"
-        order = ("error", "warning", "info")
-        ranked = sorted(clip.problems, key=lambda problem: order.index(problem.level))
-        return [head, *(f"  {problem.level}: {problem.text} {problem.fix} [{problem.code}]".replace("  [", " [") for problem in ranked)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All rows of a check."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def usable(self) -> int:
-        return sum(row.bucket is not None for row in self.rows)
-
-    def to_json(self) -> dict[str, object]:
-        return {"clips": [row.to_json() for row in self.rows], "summary": self.summary()}
-
-    def summary(self) -> dict[str, object]:
-        trained = [row for row in self.rows if row.bucket is not None]
-        levels = Counter(problem.level for row in self.rows for problem in row.clip.problems)
-        codes = Counter(code for row in self.rows for code in {problem.code for problem in row.clip.problems})
-        buckets = Counter(row.bucket for row in trained if row.bucket)
-        return {
-            "clips": len(self.rows),
-            "usable": len(trained),
-            "left_out": len(self.rows) - len(trained),
-            "with_audio": sum(row.clip.audio is not None for row in trained),
-            "seconds": round(sum(row.clip.seconds for row in trained), 3),
-            "errors": levels["error"],
-            "warnings": levels["warning"],
-            "buckets": {bucket.label: buckets[bucket] for bucket in sorted(buckets, reverse=True)},
-            "issues": dict(sorted(codes.items())),
+            "clips": self.clips,
+            "usable": self.usable,
+            "left_out": self.clips - self.usable,
+            "with_audio": self.with_audio,
+            "seconds": round(self.seconds, 3),
+            "errors": self._levels["error"],
+            "warnings": self._levels["warning"],
+            "buckets": {bucket.label: self.buckets[bucket] for bucket in sorted(self.buckets, key=_largest, reverse=True)},
+            "issues": dict(sorted(self._codes.items())),
         }
 
     def closing_line(self) -> str:
-        trained = [row for row in self.rows if row.bucket is not None]
-        seconds = sum(row.clip.seconds for row in trained)
-        sound = sum(row.clip.audio is not None for row in trained)
-        buckets = len({row.bucket for row in trained})
+        buckets = len(self.buckets)
         return (
-            f"{len(trained)} of {len(self.rows)} clips can be trained on: {seconds:.0f} s, {sound} with sound, "
-            f"{buckets} bucket{'' if buckets == 1 else 's'}; {len(self.rows) - len(trained)} left out."
+            f"{self.usable} of {self.clips} clips can be trained on: {self.seconds:.0f} s, {self.with_audio} with sound, "
+            f"{buckets} bucket{'' if buckets == 1 else 's'}; {self.clips - self.usable} left out."
         )
 
 
-def check_folder(
-    folder: Path,
-    *,
-    rule: BucketRule | None = None,
-    on_row: Callable[[Row], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Report:
-    """Scan a folder and say what would become of every clip. on_row is called with each as it is known.
+class JsonReport:
+    """Writes the JSON a clip at a time, so that a large set is never in memory. Call `close` at the end, or the JSON is not whole."""
 
-    Raises DatasetError when the folder is missing or holds no video, Stopped when asked to.
-    """
-    rule = rule or BucketRule()
-    rows: list[Row] = []
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._between = "\n"
+        write('{"clips": [')
 
-    def on_clip(clip: Clip) -> None:
-        rows.append(row_of(place(clip, rule)))
-        if on_row is not None:
-            on_row(rows[-1])
+    def add(self, row: Row) -> None:
+        self._write(self._between + json.dumps(row_json(row), ensure_ascii=False, allow_nan=False))
+        self._between = ",\n"
 
-    scan_folder(folder, on_clip=on_clip, should_stop=should_stop, captions=rule.captions)
-    return Report(rows=tuple(rows))
+    def close(self, summary: Summary, **more: object) -> None:
+        rest = json.dumps(summary.to_json() | more, ensure_ascii=False, allow_nan=False, indent=2)
+        self._write(f'\n],\n"summary": {rest}}}\n')
 
 
-def row_of(placed: Sample | Clip) -> Row:
-    """The row of a clip that was given its bucket, or left out."""
-    return Row(clip=placed.clip, bucket=placed.bucket) if isinstance(placed, Sample) else Row(clip=placed, bucket=None)
+def summarise(rows: Iterable[Row]) -> Summary:
+    """The summary of rows."""
+    summary = Summary()
+    for row in rows:
+        summary.add(row)
+    return summary
 
 
-def join(reports: Iterable[Report]) -> Report:
-    """One report of several datasets."""
-    return Report(rows=tuple(row for report in reports for row in report.rows))
+def _largest(bucket: Bucket | SoundBucket) -> tuple[int, ...]:
+    """A key to sort buckets by: those with pictures first."""
+    return (bucket.width, bucket.height, bucket.frames) if isinstance(bucket, Bucket) else (0, bucket.latents)
 
 
-def _printable(path: Path) -> str:
+def printable(path: Path) -> str:
     """A path as text that any terminal and JSON take: bytes that are no UTF-8 become question marks in a diamond."""
     return os.fsencode(path).decode(errors="replace")

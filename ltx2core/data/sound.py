@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _JITTER_SECONDS = 0.02  # timestamps that far off their place are rounding, not a gap
 _CHUNK_SECONDS = 1
+_WORTH_SEEKING = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,10 @@ class Sound:
     sample_rate: int
 
 
-def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> Sound | None:
-    """The first `seconds` of sound from the first video frame on; None without a sound track.
+def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000, begin: float = 0.0) -> Sound | None:
+    """`seconds` of sound from `begin` seconds after the first video frame on, or after the first sample where there is no video.
+
+    None without a sound track.
 
     Mono is given to both sides at full level; more channels are mixed down, and made quieter only if the mix would clip.
     A track that starts late begins with silence; one that starts early loses what comes before the first frame.
@@ -44,8 +47,13 @@ def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> Sound
         stream = audio_stream(container)
         if stream is None:
             return None
-        track = _Track(stream, start=_first_picture(container), count=round(seconds * stream.rate))
+        first = _beginning(container, stream)
+        track = _Track(stream, start=first + begin, count=round(seconds * stream.rate))
         try:
+            if (
+                begin > _WORTH_SEEKING and stream.time_base is not None
+            ):  # from a second before: decoders need what comes before to make a sample right
+                container.seek(int((first + begin - 1) / stream.time_base), stream=stream, backward=True)
             track.read(container)
         except ValueError as error:  # PyAV's word for channels that it cannot mix
             raise DatasetError(f"{path} has sound that cannot be mixed to stereo.", fix="Encode its sound as stereo AAC.") from error
@@ -58,10 +66,10 @@ def read_sound(path: Path, *, seconds: float, sample_rate: int = 16000) -> Sound
     return Sound(samples=samples, valid=min(round(track.end * sample_rate / stream.rate), count), sample_rate=sample_rate)
 
 
-def _first_picture(container: InputContainer) -> float:
-    """Seconds at which the first video frame is shown; 0 without video."""
-    stream = video_stream(container)
-    if stream is None or stream.start_time is None or stream.time_base is None:
+def _beginning(container: InputContainer, sound: AudioStream) -> float:
+    """Seconds at which the first video frame is shown; of a file of sound alone, at which the sound begins."""
+    stream = video_stream(container) or sound
+    if stream.start_time is None or stream.time_base is None:
         return 0.0
     return float(stream.start_time * stream.time_base)
 

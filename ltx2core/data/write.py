@@ -1,8 +1,9 @@
-"""Frames and sound to files that play everywhere: H.264 and AAC in mp4, and PNG. Whole files or none."""
+"""Frames and sound to files that play everywhere: H.264 and AAC in mp4, WAV, and PNG. Whole files or none."""
 
 from __future__ import annotations
 
 import errno
+import wave
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,18 @@ def write_png(path: Path, frame: NDArray[np.uint8]) -> None:
 
     with replacing(path) as temporary:
         Image.fromarray(np.ascontiguousarray(frame)).save(temporary)
+
+
+def write_wav(path: Path, sound: NDArray[np.float32], *, sample_rate: int) -> None:
+    """Write sound, float32 [2, n] in -1..1, as WAV of 16 bits. Raises StorageError when it cannot be written."""
+    if sound.ndim != 2 or sound.shape[0] != 2:
+        raise ValueError(f"expected sound [2, n], got {[*sound.shape]}")
+    samples = np.round(np.clip(np.nan_to_num(sound), -1.0, 1.0) * 32767).astype("<i2")
+    with replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(samples.T.tobytes())
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:

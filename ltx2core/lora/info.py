@@ -25,6 +25,7 @@ class LoraInfo:
     rank: int  # the widest layer's
     dtype: str
     targets: tuple[str, ...]
+    has_video: bool
     has_audio: bool
     has_alpha: bool  # whether it stores alpha beside the matrices
     foreign: tuple[str, ...]  # the first keys that are no LoRA of LTX-2
@@ -49,6 +50,7 @@ def lora_info(path: Path) -> LoraInfo:
         rank=max((shape[0] for shape in downs.values() if shape), default=0),
         dtype=header.dtypes[first],
         targets=tuple(sorted({kind_of(layer) for layer in downs})),
+        has_video=any(modality_of(layer) != "audio" for layer in downs),
         has_audio=any(modality_of(layer) != "video" for layer in downs),
         has_alpha=any(place is not None and place[1] == "alpha" for place in parsed.values()),
         foreign=tuple(key for key, place in parsed.items() if place is None)[:SHOWN],

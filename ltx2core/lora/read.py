@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltx2core.errors import CheckpointError
 from ltx2core.lora.keys import Layout, is_lora_key, layout_of, parse_key
+from ltx2core.models.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -119,6 +120,7 @@ def read_keys(path: Path) -> LoraHeader:
             f"{path} does not exist.", fix="Check the path; a run's file is runs/<name>/lora/<name>.safetensors."
         ) from error
     except (OSError, SafetensorError) as error:
+        read_header(path)  # says what is wrong with it, where it can tell
         raise CheckpointError(f"{path} is not a readable safetensors file.", fix="Export it again from its run.") from error
     if not any(is_lora_key(key) for key in shapes):
         raise CheckpointError(f"{path} holds no LoRA: no key ends with .lora_A.weight.", fix="Give a LoRA file, not a model.")

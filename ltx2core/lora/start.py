@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from ltx2core.lora.layers import Modality
     from ltx2core.lora.read import Lora, Pair
 
 
@@ -26,13 +27,14 @@ def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: flo
     never would. scale: alpha / rank of the adapter, which B is divided by.
     Raises CheckpointError when the adapter is narrower than the file, or lacks one of its layers, and says what would work.
     """
-    layers = dict.fromkeys(name.removesuffix(".lora_A.weight") for name in parameters if name.endswith(".lora_A.weight"))
-    check_rank(lora, min((parameter.shape[0] for name, parameter in parameters.items() if name.endswith(".lora_A.weight")), default=0))
-    _refuse_lost_layers(lora, [layer for layer in lora.pairs if layer not in layers])
+    layers = [name.removesuffix(".lora_A.weight") for name in parameters if name.endswith(".lora_A.weight")]
+    check_rank(lora, min((parameters[f"{layer}.lora_A.weight"].shape[0] for layer in layers), default=0))
+    check_layers(
+        lora, {layer: (parameters[f"{layer}.lora_B.weight"].shape[0], parameters[f"{layer}.lora_A.weight"].shape[1]) for layer in layers}
+    )
     with torch.no_grad():
         for layer, pair in lora.pairs.items():
             down, up = parameters[f"{layer}.lora_A.weight"], parameters[f"{layer}.lora_B.weight"]
-            _refuse_misfit(lora, layer, pair, down, up)
             down[: pair.rank] = pair.down.to(down)
             up.zero_()
             up[:, : pair.rank] = pair.up.to(up) * (pair.scale / scale)
@@ -48,21 +50,33 @@ def check_rank(lora: Lora, rank: int) -> None:
         )
 
 
-def _refuse_lost_layers(lora: Lora, lost: list[str]) -> None:
+def check_layers(lora: Lora, trained: Mapping[str, tuple[int, int]]) -> None:
+    """Raises CheckpointError when a run that trains these layers, with weights of these [out, in], cannot start from the LoRA."""
+    _refuse_lost_layers(lora, [layer for layer in lora.pairs if layer not in trained], trained={modality_of(layer) for layer in trained})
+    for layer, pair in lora.pairs.items():
+        _refuse_misfit(lora, layer, pair, trained[layer])
+
+
+def _refuse_lost_layers(lora: Lora, lost: list[str], *, trained: set[Modality]) -> None:
     if not lost:
         return
     first = ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
-    silent = all(modality_of(layer) != "video" for layer in lost)
+    more = {modality_of(layer) for layer in lost} - trained
+    fix = "Name them in peft_lora_target_modules, or use another LoRA."
+    if trained == {"video"} and more:
+        fix = "Train with sound, as that LoRA was."
+    elif trained == {"audio"} and more:
+        fix = "Train with pictures, as that LoRA was, or use one of sound alone."
     raise CheckpointError(
         f"{lora.path} has layers that are not trained here: {first}.",
-        fix="Train with sound, as that LoRA was." if silent else "Name them in peft_lora_target_modules, or use another LoRA.",
+        fix=fix,
     )
 
 
-def _refuse_misfit(lora: Lora, layer: str, pair: Pair, down: nn.Parameter, up: nn.Parameter) -> None:
-    if (pair.down.shape[1], pair.up.shape[0]) != (down.shape[1], up.shape[0]):
+def _refuse_misfit(lora: Lora, layer: str, pair: Pair, weight: tuple[int, int]) -> None:
+    if (pair.up.shape[0], pair.down.shape[1]) != weight:
         raise CheckpointError(
             f"{lora.path} is not for this model: {layer} changes a weight of {[pair.up.shape[0], pair.down.shape[1]]}, "
-            f"the model's is {[up.shape[0], down.shape[1]]}.",
+            f"the model's is {[*weight]}.",
             fix="Use the model that it was trained on.",
         )

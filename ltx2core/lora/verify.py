@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.errors import CheckpointError
 from ltx2core.lora.layers import kind_of
-from ltx2core.lora.read import SHOWN, read_what_fits
+from ltx2core.lora.read import SHOWN, read_lora, read_what_fits
 from ltx2core.models.names import to_diffusers
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def verify_lora(path: Path, checkpoint: Checkpoint) -> LoraReport:
         warnings=tuple(_warnings(lora, checkpoint)),
         kinds={kind: _sum_up([(lora.pairs[layer], norms[layer]) for layer in layers]) for kind, layers in sorted(kinds.items())},
     )
+
+
+def refuse_misfit(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the LoRA file is whole and every layer of it is one of the base's. Reads no weight of the base."""
+    if problems := _misfits(read_lora(path), _weights(checkpoint)):
+        raise CheckpointError(f"{path} is not for this model: {problems[0]}", fix="Use the model that it was trained on.")
 
 
 def delta_norm(pair: Pair) -> float:

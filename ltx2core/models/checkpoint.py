@@ -85,6 +85,12 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} does not hold the tensor {key}.", fix="Download the file again, or use another checkpoint.")
         return self.entries[key].shape
 
+    def names(self, component: Component) -> dict[str, str]:
+        """Official key -> diffusers name, of the tensors of a component that diffusers' module has, in file order."""
+        blocks = len(self.config["vae"]["encoder_blocks"]) if component == "video_vae" else 0
+        named = ((key, to_diffusers(key, component, num_encoder_blocks=blocks)) for key in self.keys(component))
+        return {key: name for key, name in named if name is not None}
+
     def tensors(
         self, component: Component, *, wanted: Callable[[str], bool] = lambda _: True, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -94,9 +100,7 @@ class Checkpoint:
         """
         from ltx2core.models.tensor_reading import read_tensors
 
-        blocks = len(self.config["vae"]["encoder_blocks"]) if component == "video_vae" else 0
-        named = ((key, to_diffusers(key, component, num_encoder_blocks=blocks)) for key in self.keys(component))
-        names = {key: name for key, name in named if name is not None and wanted(name)}
+        names = {key: name for key, name in self.names(component).items() if wanted(name)}
         scale_of = {key: scale for key in names if (scale := scale_key(key, self.entries)) is not None}
         scales = dict(read_tensors(((scale, self.entries[scale]) for scale in scale_of.values()), device))
         for key, tensor in read_tensors(((key, self.entries[key]) for key in names), device):
@@ -149,6 +153,8 @@ def _refuse_other_models(checkpoint: Checkpoint) -> None:
             f"{path} is LTX version {checkpoint.version}; this release trains LTX-2, versions 2.0 to 2.5.", fix=f"Use {DEFAULT_FILENAME}."
         )
     blocks = checkpoint.config["transformer"].get("num_layers", 0)  # reading it is also what refuses another model
+    if not isinstance(blocks, int):
+        raise CheckpointError(f"{path} says in its header that the transformer has {blocks!r} blocks.", fix=use)
     absent = [f"model.diffusion_model.transformer_blocks.{block}" for block in range(_number_of_blocks(entries), blocks)]
     if absent:
         raise CheckpointError(f"{path} lacks transformer blocks. {first_five(absent)}.", fix="Download it again and compare its checksum.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
@@ -31,6 +31,43 @@ def load_transformer(
     video, audio: False leaves the modules of that modality out, unread, and those between the two: without audio it is 31 % fewer
     weights, without video 83 %. One of them must stay.
     """
+    model: LTX2VideoTransformer3DModel = _load(
+        checkpoint,
+        "transformer",
+        LTX2VideoTransformer3DModel,
+        header.transformer_arguments,
+        dtype,
+        device,
+        prepare=_leaving_out(video=video, audio=audio),
+    )
+    follow_official_code(model)
+    return model
+
+
+def check_transformer(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str | None = None,
+    video: bool = True,
+    audio: bool = True,
+) -> LTX2VideoTransformer3DModel:
+    """The transformer without its numbers, on the meta device: its layers' names and sizes. Reads nothing but the header.
+
+    Raises what `load_transformer` would raise for a file that is not whole or, on a device, memory without room: caching takes hours, and
+    comes first. device: None asks for no room.
+    """
+    empty = _empty(
+        checkpoint, "transformer", LTX2VideoTransformer3DModel, header.transformer_arguments, _leaving_out(video=video, audio=audio)
+    )
+    _check_whole(checkpoint, "transformer", empty)
+    if device is not None:
+        _check_room(checkpoint, "transformer", empty, dtype, device)
+    model: LTX2VideoTransformer3DModel = empty.model
+    return model
+
+
+def _leaving_out(*, video: bool, audio: bool) -> Callable[[LTX2VideoTransformer3DModel], None]:
     if not video and not audio:
         raise ValueError("expected video, audio or both")
 
@@ -40,27 +77,21 @@ def load_transformer(
         if not video:
             leave_out(model, "video")
 
-    model: LTX2VideoTransformer3DModel = _load(
-        checkpoint, "transformer", LTX2VideoTransformer3DModel, header.transformer_arguments, dtype, device, prepare=prepare
-    )
-    follow_official_code(model)
-    return model
+    return prepare
 
 
 def load_outside_blocks(
     checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
-) -> tuple[LTX2VideoTransformer3DModel, LTX2VideoTransformer3DModel]:
-    """The transformer with all that lies outside its blocks, which are empty, and the whole of it without any weights (on meta).
+) -> LTX2VideoTransformer3DModel:
+    """The transformer with all that lies outside its blocks, which are empty: for callers that keep the blocks' weights themselves.
 
-    For callers that keep the blocks' weights themselves. Everything is in dtype, tables too.
+    Everything is in dtype, tables too.
     """
-    shapes: list[LTX2VideoTransformer3DModel] = []
+
+    leave = _leaving_out(video=True, audio=audio)
 
     def prepare(model: LTX2VideoTransformer3DModel) -> None:
-        if not audio:
-            leave_out(model, "audio")
-        shapes.append(copy.copy(model))
-        shapes[0]._modules = dict(model._modules)
+        leave(model)
         model.transformer_blocks = torch.nn.ModuleList()
 
     model: LTX2VideoTransformer3DModel = _load(
@@ -69,7 +100,7 @@ def load_outside_blocks(
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     follow_official_code(model)
-    return model, shapes[0]
+    return model
 
 
 def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> LTX2TextConnectors:
@@ -82,9 +113,19 @@ def load_connectors(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
     return _load(checkpoint, "connectors", LTX2TextConnectors, describe, dtype, device)
 
 
-def load_video_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Video:
-    """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py."""
-    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments, dtype, device)
+def load_video_vae(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", half: Literal["encoder", "decoder"] | None = None
+) -> AutoencoderKLLTX2Video:
+    """The video VAE: 32 x 32 x 8 pixels a latent. Its latents are not normalised; use latents.py.
+
+    half: the only half that is wanted. The other is left out, unread.
+    """
+
+    def prepare(model: AutoencoderKLLTX2Video) -> None:
+        if half is not None:
+            setattr(model, "decoder" if half == "encoder" else "encoder", None)
+
+    return _load(checkpoint, "video_vae", AutoencoderKLLTX2Video, header.video_vae_arguments, dtype, device, prepare=prepare)
 
 
 def load_audio_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKLLTX2Audio:
@@ -105,6 +146,15 @@ def _fill_resampler(vocoder: LTX2VocoderWithBWE) -> None:
     vocoder.resampler = UpSample1d(ratio=ratio, window_type="hann", persistent=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Empty:
+    """A module on the meta device; `known` are all names that its class has, `expected` those that are to be filled, with their sizes."""
+
+    model: Any
+    known: frozenset[str]
+    expected: dict[str, torch.Size]
+
+
 def _load(
     checkpoint: Checkpoint,
     component: Component,
@@ -117,34 +167,62 @@ def _load(
 ) -> Any:
     """The module, filled. describe: from the header's config to the class's arguments. prepare: what is done to the module before
     anything is read; what it takes out is not read."""
-    called = component.replace("_", " ")
+    empty = _empty(checkpoint, component, cls, describe, prepare)
+    _check_whole(checkpoint, component, empty)
+    _check_room(checkpoint, component, empty, dtype, device)
+    for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in empty.expected, device=device):
+        _assign(empty.model, name, tensor.to(_kept_dtype(name, tensor, dtype)))
+    return empty.model.eval().requires_grad_(False)
+
+
+def _empty(
+    checkpoint: Checkpoint,
+    component: Component,
+    cls: type[Any],
+    describe: Callable[[Mapping[str, Any]], dict[str, Any]],
+    prepare: Callable[[Any], None] | None,
+) -> _Empty:
     try:
         arguments = describe(checkpoint.config)
         with torch.device("meta"):
             model = cls(**arguments)
     except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise CheckpointError(
-            f"The header of {checkpoint.path} does not say how the {called} is built ({type(error).__name__}: {error}).",
+            f"The header of {checkpoint.path} does not say how the {_called(component)} is built ({type(error).__name__}: {error}).",
             fix="Use a published checkpoint, or download the file again.",
         ) from error
-    known = set(model.state_dict())
+    known = frozenset(model.state_dict())
     if prepare is not None:
         prepare(model)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    check_room(f"The {called} of {checkpoint.path.name}", sum(shape.numel() for shape in expected.values()) * dtype.itemsize, device)
-    for name, tensor in checkpoint.tensors(component, wanted=lambda name: name in expected or name not in known, device=device):
-        if name not in expected or expected[name] != tensor.shape:
-            found = "is not part of it" if name not in expected else f"is {list(tensor.shape)}, not {list(expected[name])}"
+    return _Empty(model=model, known=known, expected={name: tensor.shape for name, tensor in model.state_dict().items()})
+
+
+def _check_whole(checkpoint: Checkpoint, component: Component, empty: _Empty) -> None:
+    """Raise CheckpointError unless the file holds every tensor that is expected, in its size, and none that is no part of the module."""
+    missing = dict(empty.expected)
+    for key, name in checkpoint.names(component).items():
+        shape = checkpoint.shape(key)
+        if name not in empty.known or (name in empty.expected and empty.expected[name] != shape):
+            found = "is not part of it" if name not in empty.known else f"is {list(shape)}, not {list(empty.expected[name])}"
             raise CheckpointError(
-                f"{checkpoint.path} does not fit its own header: in the {called}, {name} {found}.",
+                f"{checkpoint.path} does not fit its own header: in the {_called(component)}, {name} {found}.",
                 fix="Download the file again, or use another checkpoint.",
             )
-        del expected[name]
-        _assign(model, name, tensor.to(_kept_dtype(name, tensor, dtype)))
-    if expected:
-        first = ", ".join(list(expected)[:5])
-        raise CheckpointError(f"{checkpoint.path} lacks {len(expected)} tensors of the {called}: {first}.", fix="Download it again.")
-    return model.eval().requires_grad_(False)
+        missing.pop(name, None)
+    if missing:
+        first = ", ".join(list(missing)[:5])
+        raise CheckpointError(
+            f"{checkpoint.path} lacks {len(missing)} tensors of the {_called(component)}: {first}.", fix="Download it again."
+        )
+
+
+def _check_room(checkpoint: Checkpoint, component: Component, empty: _Empty, dtype: torch.dtype, device: torch.device | str) -> None:
+    needed_bytes = sum(shape.numel() for shape in empty.expected.values()) * dtype.itemsize
+    check_room(f"The {_called(component)} of {checkpoint.path.name}", needed_bytes, device)
+
+
+def _called(component: Component) -> str:
+    return component.replace("_", " ")
 
 
 def _kept_dtype(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:

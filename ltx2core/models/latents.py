@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ltx2core.data.clip import AUDIO_LATENTS_PER_SECOND
+from ltx2core.models.vae_chunks import unit_range
+from ltx2core.models.vae_levers import SPATIAL, VaeLevers, levers_on
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 
-SPATIAL, TEMPORAL = 32, 8  # pixels and frames a latent
-TILE, OVERLAP = 16, 2  # latents a side at most, and shared by neighbours: 512 and 64 pixels, as diffusers has them
-AUDIO_LATENTS_PER_SECOND = 25
+TEMPORAL = 8  # frames a latent
 SAMPLE_RATE = 16000  # of the sound that the audio VAE encodes
 _N_FFT, _HOP, _MELS, _MAX_HZ = 1024, 160, 64, 8000.0
 _LOG_FLOOR = 1e-5
+NO_LEVERS = VaeLevers()
 
 
 def latent_grid(*, width: int, height: int, frames: int) -> tuple[int, int, int]:
@@ -33,33 +36,37 @@ def audio_steps_for(seconds: float) -> int:
     return max(1, round(seconds * AUDIO_LATENTS_PER_SECOND))
 
 
-def is_tiled(*, width: int, height: int) -> bool:
-    """Whether a picture of that size in pixels is larger than one tile."""
-    return max(width, height) > TILE * SPATIAL
-
-
 @torch.no_grad()
-def encode_video(vae: AutoencoderKLLTX2Video, pixels: Tensor, *, tiled: bool = False) -> Tensor:
-    """Normalised latents [B, C, f, h, w], the posterior's mode.
+def encode_video(vae: AutoencoderKLLTX2Video, pixels: Tensor, *, levers: VaeLevers = NO_LEVERS) -> Tensor:
+    """Normalised latents [B, C, f, h, w], float32, on the VAE's device: the posterior's mode.
 
-    pixels: [B, 3, F, H, W], -1..1, F = 8k + 1, H and W multiples of 32. tiled: in overlapping tiles of the picture, never of time,
-    where it is larger than one: less memory, and latents that differ a little where tiles meet. Raises ValueError for other sizes.
+    pixels: [B, 3, F, H, W], -1..1 or uint8 0..255, F = 8k + 1, H and W multiples of 32. Raises ValueError for other sizes.
     """
     latent_grid(width=pixels.shape[-1], height=pixels.shape[-2], frames=pixels.shape[-3])
-    _use_tiles(vae, rows=pixels.shape[-2] // SPATIAL, columns=pixels.shape[-1] // SPATIAL, tiled=tiled)
-    latents: Tensor = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    pixels = pixels.to(vae.device, non_blocking=True)
+    if pixels.dtype != torch.uint8:
+        pixels = pixels.to(vae.dtype)
+    elif not levers.patch_conv and not levers.temporal_roll:  # these take bytes, so that no layer's input is held beside them
+        pixels = unit_range(pixels, vae.dtype)
+    with levers_on(vae, levers, rows=pixels.shape[-2] // SPATIAL, columns=pixels.shape[-1] // SPATIAL):
+        latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
     mean, std = _video_statistics(vae)
     return (latents - mean) * (float(vae.config.scaling_factor) / std)
 
 
 @torch.no_grad()
-def decode_video(vae: AutoencoderKLLTX2Video, latents: Tensor, *, tiled: bool = False) -> Tensor:
-    """Pixels [B, 3, F, H, W], float32, clamped to -1..1, of normalised latents [B, C, f, h, w]. tiled: as in `encode_video`."""
-    _use_tiles(vae, rows=latents.shape[-2], columns=latents.shape[-1], tiled=tiled)
+def decode_video(vae: AutoencoderKLLTX2Video, latents: Tensor, *, levers: VaeLevers = NO_LEVERS) -> Tensor:
+    """Pixels [B, 3, F, H, W], float32, clamped to -1..1, of normalised latents [B, C, f, h, w]."""
     mean, std = _video_statistics(vae)
     latents = latents.to(vae.device).float() * (std / float(vae.config.scaling_factor)) + mean
-    pixels: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-    return pixels.float().clamp(-1, 1)
+    with levers_on(vae, levers, rows=latents.shape[-2], columns=latents.shape[-1]):
+        pixels: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    return pixels.float().clamp_(-1, 1)
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Pixels -1..1, float32, as uint8 0..255. Overwrites them: three copies of a long clip would not fit beside each other."""
+    return pixels.add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
 @torch.no_grad()
@@ -78,7 +85,13 @@ def encode_sound(audio_vae: AutoencoderKLLTX2Audio, waveform: Tensor, *, steps: 
 @torch.no_grad()
 def decode_sound(audio_vae: AutoencoderKLLTX2Audio, vocoder: LTX2Vocoder | LTX2VocoderWithBWE, latents: Tensor) -> tuple[Tensor, int]:
     """(waveform [B, 2, m], float32, clamped to -1..1, and its sample rate) of normalised audio latents [B, Z, T, bins]."""
-    waveform: Tensor = vocoder(decode_mel(audio_vae, latents).to(vocoder.dtype))
+    return vocode(vocoder, decode_mel(audio_vae, latents))
+
+
+@torch.no_grad()
+def vocode(vocoder: LTX2Vocoder | LTX2VocoderWithBWE, mel: Tensor) -> tuple[Tensor, int]:
+    """(waveform, its sample rate), as `decode_sound` gives them, of a log mel spectrogram [B, 2, frames, 64]."""
+    waveform: Tensor = vocoder(mel.to(vocoder.dtype))
     return waveform.float().clamp(-1, 1), int(vocoder.config.output_sampling_rate)
 
 
@@ -137,33 +150,6 @@ def _mel_filters() -> Tensor:
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0)
     return (triangles * 2 / (high - low)).float()
-
-
-def _use_tiles(vae: AutoencoderKLLTX2Video, *, rows: int, columns: int, tiled: bool) -> None:
-    """Set diffusers' tiling for pictures of that many latents; a side that fits in a tile is not cut."""
-    if not tiled:
-        vae.disable_tiling()
-        return
-    (height, down), (width, across) = tile_and_stride(rows), tile_and_stride(columns)
-    vae.enable_tiling(
-        tile_sample_min_height=height * SPATIAL,
-        tile_sample_min_width=width * SPATIAL,
-        tile_sample_stride_height=down * SPATIAL,
-        tile_sample_stride_width=across * SPATIAL,
-    )
-
-
-def tile_and_stride(latents: int) -> tuple[int, int]:
-    """Length of a tile and the way to the next one, in latents, for a side of that many.
-
-    Tiles share a side evenly. With one size for all, a side of 15 latents would leave a tile of 1 over, which the decoder cannot
-    pad by reflection.
-    """
-    if latents <= TILE:
-        return latents, latents
-    tiles = -(-latents // (TILE - OVERLAP))
-    stride = -(-latents // tiles)
-    return stride + OVERLAP, stride
 
 
 def _video_statistics(vae: AutoencoderKLLTX2Video) -> tuple[Tensor, Tensor]:

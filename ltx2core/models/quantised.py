@@ -109,14 +109,32 @@ def _eight_bit_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | 
         if not _multiplies_fp8(x, weight):
             return None
         rounded, levels = _rows(x, torch.float8_e4m3fn)
-        product: Tensor = torch._scaled_mm(
-            rounded, weight.t(), scale_a=levels[:, None], scale_b=scale[None, :], bias=bias, out_dtype=x.dtype, use_fast_accum=True
-        )
-        return product
+        within = bias is not None and _adds_bias(x.shape[0], *weight.shape, x.dtype, x.device)
+        product = _fp8_product(rounded, weight, levels, scale, bias if within else None, x.dtype)
+        return product if bias is None or within else product.add_(bias)
     if x.shape[0] < _FEWEST_ROWS or x.shape[1] % 8 or weight.shape[0] % 8:
         return None
     rounded, levels = _rows(x, torch.int8)
     return _rescale(torch._int_mm(rounded, weight.t()), levels, scale, bias, x.dtype)
+
+
+def _fp8_product(x: Tensor, weight: Tensor, levels: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    product: Tensor = torch._scaled_mm(
+        x, weight.t(), scale_a=levels[:, None], scale_b=scale[None, :], bias=bias, out_dtype=dtype, use_fast_accum=True
+    )
+    return product
+
+
+@cache
+def _adds_bias(rows: int, width: int, inner: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the product can add the bias itself: cuBLAS has no such kernel for some small shapes. Found out once a shape."""
+    x, weight = (torch.zeros(size, inner, dtype=torch.float8_e4m3fn, device=device) for size in (rows, width))
+    levels, scale = torch.ones(rows, device=device), torch.ones(width, device=device)
+    try:
+        _fp8_product(x, weight, levels, scale, torch.zeros(width, dtype=dtype, device=device), dtype)
+    except RuntimeError:
+        return False
+    return True
 
 
 @cache

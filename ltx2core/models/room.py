@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from ltx2core.errors import CheckpointError
+from ltx2core.errors import DoesNotFit
 from ltx2core.hardware.limits import available_memory
 
 GIB = 2**30
 
 
 def check_room(what: str, needed_bytes: int, device: torch.device | str) -> None:
-    """Raise CheckpointError, with both amounts, when the device has less free than `what` needs."""
+    """Raise DoesNotFit, with both amounts, when the device has less free than `what` needs."""
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -20,4 +20,4 @@ def check_room(what: str, needed_bytes: int, device: torch.device | str) -> None
     else:
         free, place, fix = available_memory(), "this machine", "End other programs, or use a machine with more RAM."
     if needed_bytes > free:
-        raise CheckpointError(f"{what} needs {needed_bytes / GIB:.1f} GiB of memory, and {place} has {free / GIB:.1f} GiB free.", fix=fix)
+        raise DoesNotFit(f"{what} needs {needed_bytes / GIB:.1f} GiB of memory, and {place} has {free / GIB:.1f} GiB free.", fix=fix)

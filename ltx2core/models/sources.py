@@ -38,12 +38,14 @@ def find_checkpoint(
     filename: str | None,
     base: Path,
     revision: str | None = None,
+    key: str = "pretrained_model_name_or_path",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """What `pretrained_model_name_or_path` means, for open_checkpoint: "nano", a .safetensors file, a folder, or a hub repository,
     which is downloaded when it is not in the hub's cache.
 
-    filename: the file to take from a folder or a repository. revision: of the repository. tell: is given sentences about a download.
+    filename: the file to take from a folder or a repository. revision: of the repository. key: the setting or option that gave the name.
+    tell: is given sentences about a download.
     Raises CheckpointError that says where it looked and what to put there, StorageError when the disk has no room.
     """
     if name == "nano":
@@ -58,12 +60,12 @@ def find_checkpoint(
         return _in_folder(path, filename)
     if not _could_be_repository(name):
         raise CheckpointError(
-            f"pretrained_model_name_or_path = {name!r} is no file or folder here.",
+            f"{key} = {name!r} is no file or folder here.",
             fix=f'Download {DEFAULT_FILENAME} and give its path, or use "nano", the embedded miniature.',
         )
     from ltx2core.models.hub import fetch
 
-    return fetch(name, filename=filename, revision=revision, tell=tell)
+    return fetch(name, filename=filename, revision=revision, key=key, tell=tell)
 
 
 def choose(names: Collection[str], filename: str | None) -> Choice | None:

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from ltx2core.errors import CheckpointError
 from ltx2core.hardware.limits import available_memory
-from ltx2core.models.text_encoder import MAX_TOKENS, TextEncoder, empty_text_model, load_text_encoder, text_encoder_fingerprint
+from ltx2core.models.text_encoder import (
+    MAX_TOKENS,
+    TextEncoder,
+    check_text_files,
+    empty_text_model,
+    load_text_encoder,
+    text_encoder_fingerprint,
+)
 from ltx2core.models.text_files import TextFiles, open_text_files
 from ltx2core.models.text_memory import Placement, TextSettings, choose_placement, measure_text
 from ltx2core.models.text_streaming import Streamer, stream_module
@@ -82,24 +89,30 @@ class TextModels:
 def load_text_models(checkpoint: Checkpoint, path: Path, *, settings: TextSettings, dtype: torch.dtype, device: torch.device) -> TextModels:
     """Text encoder and connectors, on the device as far as they fit there. path: of the text encoder, a folder or a single file.
 
-    Raises CheckpointError when one of them cannot be used or they do not belong together, RunError when there is not enough memory.
+    Raises CheckpointError when one of them cannot be used or they do not belong together, DoesNotFit when there is not enough memory.
     """
     from ltx2core.models.components import load_connectors
 
+    placement = plan_text(checkpoint, path, settings=settings, dtype=dtype, device=device)
+    encoder = load_text_encoder(path, dtype=dtype, device=device, streamed=placement.streamed, int8=settings.int8)
+    connectors = load_connectors(checkpoint, dtype=dtype, device="cpu" if placement.streamed else device)
+    streamer = stream_module(connectors, device) if placement.streamed else None
+    return TextModels(encoder, connectors, placement, streamer)
+
+
+def plan_text(checkpoint: Checkpoint, path: Path, *, settings: TextSettings, dtype: torch.dtype, device: torch.device) -> Placement:
+    """Where the text path will lie. Reads headers and the tokenizer; raises what `load_text_models` would, before hours of other work."""
     files = open_text_files(path)
     check_pair(files, checkpoint)
     shapes = {key: checkpoint.shape(key) for key in checkpoint.keys("connectors")}
     empty = empty_text_model(files, dtype=dtype, int8=settings.int8)
+    check_text_files(files, empty)
     need = measure_text(empty, shapes, itemsize=dtype.itemsize, tokens=MAX_TOKENS)
     free_device_bytes = None
     if device.type == "cuda":  # what PyTorch holds and does not use counts as free
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free_device_bytes = torch.cuda.mem_get_info(device)[0] + held
-    placement = choose_placement(need, settings=settings, free_device_bytes=free_device_bytes, free_host_bytes=available_memory())
-    encoder = load_text_encoder(path, dtype=dtype, device=device, streamed=placement.streamed, int8=settings.int8)
-    connectors = load_connectors(checkpoint, dtype=dtype, device="cpu" if placement.streamed else device)
-    streamer = stream_module(connectors, device) if placement.streamed else None
-    return TextModels(encoder, connectors, placement, streamer)
+    return choose_placement(need, settings=settings, free_device_bytes=free_device_bytes, free_host_bytes=available_memory())
 
 
 def check_pair(files: TextFiles, checkpoint: Checkpoint) -> None:

@@ -61,18 +61,27 @@ def load_text_encoder(
     """
     files = open_text_files(path)
     model = empty_text_model(files, dtype=dtype, int8=int8)
+    tokenizer = check_text_files(files, model)
+    max_tokens = max(_REGISTERS, min(MAX_TOKENS, tokenizer.model_max_length) // _REGISTERS * _REGISTERS)
+    device = torch.device(device)
+    streamer = Streamer(model.layers, device) if streamed else None
+    _fill(model, files, device, streamer)
+    return TextEncoder(tokenizer, model.eval().requires_grad_(False), files.fingerprint(), max_tokens, streamer)
+
+
+def check_text_files(files: TextFiles, empty: Any) -> Any:
+    """The tokenizer, ready for captions. Raises CheckpointError unless the files hold one, and every tensor of the empty model."""
     files.check_whole()
     tokenizer = files.tokenizer()
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.bos_token_id is None or tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{path}: its tokenizer names no beginning and no padding token.", fix="Use the tokenizer of the same model.")
-    max_tokens = max(_REGISTERS, min(MAX_TOKENS, tokenizer.model_max_length) // _REGISTERS * _REGISTERS)
-    device = torch.device(device)
-    streamer = Streamer(model.layers, device) if streamed else None
-    _fill(model, files, device, streamer)
-    return TextEncoder(tokenizer, model.eval().requires_grad_(False), files.fingerprint(), max_tokens, streamer)
+        raise CheckpointError(
+            f"{files.path}: its tokenizer names no beginning and no padding token.", fix="Use the tokenizer of the same model."
+        )
+    _check_tensors(files, {name: tensor.shape for name, tensor in empty.state_dict().items() if not _is_scale(empty, name)})
+    return tokenizer
 
 
 def empty_text_model(files: TextFiles, *, dtype: torch.dtype, int8: bool = False) -> Any:
@@ -119,7 +128,6 @@ def _architecture(files: TextFiles) -> tuple[Any, Any]:
 def _fill(model: Any, files: TextFiles, device: torch.device, streamer: Streamer | None) -> None:
     """Read every tensor of the language model to where it belongs. One is held at a time beside those that stay."""
     expected = dict(model.state_dict())
-    _check_tensors(files, {name: tensor.shape for name, tensor in expected.items() if not _is_scale(model, name)})
     for name, tensor in read_tensors(files.tensors.items(), "cpu" if streamer else device):
         parts = {name: tensor}
         if isinstance(module := model.get_submodule(name.rpartition(".")[0]), Int8Linear) and name.endswith(".weight"):

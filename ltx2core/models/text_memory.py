@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ltx2core.errors import RunError
+from ltx2core.errors import DoesNotFit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,7 +88,7 @@ def measure_text(model: Any, connectors: Mapping[str, tuple[int, ...]], *, items
 def choose_placement(need: TextBytes, *, settings: TextSettings, free_device_bytes: int | None, free_host_bytes: int) -> Placement:
     """Where the text path runs. free_device_bytes: None when the device is the CPU.
 
-    Raises RunError, with the amounts, when there is too little memory for any way.
+    Raises DoesNotFit, with the amounts, when there is too little memory for any way.
     """
     fits = free_device_bytes is None or need.on_device + _RESERVE <= free_device_bytes
     streamed = settings.streamed or not fits
@@ -100,11 +100,13 @@ def choose_placement(need: TextBytes, *, settings: TextSettings, free_device_byt
         fix = "Free memory, or encode on a machine with more and copy its cache folder."
         if not settings.int8:
             fix = f'Set text_encoder_1_precision to "int8-torchao": that halves most of it. {fix}'
-        raise RunError(f"The text encoder and its connectors need {_gib(need.on_host)} of RAM; {_gib(free_host_bytes)} are free.", fix=fix)
+        raise DoesNotFit(
+            f"The text encoder and its connectors need {_gib(need.on_host)} of RAM; {_gib(free_host_bytes)} are free.", fix=fix
+        )
     if free_device_bytes is None:
         return Placement(streamed=streamed, because="the text encoder runs on the CPU")
     if need.streamed_on_device + _RESERVE > free_device_bytes:
-        raise RunError(
+        raise DoesNotFit(
             f"Reading captions needs {_gib(need.streamed_on_device + _RESERVE)} of GPU memory even layer by layer; "
             f"{_gib(free_device_bytes)} are free.",
             fix="Close other programs that use the GPU, or make the cache on another machine.",

@@ -5,20 +5,16 @@ The hub is asked only for a repository that the settings name, and only when thi
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltx2core.errors import CheckpointError, StorageError
-from ltx2core.runs.events import Notice
+from ltx2core.errors import CheckpointError
+from ltx2core.models.hub_download import Request, download
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from ltx2core.runs.events import Event
+    from collections.abc import Callable, Collection, Mapping
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SINGLE = "text_encoders/gemma4-12b-with-proj-ltx-2.5-bf16.safetensors"
@@ -31,12 +27,13 @@ _GEMMA = "google/gemma-3-12b-it"
 
 
 def find_text_encoder(
-    *, named: str | None, model_name: str, checkpoint: Path, revision: str | None, base: Path, emit: Callable[[Event], None]
+    *, named: str | None, model_name: str, checkpoint: Path, revision: str | None, base: Path, tell: Callable[[str], None] = lambda _: None
 ) -> Path:
     """The folder or single file of the text encoder.
 
     named: what pretrained_gemma_model_name_or_path says. Without it: beside the checkpoint, then in the hub repository that model_name
-    is, at `revision`. Raises CheckpointError that says what to download and where to put it, StorageError when the disk is too small.
+    is, at `revision`. tell: is given sentences about a download. Raises CheckpointError that says what to download and where to put it,
+    StorageError when the disk is too small.
     """
     if named:
         place = base / Path(named).expanduser()  # an absolute path stays itself
@@ -45,7 +42,7 @@ def find_text_encoder(
         if place.is_dir():
             return _inside(place) or place
         if _HUB_NAME.fullmatch(named):
-            return _from_hub(named, None, emit)
+            return _from_hub(named, None, _KEY, tell)
         raise CheckpointError(
             f"{_KEY} = {named!r} is no folder or file here.",
             fix=f"Give the folder of the text encoder, or a hub name such as {_GEMMA}, which is downloaded.",
@@ -54,7 +51,7 @@ def find_text_encoder(
     if found is not None:
         return found
     if _HUB_NAME.fullmatch(model_name) and not (base / model_name).exists():
-        return _from_hub(model_name, revision, emit)
+        return _from_hub(model_name, revision, "pretrained_model_name_or_path", tell)
     raise CheckpointError(
         f"There is no text encoder beside {checkpoint.name}.",
         fix=f"Set {_KEY} to the folder of one, or to a hub name: {_GEMMA} for LTX-2 2.0 and 2.3 is downloaded then.",
@@ -78,15 +75,15 @@ def _inside(folder: Path) -> Path | None:
     return None
 
 
-def _from_hub(name: str, revision: str | None, emit: Callable[[Event], None]) -> Path:
-    """A repository's text encoder, from the hub's cache on this machine or from the hub."""
+def _from_hub(name: str, revision: str | None, key: str, tell: Callable[[str], None]) -> Path:
+    """A repository's text encoder, from the hub's cache on this machine or from the hub. key: the setting that names it."""
     from huggingface_hub import try_to_load_from_cache
 
     for anchor in _ANCHORS:
         path = try_to_load_from_cache(name, anchor, revision=revision)
         if isinstance(path, str) and (found := _whole(Path(path.removesuffix(anchor)))) is not None:
             return found
-    return _download(name, revision, emit)
+    return _download(name, revision, key, tell)
 
 
 def _choose(names: Collection[str]) -> list[str]:
@@ -98,43 +95,25 @@ def _choose(names: Collection[str]) -> list[str]:
     return [name for name in names if _FILE.fullmatch(name)]
 
 
-def _download(name: str, revision: str | None, emit: Callable[[Event], None]) -> Path:
-    from huggingface_hub import HfApi, constants, errors, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever http library it is built on
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()  # they write to the terminal that the app draws on
-    page, cache = f"https://huggingface.co/{name}", Path(constants.HF_HUB_CACHE)
-    by_hand = (
-        f"Download it elsewhere from {page} (config.json, *.safetensors, tokenizer files), and set {_KEY} to the folder you put it in."
+def _download(name: str, revision: str | None, key: str, tell: Callable[[str], None]) -> Path:
+    request = Request(
+        repo=name,
+        revision=revision,
+        key=key,
+        what="the text encoder",
+        by_hand=f"Download it elsewhere from https://huggingface.co/{name} (config.json, *.safetensors, tokenizer files), and set {_KEY} "
+        "to the folder you put it in.",
     )
-    try:
-        info = HfApi().model_info(name, revision=revision, files_metadata=True)
-        sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
-        wanted = _choose(sizes)
-        if not wanted:
+    chosen: list[str] = []
+
+    def choose(sizes: Mapping[str, int]) -> list[str]:
+        chosen.extend(_choose(sizes))
+        if not chosen:
             raise CheckpointError(f"{name} holds no text encoder.", fix=f"Set {_KEY} to one that does, such as {_GEMMA}.")
-        missing = [file for file in wanted if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
-        missing_bytes = sum(sizes[file] for file in missing)
-        _check_disk(cache, missing_bytes, name)
-        text = f"Downloads the text encoder {name}, {missing_bytes / 1e9:.1f} GB, into {cache}. It is kept there."
-        emit(Notice(code="text_encoder_download", text=text))
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{name} is given only to those who accepted its licence.",
-            fix=f"Accept it on {page}, then run `hf auth login` with the same account, or set HF_TOKEN.",
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        where = f"revision {revision} of {name}" if isinstance(error, errors.RevisionNotFoundError) else name
-        raise CheckpointError(f"The hub has no {where}, or hides it.", fix=f"Check {_KEY}; a private one needs HF_TOKEN.") from error
-    except errors.HfHubHTTPError as error:
-        raise CheckpointError(f"The hub refused {name}: {error}".splitlines()[0], fix=f"Try again later. {by_hand}") from error
-    except (OSError, HTTPError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise StorageError(f"The disk of {cache} is full.", fix="Free some room, or set HF_HOME to another disk.") from error
-        raise CheckpointError(f"{name} is no folder here, not in the hub's cache, and the hub cannot be reached.", fix=by_hand) from error
-    found = _whole(folder)
+        return chosen
+
+    first = download(request, choose, tell)[0]
+    found = _whole(first.parents[len(Path(chosen[0]).parts) - 1])
     if found is None:
         raise CheckpointError(f"{name} lacks files of its text encoder.", fix=f"Set {_KEY} to one that is whole, such as {_GEMMA}.")
     return found
@@ -151,13 +130,3 @@ def _whole(snapshot: Path) -> Path | None:
         wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return found if wanted <= weights else None
     return found if weights else None
-
-
-def _check_disk(cache: Path, missing_bytes: int, name: str) -> None:
-    place = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    if missing_bytes > free:
-        raise StorageError(
-            f"{name} needs {missing_bytes / 1e9:.1f} GB in {cache}; {free / 1e9:.1f} GB are free.",
-            fix="Free some room, or set HF_HOME to another disk.",
-        )

@@ -12,6 +12,7 @@ there, and read only after an event of its copy; the host never waits, so the wh
 from __future__ import annotations
 
 import mmap
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -143,9 +144,15 @@ class PinnedMemory:
                 fix="Raise the limit of locked memory (`ulimit -l unlimited`), or stream fewer blocks.",
             )
         self.registered = True
+        # Pages that are given back while they are registered leave the address range locked for the driver.
+        self._unregister = weakref.finalize(self, _unregister, self.tensor.data_ptr())
 
     def close(self) -> None:
         """Give the lock back. The tensor must not be copied from any more."""
         if self.registered:
-            torch.cuda.cudart().cudaHostUnregister(self.tensor.data_ptr())  # type: ignore[no-untyped-call]
+            self._unregister()
             self.registered = False
+
+
+def _unregister(address: int) -> None:
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]

@@ -60,13 +60,25 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassMeasured:
+    """A pass of the cache is over. Busy: the encoder's device computed. Waited: for clips to be decoded, which may overlap with that."""
+
+    kind: ClassVar[str] = "pass_measured"
+    phase: Phase
+    entries: int
+    seconds: float  # from the first clip's decode on, the encoder being loaded, to the last entry on disk
+    busy_seconds: float
+    waited_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone:
     """An optimizer step, told one step late so that reading its loss never stops the device."""
 
     kind: ClassVar[str] = "step_done"
     step: int
     loss: float | None  # None when it was not finite: JSON has no NaN
-    video_loss: float | None
+    video_loss: float | None  # None also where the step had no picture, as audio_loss where it had no sound
     audio_loss: float | None
     learning_rate: float
     grad_norm: float | None
@@ -163,6 +175,7 @@ Event = (
     | PhaseStarted
     | PhaseMeasured
     | Progress
+    | PassMeasured
     | StepDone
     | HeldOutMeasured
     | MemorySampled
@@ -181,6 +194,7 @@ _BY_KIND: dict[str, type[Any]] = {
         PhaseStarted,
         PhaseMeasured,
         Progress,
+        PassMeasured,
         StepDone,
         HeldOutMeasured,
         MemorySampled,

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-import threading
+import secrets
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import StorageError
@@ -22,9 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises StorageError when the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(
-        f".{path.stem}.{threading.get_native_id()}.tmp{path.suffix}"
-    )  # the suffix stays: writers of media look at it
+    # Random, since containers that share a disk number their threads alike. The suffix stays: writers of media look at it.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

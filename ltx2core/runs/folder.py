@@ -69,6 +69,11 @@ class RunFolder:
         return self.path / "held_out.json"
 
     @property
+    def cached(self) -> Path:
+        """The names of the cache's entries that the run reads, so that a prune leaves them."""
+        return self.path / "cached.json"
+
+    @property
     def lora(self) -> Path:
         return self.path / "lora" / f"{self.name}.safetensors"
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
+    from ltx2core.training.engine import Engine
+    from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
 
 
@@ -47,11 +50,12 @@ class Milestones:
     """The loop's `Between`: knows what is due, does it once, and tells it."""
 
     model: Model
+    engine: Engine
     checkpoint: Checkpoint
     reader: Reader
     held_out: Sequence[CachedClip]
     parameters: Mapping[str, nn.Parameter]
-    optimizer: AdapterOptimizer
+    optimizer: AdapterOptimizer | FlatOptimizer
     identity: Identity
     folder: RunFolder
     control: Control
@@ -61,6 +65,7 @@ class Milestones:
     schedule: Schedule
     sample_settings: SampleSettings
     audio_weight: float
+    reference: Reference | None = None  # that samples are drawn beside
     _saved_at: int = -1
     _sampled_at: int = -1
     _base_loss: float | None = field(default=None)
@@ -141,6 +146,7 @@ class Milestones:
                 raise Stopped("Stopped while sampling.")
             self.emit(Progress(phase="sample", done=done, total=total))
 
+        self.engine.park()
         try:
             path = write_sample(
                 self.model,
@@ -149,6 +155,7 @@ class Milestones:
                 text=self.reader.text(self.prompt),
                 negative=self.reader.text(self.negative_prompt),
                 settings=self.sample_settings,
+                reference=self.reference,
                 on_step=on_step,
             )
         except Stopped:

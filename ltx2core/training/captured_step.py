@@ -19,6 +19,7 @@ from ltx2core.models.text import TextEmbedding
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from ltx2core.training.objective import Noised
     from ltx2core.training.step import Drawn
 
 _MOST_GRAPHS = 6
@@ -50,11 +51,12 @@ class StepRunner:
         self._pool: tuple[int, int] | None = None
         self.captured = 0  # how many captures there were: a number that stays still after warm-up
 
-    def run(self, drawn: Drawn) -> Tensor:
-        """The values of a step, on the device. They are the caller's own."""
-        key = _key(drawn)
-        if not self._capture or key is None:
+    def run(self, drawn: Drawn, variant: Hashable = None) -> Tensor:
+        """The values of a step, on the device. They are the caller's own. variant: what else tells one step's kernels from another's."""
+        shapes = _key(drawn)
+        if not self._capture or shapes is None:
             return self._compute(drawn)
+        key = (shapes, variant)
         if key in self._graphs:
             return self._replay(key, drawn)
         if key not in self._seen:  # compiles, and finds out how much memory it takes
@@ -97,7 +99,13 @@ def _key(drawn: Drawn) -> Hashable | None:
     batch = drawn.batch
     if batch.reference is not None:
         return None
-    return batch.grid, tuple(batch.fps.tolist()), tuple(tuple(tensor.shape) for tensor in _tensors(drawn)), drawn.audio is None
+    return (
+        batch.grid,
+        tuple(batch.fps.tolist()),
+        tuple(tuple(tensor.shape) for tensor in _tensors(drawn)),
+        drawn.video is None,
+        drawn.audio is None,
+    )
 
 
 def _tensors(drawn: Drawn) -> list[Tensor]:
@@ -108,6 +116,10 @@ def _tensors(drawn: Drawn) -> list[Tensor]:
 
 def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
     names = ("clean", "noise", "noisy", "sigma", "timesteps", "learned")
-    video = replace(drawn.video, **dict(zip(names, tensors[:6], strict=True)))
-    audio = None if drawn.audio is None else replace(drawn.audio, **dict(zip(names, tensors[6:12], strict=True)))
-    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(*tensors[-2:])))
+    rest = iter(tensors)
+
+    def refilled(part: Noised | None) -> Noised | None:
+        return None if part is None else replace(part, **{name: next(rest) for name in names})
+
+    video, audio = refilled(drawn.video), refilled(drawn.audio)
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(next(rest), next(rest))))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
+IMAGE_TO_VIDEO = 0.5  # how often the first frame is given where a dataset is for it: the official trainer's image-to-video default
+
 Kind = Literal["first_frame", "prefix", "suffix", "spatial_crop", "mask"]
 
 
@@ -52,6 +54,20 @@ def draw_given(
             given |= drawn.view(-1, 1, 1, 1) & masks.view(given.shape)
     tokens = given.flatten(1)
     return tokens & ~tokens.all(dim=1, keepdim=True)
+
+
+def with_first_frame(parts: Sequence[GivenPart], gives: bool | None) -> list[GivenPart]:
+    """The parts as a dataset wants them: image-to-video as often as the run says, half of the time where it says never; or not at all.
+
+    gives: None leaves the parts as they are.
+    """
+    first = [part for part in parts if part.kind == "first_frame" and part.modality == "video"]
+    others = [part for part in parts if part not in first]
+    if gives is None:
+        return list(parts)
+    if not gives:
+        return others
+    return list(parts) if first else [GivenPart(kind="first_frame", probability=IMAGE_TO_VIDEO), *others]
 
 
 def _tokens(part: GivenPart, grid: tuple[int, int, int]) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.config.datasets import linked_names
 from ltx2core.data.buckets import place_all
-from ltx2core.data.dataset import bucket_rule
+from ltx2core.data.dataset import MEDIA, bucket_rule
 from ltx2core.data.linked import link
+from ltx2core.data.media import SOUNDS
 from ltx2core.data.scan import scan_folder
 from ltx2core.errors import DatasetError
 from ltx2core.runs.events import Notice, PhaseStarted, Progress
+from ltx2core.training.selection import choose, with_linked_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,58 +30,126 @@ _OF_SOUND = frozenset({"no_audio", "unknown_audio_codec", "audio_short", "audio_
 
 
 def find_samples(
-    datasets: DatasetList, *, base: Path, frame_rate: float, emit: Callable[[Event], None], should_stop: Callable[[], bool]
+    datasets: DatasetList, *, base: Path, frame_rate: float, emit: Callable[[Event], None], should_stop: Callable[[], bool], seed: int = 0
 ) -> list[Sample]:
-    """Every clip that can be trained on, in the order of datasets and paths. A clip whose sound is not trained on has no audio.
+    """Every sample that can be trained on or measured on, in the order of datasets and paths, those to train on first.
 
-    Raises DatasetError when nothing is left, Stopped when asked to.
+    A clip whose sound is not trained on has no audio, one whose picture is not has a SoundBucket. Raises DatasetError when nothing is
+    left to train on, Stopped when asked to.
     """
     emit(PhaseStarted(phase="scan", total=0, unit="clips"))
-    samples: list[Sample] = []
-    rejected: list[Clip] = []
-    seen = 0
-
-    def count(clip: Clip) -> None:
-        nonlocal seen
-        seen += 1
-        emit(Progress(phase="scan", done=seen, total=0, item=clip.path.name))
-
-    for dataset in datasets.videos:
-        folder = dataset.instance_data_dir if dataset.instance_data_dir.is_absolute() else base / dataset.instance_data_dir
-        rule = bucket_rule(dataset, frame_rate=frame_rate)
-        clips = scan_folder(folder, on_clip=count, should_stop=should_stop, captions=rule.captions)
-        placed, left_out = place_all(clips, rule)
-        for other in _linked(datasets, dataset):
-            where = other.instance_data_dir if other.instance_data_dir.is_absolute() else base / other.instance_data_dir
-            kind: Literal["mask", "reference"] = "mask" if other.conditioning_type == "mask" else "reference"
-            placed, missing = link(placed, root=folder, folder=where, kind=kind)
-            _tell_missing(missing, kind=kind, folder=where, emit=emit)
-        samples += placed if dataset.audio is not None and dataset.audio.auto_split else [_without_audio(sample) for sample in placed]
-        rejected += left_out
-    _tell_rejected(rejected, emit)
+    finder = _Finder(datasets, base, frame_rate, seed, emit, should_stop)
+    samples = [sample for dataset in (*datasets.videos, *datasets.evals) for sample in finder.samples(dataset)]
+    _tell_rejected(finder.rejected, emit)
     _tell_changed(samples, emit)
-    if not samples:
+    trained = [sample for sample in samples if not sample.treatment.measured]
+    if not trained:
         raise DatasetError(
-            f"Not one of {len(rejected)} clips can be trained on.",
+            f"Not one of {len(finder.rejected)} clips can be trained on.",
             fix="`ltx2tui check FOLDER` says for each clip what is wrong and what would work.",
         )
-    counts = Counter(sample.bucket.label for sample in samples)
-    buckets = ", ".join(f"{label} ({number})" for label, number in counts.most_common())
-    emit(Notice(code="dataset", text=f"{len(samples)} clips to train on, in buckets {buckets}."))
+    emit(Notice(code="dataset", text=f"{_counted(trained)} to train on, in buckets {_buckets(trained)}."))
+    if measured := [sample for sample in samples if sample.treatment.measured]:
+        emit(Notice(code="eval_dataset", text=f"{_counted(measured)} to measure the held-out loss on, in buckets {_buckets(measured)}."))
     return samples
 
 
+@dataclass
+class _Finder:
+    """Goes through datasets; keeps what was left out."""
+
+    datasets: DatasetList
+    base: Path
+    frame_rate: float
+    seed: int
+    emit: Callable[[Event], None]
+    should_stop: Callable[[], bool]
+    rejected: list[Clip] = field(default_factory=list)
+    _seen: int = 0
+
+    def samples(self, dataset: VideoDataset) -> list[Sample]:
+        """The samples of one dataset, with all that belongs to them."""
+        folder = self._place(dataset)
+        rule = bucket_rule(dataset, frame_rate=self.frame_rate, seed=self.seed, texts=self.datasets.text_embeds)
+        media = MEDIA[dataset.dataset_type]
+        clips = scan_folder(folder, on_clip=self._count, should_stop=self.should_stop, captions=rule.captions, media=media)
+        if dataset.dataset_type == "audio" and dataset.audio is not None and not dataset.audio.source_from_video:
+            clips = [clip for clip in clips if clip.path.suffix.lower() in SOUNDS]
+        placed, left_out = place_all(clips, rule)
+        self.rejected += left_out
+        placed, unused = choose(placed, most=dataset.max_num_samples, dataset=dataset.id, root=folder)
+        if unused:
+            text = f"{dataset.id}: {len(unused)} clips are not used, max_num_samples is {dataset.max_num_samples}: {_named(unused)}."
+            self.emit(Notice(code="clips_not_chosen", text=text))
+        if rule.captions.table is not None and (names := rule.captions.table.unused(clip.path for clip in clips)):
+            text = f"{rule.captions.table.path.name}: {len(names)} rows belong to no file in {folder}: {_listed(names)}."
+            self.emit(Notice(code="rows_without_file", text=text))
+        for other in _linked(self.datasets, dataset):
+            kind: Literal["mask", "reference"] = "mask" if other.conditioning_type == "mask" else "reference"
+            placed, missing = link(placed, root=folder, folder=self._place(other), kind=kind)
+            _tell_missing(missing, kind=kind, folder=self._place(other), emit=self.emit)
+        return self._with_sound(placed, dataset, folder)
+
+    def _with_sound(self, samples: list[Sample], dataset: VideoDataset, folder: Path) -> list[Sample]:
+        audio = dataset.audio
+        if audio is None or not (audio.auto_split or dataset.dataset_type == "audio"):
+            samples = [_without_audio(sample) for sample in samples]
+        if dataset.s2v_datasets:
+            folders = [self._place(other) for other in self.datasets.sounds if other.id in dataset.s2v_datasets]
+            samples, missing, broken = with_linked_sound(samples, root=folder, folders=folders)
+            for name, said in broken.items():
+                self.emit(Notice(code="sound_unreadable", level="warning", text=f"{name} is not used: {said}", fix="Encode it as WAV."))
+            if missing:
+                names = _named([sample.clip.path for sample in missing])
+                text = f"{len(missing)} clips have no file of sound in {', '.join(dataset.s2v_datasets)}: {names}."
+                fix = "Give each a sound file of its name; until then its own sound is used, if it has any and the dataset has `audio`."
+                self.emit(Notice(code="no_linked_sound", level="warning", text=text, fix=fix))
+        if audio is not None and audio.allow_zero_audio:
+            samples = [replace(one, silent=True) if one.clip.audio is None and not one.clip.still else one for one in samples]
+            if quiet := list(dict.fromkeys(sample.clip.path for sample in samples if sample.silent)):
+                text = f"{len(quiet)} clips have no sound and are trained with silence: {_named(quiet)}."
+                self.emit(Notice(code="trained_silent", text=text))
+        return samples
+
+    def _place(self, dataset: VideoDataset) -> Path:
+        return dataset.instance_data_dir if dataset.instance_data_dir.is_absolute() else self.base / dataset.instance_data_dir
+
+    def _count(self, clip: Clip) -> None:
+        self._seen += 1
+        self.emit(Progress(phase="scan", done=self._seen, total=0, item=clip.path.name))
+
+
+def _counted(samples: list[Sample]) -> str:
+    """`3 clips`, or `12 stretches of 3 clips`."""
+    files = len({sample.clip.path for sample in samples})
+    clips = f"{files} clip{'' if files == 1 else 's'}"
+    return clips if len(samples) == files else f"{len(samples)} stretches of {clips}"
+
+
+def _buckets(samples: list[Sample]) -> str:
+    counts = Counter(sample.bucket.label for sample in samples)
+    return ", ".join(f"{label} ({number})" for label, number in counts.most_common())
+
+
+def _named(paths: list[Path]) -> str:
+    return _listed([path.name for path in paths])
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + rest
+
+
 def _linked(datasets: DatasetList, dataset: VideoDataset) -> list[VideoDataset]:
-    names = linked_names(dataset)
+    names = [] if dataset.audio is not None and dataset.audio.audio_only else linked_names(dataset)
     return [other for other in datasets.conditioning if other.id in names]
 
 
 def _tell_missing(samples: list[Sample], *, kind: str, folder: Path, emit: Callable[[Event], None]) -> None:
     if not samples:
         return
-    names = ", ".join(sample.clip.path.name for sample in samples[:_MOST_NAMES])
-    rest = f" and {len(samples) - _MOST_NAMES} more" if len(samples) > _MOST_NAMES else ""
-    text = f"{len(samples)} clips have no {kind} in {folder} and train without one: {names}{rest}."
+    paths = list(dict.fromkeys(sample.clip.path for sample in samples))
+    text = f"{len(paths)} clips have no {kind} in {folder} and train without one: {_named(paths)}."
     fix = "Give each a picture or video of the same name there."
     emit(Notice(code=f"no_{kind}", level="warning", text=text, fix=fix))
 
@@ -106,7 +176,5 @@ def _tell_changed(samples: list[Sample], emit: Callable[[Event], None]) -> None:
             if problem.code not in _OF_SOUND or sample.clip.audio is not None:  # clips without sound are named while caching
                 found.setdefault(problem.code, []).append((sample.clip, problem))
     for code, ((_, first), *others) in found.items():
-        names = ", ".join(clip.path.name for clip, _ in others[:_MOST_NAMES])
-        rest = f" and {len(others) - _MOST_NAMES} more" if len(others) > _MOST_NAMES else ""
-        text = f"{first.text} So it is with {names}{rest}." if others else first.text
+        text = f"{first.text} So it is with {_named([clip.path for clip, _ in others])}." if others else first.text
         emit(Notice(code=code, level=first.level, text=text, fix=first.fix))

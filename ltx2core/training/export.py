@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltx2core.caching.passes import CachedClip
+    from ltx2core.caching.passes import CachedClip, References
+    from ltx2core.data.clip import Sample
     from ltx2core.lora.write import Written
     from ltx2core.models.checkpoint import Checkpoint
 
@@ -53,10 +54,20 @@ def average_path(path: Path) -> Path:
 
 
 def training_metadata(
-    *, checkpoint: Checkpoint, layers: Sequence[str], clips: Sequence[CachedClip], trigger: str, steps: int, seed: int, init: str = ""
+    *,
+    checkpoint: Checkpoint,
+    layers: Sequence[str],
+    clips: Sequence[CachedClip],
+    trigger: str,
+    steps: int,
+    seed: int,
+    init: str = "",
+    references: References | None = None,
 ) -> dict[str, str]:
-    """The header of an exported file. init: the LoRA that the run began with, and its fingerprint; empty for none."""
-    buckets = {clip.sample.bucket for clip in clips}
+    """The header of an exported file. init: the LoRA that the run began with, and its fingerprint; empty for none.
+
+    references: how reference clips were seen, which whoever draws with the LoRA must know; None where there were none.
+    """
     modalities = {modality_of(layer) for layer in layers}
     metadata = {
         "base_model": checkpoint.path.name,
@@ -64,10 +75,8 @@ def training_metadata(
         "base_model_hash": checkpoint.fingerprint("transformer"),
         "trained": "video and audio" if len(modalities) > 1 else next(iter(modalities), ""),
         "targets": json.dumps(sorted({kind_of(layer) for layer in layers})),
-        "buckets": json.dumps(sorted(bucket.label for bucket in buckets)),
-        "resolutions": json.dumps(sorted({f"{bucket.width}x{bucket.height}" for bucket in buckets})),
-        "frames": json.dumps(sorted({bucket.frames for bucket in buckets})),
-        "frame_rate": ", ".join(f"{rate:g}" for rate in sorted({clip.sample.fps for clip in clips})),
+        "buckets": json.dumps(sorted({clip.sample.bucket.label for clip in clips})),
+        **_pictures([clip.sample for clip in clips]),
         "trigger": trigger,
         "steps": str(steps),
         "seed": str(seed),
@@ -75,12 +84,35 @@ def training_metadata(
         "dataset": _dataset_fingerprint(clips),
         "software": f"ltx2tui {_version()}",
     }
-    return metadata | ({"init_lora": init} if init else {})
+    if init:
+        metadata["init_lora"] = init
+    if references is not None:  # the official names
+        metadata |= {
+            "reference_downscale_factor": str(references.smaller),
+            "reference_temporal_scale_factor": str(references.slower),
+        }
+    return metadata
+
+
+def _pictures(samples: Sequence[Sample]) -> dict[str, str]:
+    """What the header says of the pictures that were trained on; nothing where there were none."""
+    seen = [(sample.picture, sample.fps) for sample in samples if sample.picture is not None]
+    if not seen:
+        return {}
+    return {
+        "resolutions": json.dumps(sorted({f"{bucket.width}x{bucket.height}" for bucket, _ in seen})),
+        "frames": json.dumps(sorted({bucket.frames for bucket, _ in seen})),
+        "frame_rate": ", ".join(f"{rate:g}" for rate in sorted({fps for _, fps in seen})),
+    }
 
 
 def _dataset_fingerprint(clips: Sequence[CachedClip]) -> str:
     """Changes with the bytes of a clip, its captions, its bucket and how often it is shown; not with names or places of files."""
-    parts = sorted(f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}" for clip in clips)
+    parts = sorted(
+        f"{clip.source} {clip.sample.bucket.label} {clip.sample.repeats} {' '.join(clip.sample.captions)}"
+        + (f" {clip.sample.start:.3f}" if clip.sample.start else "")
+        for clip in clips
+    )
     return fingerprint({"clips": "\n".join(parts)})
 
 

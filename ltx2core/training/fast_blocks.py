@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx2core.models.levels import Levels, pick_levels, use_levels
+from ltx2core.offload.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ltx2core.models.fused_block import Skeleton
     from ltx2core.offload.layout import BlockWeights
-    from ltx2core.offload.ring import Ring
     from ltx2core.training.flat_adapter import FlatAdapter
 
 Keep = Literal["all", "inputs", "host"]
@@ -43,21 +43,20 @@ class FastBlocks:
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
     _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
+    _eager: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     _tensors: list[dict[str, Tensor]] = field(init=False)
     _slot_tensors: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
     _host: HostActivations = field(init=False)
 
     def __post_init__(self) -> None:
-        if wrong := [index for index, keep in enumerate(self.keep) if keep == "all" and self._streamed(index)]:
-            raise ValueError(f"block {wrong[0]} is streamed: its weights are gone by its backward, so it must be computed again")
-        block = _Levelled(self.skeleton.block)
+        block = self._eager = _Levelled(self.skeleton.block)
         self._call = torch.compile(block, fullgraph=True, dynamic=False) if self.compile else block
         self._host = HostActivations()
         self.weights_changed()
 
     def weights_changed(self) -> None:
         """Look again at where the weights lie: the scales of 8-bit matrices come with their values."""
-        self._tensors = [{} if self._streamed(index) else weights.tensors(weights.matrices) for index, weights in enumerate(self.weights)]
+        self._tensors = [{} if self.streamed(index) else weights.tensors(weights.matrices) for index, weights in enumerate(self.weights)]
         self._slot_tensors.clear()
 
     def install(self, transformer: LTX2VideoTransformer3DModel) -> None:
@@ -65,22 +64,41 @@ class FastBlocks:
         self.levels = use_levels(transformer)
         transformer.transformer_blocks = nn.ModuleList([BlockAt(self, index) for index in range(len(self.weights))])
 
-    def _streamed(self, index: int) -> bool:
+    def stream(self, indices: Sequence[int], *, slots: int) -> None:
+        """Let these blocks, whose matrices lie in host memory, travel through a new ring of as many slots; none: no ring."""
+        self.ring_index = [indices.index(index) if index in indices else None for index in range(len(self.weights))]
+        device = self.weights[0].rest.device
+        masters = [self.weights[index].matrices for index in indices]
+        self.ring = Ring(masters, slots=max(1, min(slots, len(masters))), device=device) if masters else None
+        self.weights_changed()
+
+    def settle(self) -> None:
+        """Make sure that nothing of a sweep is under way: before a graph is captured, and after a step that was broken off."""
+        self._host = HostActivations()
+        if self.ring is not None:
+            self.ring.settle()
+
+    def streamed(self, index: int) -> bool:
+        """Whether a block's weights travel."""
         return bool(self.ring_index) and self.ring_index[index] is not None
 
-    def compute(self, index: int, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Run a block on its weights; `done` says when they have been read for good."""
+    def compute(self, index: int, video: Tensor, audio: Tensor, context: dict[str, Any], *, eager: bool = False) -> tuple[Tensor, Tensor]:
+        """Run a block on its weights; `done` says when they have been read for good.
+
+        eager: without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
+        """
+        call = self._eager if eager else self._call
         self.runs += 1
         place = self.ring_index[index] if self.ring_index else None
         if place is None or self.ring is None:
             self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
-            return self._call(video, audio, context)
+            return call(video, audio, context)
         slot = self.ring.acquire(place)
         key = (index, slot.data_ptr())
         if key not in self._slot_tensors:
             self._slot_tensors[key] = self.weights[index].tensors(slot)
         self.skeleton.point(self._slot_tensors[key] | self.adapter.leaves(index))
-        return self._call(video, audio, context)
+        return call(video, audio, context)
 
     def done(self, index: int, *, forwards: bool, wrap: bool = False) -> None:
         """The weights of a block have been read for now."""
@@ -116,7 +134,7 @@ class BlockAt(nn.Module):
         blocks, index = self._blocks[0], self.index
         context["levels"] = blocks.levels.video, blocks.levels.audio
         if not torch.is_grad_enabled():
-            found = blocks.compute(index, hidden_states, audio_hidden_states, context)
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=True)
             blocks.done(index, forwards=True, wrap=True)
             return found
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph
@@ -132,7 +150,7 @@ class _Node(torch.autograd.Function):
         ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override, unused-ignore]
         ctx.blocks, ctx.index, ctx.context = blocks, index, context
-        if blocks.keep[index] == "all":
+        if blocks.keep[index] == "all" and not blocks.streamed(index):  # weights that travel are gone by its backward
             with torch.enable_grad():
                 video, audio = video.detach().requires_grad_(), audio.detach().requires_grad_()
                 outputs = blocks.compute(index, video, audio, context)

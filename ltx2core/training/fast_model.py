@@ -6,28 +6,29 @@ Tensors go from the file to where they stay, one at a time; a block that is to b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ltx2core.errors import CheckpointError
-from ltx2core.models.components import load_outside_blocks
+from ltx2core.models.components import check_transformer, load_outside_blocks
 from ltx2core.models.fused_block import build_skeleton
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
-from ltx2core.offload.ring import PinnedMemory, Ring
+from ltx2core.offload.ring import PinnedMemory
 from ltx2core.training.adapter import AdapterSettings, target_modules
 from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.planning.step_plan import StepPlan
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
 
@@ -49,9 +50,9 @@ class FastSettings:
         streamed = min(self.streamed, count)
         return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
 
-    def policy(self, count: int) -> list[Keep]:
-        """What each block keeps. Resident blocks keep all first: a streamed block cannot."""
-        streamed = set(self.streamed_blocks(count))
+    def policy(self, count: int, *, streamed: Collection[int] | None = None) -> list[Keep]:
+        """What each block keeps. Only resident blocks can keep all. streamed: the blocks that travel, if not those of these settings."""
+        streamed = set(self.streamed_blocks(count)) if streamed is None else streamed
         resident = [index for index in range(count) if index not in streamed]
         kept = set(resident[len(resident) - self.kept :]) if self.kept else set()  # the last: they are freed first
         rest: Keep = "host" if self.inputs_to_host else "inputs"
@@ -67,12 +68,82 @@ class FastModel:
     adapter: FlatAdapter
     layout: Layout
     targets: list[str]
+    settings: FastSettings
     masters: list[PinnedMemory] = field(default_factory=list)
+
+    @property
+    def rounding(self) -> dict[str, float]:
+        """Signal to noise of each matrix that is stored in 8 bits, in dB, by diffusers' name."""
+        return {
+            f"transformer_blocks.{index}.{name.removesuffix('.weight')}": value
+            for index, weights in enumerate(self.blocks.weights)
+            for name, value in weights.snr_db.items()
+        }
+
+    def apply(self, plan: StepPlan) -> None:
+        """Hold the blocks as another plan says. More blocks may travel than before, never fewer."""
+        blocks, count = self.blocks, len(self.blocks.weights)
+        settings = replace(self.settings, streamed=plan.streamed, slots=plan.slots, kept=plan.kept, inputs_to_host=plan.inputs_to_host)
+        travelling = {index for index, place in enumerate(blocks.ring_index) if place is not None}
+        if plan.streamed != len(travelling) or plan.slots != self.settings.slots:
+            wanted = [index for index in settings.streamed_blocks(count) if index not in travelling]
+            blocks.ring = None  # its slots are the first memory to be given back
+            for index in wanted[: plan.streamed - len(travelling)]:
+                master = PinnedMemory(self.layout.matrix_bytes, register=blocks.weights[index].rest.is_cuda)
+                master.tensor.copy_(blocks.weights[index].matrices)
+                blocks.weights[index].matrices = master.tensor
+                self.masters.append(master)
+                travelling.add(index)
+            blocks.stream(sorted(travelling), slots=plan.slots)
+        self.settings = settings
+        blocks.keep = settings.policy(count, streamed=travelling)
 
     def close(self) -> None:
         """Give locked host memory back."""
         for master in self.masters:
             master.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFacts:
+    """Sizes of a checkpoint's transformer, from its header alone. outside_bytes: of what lies outside the blocks and of small tensors."""
+
+    count: int
+    block_bytes: int
+    outside_bytes: int
+    lora_numbers: int
+    width: int
+    heads: int
+
+
+def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
+    """What a plan needs to know, before anything is loaded."""
+    return facts_of(check_transformer(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+
+
+def facts_of(
+    shapes: LTX2VideoTransformer3DModel, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype
+) -> BlockFacts:
+    """The same of a transformer on meta."""
+    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    blocks: Any = shapes.transformer_blocks
+    skeleton = build_skeleton(blocks[0], targets=_in_block(targets), scale=1.0)
+    layout = make_layout(skeleton, storage=storage, dtype=dtype)
+    outside = sum(tensor.numel() for name, tensor in shapes.state_dict().items() if not name.startswith("transformer_blocks."))
+    numbers = sum((group.columns + group.rows) * adapter.rank * len(group.members) for group in skeleton.groups if group.lora)
+    config = shapes.config
+    return BlockFacts(
+        count=len(blocks),
+        block_bytes=layout.matrix_bytes,
+        outside_bytes=outside * dtype.itemsize + len(blocks) * layout.rest_bytes,
+        lora_numbers=numbers * len(blocks),
+        width=config.num_attention_heads * config.attention_head_dim,
+        heads=config.num_attention_heads,
+    )
+
+
+def _in_block(targets: Iterable[str]) -> set[str]:
+    return {name.split(".", 2)[2] for name in targets}
 
 
 def load_fast(
@@ -86,7 +157,8 @@ def load_fast(
     device: torch.device,
 ) -> FastModel:
     """The model of a checkpoint. Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had."""
-    transformer, shapes = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
+    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
+    shapes = check_transformer(checkpoint, audio=audio)
     targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
     model = build_fast(transformer, shapes, targets=targets, settings=settings, adapter=adapter, seed=seed, dtype=dtype, device=device)
     fill(model, _block_tensors(checkpoint, model, device))
@@ -116,8 +188,7 @@ def build_fast(
         raise ValueError("LoRA dropout is not computed by the step engine")
     meta_blocks: Any = shapes.transformer_blocks
     count = len(meta_blocks)
-    in_block = {name.split(".", 2)[2] for name in targets}
-    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, precision=settings.precision)
+    skeleton = build_skeleton(meta_blocks[0], targets=_in_block(targets), scale=adapter.alpha / adapter.rank, precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     streamed = settings.streamed_blocks(count)
     masters = [PinnedMemory(layout.matrix_bytes, register=device.type == "cuda") for _ in streamed]
@@ -128,18 +199,12 @@ def build_fast(
 
     weights = [BlockWeights(layout, device=device, matrices_on=matrices(index)) for index in range(count)]
     flat = FlatAdapter(skeleton.groups, num_blocks=count, rank=adapter.rank, seed=seed, device=device, dtype=dtype)
-    ring = Ring([on_host[index] for index in streamed], slots=min(settings.slots, len(streamed)), device=device) if streamed else None
-    blocks = FastBlocks(
-        skeleton=skeleton,
-        weights=weights,
-        adapter=flat,
-        keep=settings.policy(count),
-        ring=ring,
-        ring_index=[streamed.index(index) if index in on_host else None for index in range(count)],
-        compile=settings.compile,
-    )
+    blocks = FastBlocks(skeleton=skeleton, weights=weights, adapter=flat, keep=settings.policy(count), compile=settings.compile)
+    blocks.stream(streamed, slots=settings.slots)
     blocks.install(transformer)
-    return FastModel(transformer=transformer, blocks=blocks, adapter=flat, layout=layout, targets=list(targets), masters=masters)
+    return FastModel(
+        transformer=transformer, blocks=blocks, adapter=flat, layout=layout, targets=list(targets), settings=settings, masters=masters
+    )
 
 
 def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -15,7 +15,9 @@ import torch
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
-from ltx2core.training.step import draw, losses_of
+from ltx2core.training.engine import TryAgain
+from ltx2core.training.sigma import at_sample
+from ltx2core.training.step import draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     from ltx2core.caching.passes import CachedClip
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
-    from ltx2core.training.batches import DataOrder
+    from ltx2core.training.batches import Order
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
+    from ltx2core.training.engine import Engine
+    from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.objective import Losses
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
@@ -68,10 +73,11 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video, audio (nan without), gradient norm."""
+    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm."""
 
     step: int
     values: Tensor
+    has_video: bool
     has_audio: bool
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
@@ -85,14 +91,15 @@ class Loop:
         self,
         *,
         model: Model,
-        optimizer: AdapterOptimizer,
+        engine: Engine,
+        optimizer: AdapterOptimizer | FlatOptimizer,
         reader: Reader,
         clips: Sequence[CachedClip],
-        order: DataOrder,
+        order: Order,
         settings: LoopSettings,
         emit: Callable[[Event], None],
     ) -> None:
-        self._model, self._optimizer, self._reader = model, optimizer, reader
+        self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
         self._bad_steps = 0
@@ -138,36 +145,40 @@ class Loop:
     def _step(self, step: int) -> _Measured:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
-        parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        parts: list[Losses] = []
         bucket = ""
-        for part in range(settings.accumulation):
-            numbers = self._order.batch(step * settings.accumulation + part)
+        while len(parts) < settings.accumulation:
+            part = len(parts)
+            index = step * settings.accumulation + part
+            numbers = self._order.batch(index)
             generator = generator_for(settings.seed, "step", step, part)
             batch = self._reader.batch(
                 [self._clips[number] for number in numbers], draw=generator, caption_dropout=settings.caption_dropout
             )
             torch.manual_seed(derive_seed(settings.seed, "dropout", step, part))  # LoRA dropout draws from the global generator
-            with self._model.autocast():
-                drawn = draw(
-                    batch,
-                    sampler=settings.sampler,
-                    generator=generator,
-                    parts=settings.parts,
-                    reference_probability=settings.reference_probability,
-                )
-                losses = losses_of(self._model, drawn, audio_weight=settings.audio_weight)
-            (losses.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            parts.append((losses.total.detach(), losses.video.detach(), None if losses.audio is None else losses.audio.detach()))
+            drawn = draw(
+                batch,
+                sampler=at_sample(settings.sampler, self._order.samples_before(index)),
+                generator=generator,
+                parts=settings.parts,
+                reference_probability=settings.reference_probability,
+            )
+            try:
+                parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+            except TryAgain:
+                parts.clear()
             bucket = batch.bucket
         norm = self._optimizer.clip(settings.max_grad_norm)
-        total = torch.stack([part[0] for part in parts]).mean()
-        video = torch.stack([part[1] for part in parts]).mean()
-        audio = [part[2] for part in parts if part[2] is not None]
+        total = torch.stack([part.total for part in parts]).mean()
+        video = [part.video for part in parts if part.video is not None]
+        audio = [part.audio for part in parts if part.audio is not None]
+        nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
         self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
         return _Measured(
             step=step + 1,
-            values=torch.stack([total, video, torch.stack(audio).mean() if audio else torch.zeros_like(total), norm]),
+            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
+            has_video=bool(video),
             has_audio=bool(audio),
             learning_rate=learning_rate,
             begin=begin,
@@ -186,7 +197,7 @@ class Loop:
             StepDone(
                 step=pending.step,
                 loss=total,
-                video_loss=video,
+                video_loss=video if pending.has_video else None,
                 audio_loss=audio if pending.has_audio else None,
                 learning_rate=pending.learning_rate,
                 grad_norm=norm,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.training.conditions import draw_given
+from ltx2core.training.sigma import MixFlowDraw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,26 +41,41 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `audio` is None when the batch has no audio."""
+    """Scalars on the device. `video` or `audio` is None when the batch has none."""
 
     total: Tensor
-    video: Tensor
+    video: Tensor | None
     audio: Tensor | None
 
+    def detached(self) -> Losses:
+        """The same numbers without the graph that made them."""
+        video, audio = (None if loss is None else loss.detach() for loss in (self.video, self.audio))
+        return Losses(total=self.total.detach(), video=video, audio=audio)
 
-def add_noise(clean: Tensor, *, sigma: Tensor, noise: Tensor, learned: Tensor | None = None, given: Tensor | None = None) -> Noised:
+
+def add_noise(
+    clean: Tensor,
+    *,
+    sigma: Tensor,
+    noise: Tensor,
+    learned: Tensor | None = None,
+    given: Tensor | None = None,
+    slowed: Tensor | None = None,
+) -> Noised:
     """A modality at noise level `sigma`. Padding (not learned) gets noise too, as its neighbours do, but no loss; what is given stays
     clean, at timestep 0, and has no loss either.
 
-    clean, noise: [B, L, C]; sigma: [B]; learned and given: bool [B, L], None for all and for nothing.
+    clean, noise: [B, L, C]; sigma: [B]; learned and given: bool [B, L], None for all and for nothing. slowed: [B], the level of what the
+    transformer sees where that is not the sigma it is told.
     """
     if clean.shape != noise.shape or sigma.shape != clean.shape[:1]:
         raise ValueError(f"expected two [B, L, C] and one [B], got {[[*t.shape] for t in (clean, noise, sigma)]}")
-    timesteps = sigma.view(-1, 1)
+    timesteps, seen = sigma.view(-1, 1), (sigma if slowed is None else slowed).view(-1, 1)
     mask = torch.ones(clean.shape[:2], dtype=torch.bool, device=clean.device) if learned is None else learned
     if given is not None:
-        timesteps, mask = timesteps.expand(clean.shape[:2]).masked_fill(given, 0.0), mask & ~given
-    level = timesteps.unsqueeze(2)
+        timesteps, seen = (level.expand(clean.shape[:2]).masked_fill(given, 0.0) for level in (timesteps, seen))
+        mask = mask & ~given
+    level = seen.unsqueeze(2)
     return Noised(clean=clean, noise=noise, noisy=(1 - level) * clean + level * noise, sigma=sigma, timesteps=timesteps, learned=mask)
 
 
@@ -75,6 +91,7 @@ def draw_noise(
 ) -> Noised:
     """A modality with drawn sigma, noise and given parts. The draws are made on the CPU, so a run is the same on every device."""
     sigma = sampler.sample(clean.shape[0], tokens=clean.shape[1], generator=generator)
+    slowed = sampler.slowed(sigma, generator=generator) if isinstance(sampler, MixFlowDraw) else None
     noise = torch.randn(clean.shape, generator=generator)
     given = draw_given(parts, grid=grid, count=clean.shape[0], generator=generator, masks=masks) if parts else None
     return add_noise(
@@ -83,6 +100,7 @@ def draw_noise(
         noise=to_device(noise, clean.device),
         learned=learned,
         given=None if given is None else to_device(given, clean.device),
+        slowed=None if slowed is None else to_device(slowed, clean.device),
     )
 
 
@@ -103,10 +121,21 @@ def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tens
     return (error * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
 
 
-def combine(video_velocity: Tensor, audio_velocity: Tensor | None, *, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
-    """The batch's loss, video + audio_weight x audio, and both parts alone."""
-    video_loss = velocity_loss(video_velocity, video.clean, video.noise, video.learned).mean()
-    if audio is None or audio_velocity is None:
-        return Losses(total=video_loss, video=video_loss, audio=None)
-    audio_loss = velocity_loss(audio_velocity, audio.clean, audio.noise, audio.learned).mean()
-    return Losses(total=video_loss + audio_weight * audio_loss, video=video_loss, audio=audio_loss)
+def combine(
+    video_velocity: Tensor | None, audio_velocity: Tensor | None, *, video: Noised | None, audio: Noised | None, audio_weight: float
+) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
+    video_loss, audio_loss = _mean_loss(video_velocity, video), _mean_loss(audio_velocity, audio)
+    weighted = None if audio_loss is None else audio_weight * audio_loss
+    if video_loss is None:
+        if weighted is None:
+            raise ValueError("expected video, audio or both")
+        return Losses(total=weighted, video=None, audio=audio_loss)
+    return Losses(total=video_loss if weighted is None else video_loss + weighted, video=video_loss, audio=audio_loss)
+
+
+def _mean_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
+    """A modality's loss over the batch; None where there is none."""
+    if velocity is None or noised is None:
+        return None
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned).mean()

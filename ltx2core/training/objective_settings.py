@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
-from ltx2core.training.sigma import BetaDraw, FixedLevels, ShiftedLogitNormal, StaticShift, UniformDraw
+from ltx2core.training.sigma import (
+    BetaDraw,
+    CurveDraw,
+    FixedLevels,
+    LevelsInTurn,
+    MixFlowDraw,
+    ShiftedLogitNormal,
+    StaticShift,
+    UniformDraw,
+)
 
 if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
@@ -14,10 +23,18 @@ if TYPE_CHECKING:
 
 
 def sigma_sampler(config: TrainConfig) -> SigmaSampler:
-    """The first that is asked for: a list of levels, uniform, beta, a fixed shift; else the official sampler."""
+    """The first that is asked for: a list of levels, the fast schedule, MixFlow, a curve, uniform, beta, a fixed shift; else the
+    official sampler. config/adjust.py names what is asked for and not read, in the same order."""
     shift = config.flow_schedule_shift
     if config.flow_custom_timesteps:
-        return FixedLevels(levels=tuple(level if level <= 1 else level / 1000 for level in config.flow_custom_timesteps))
+        levels = tuple(level if level <= 1 else level / 1000 for level in config.flow_custom_timesteps)
+        return LevelsInTurn(levels=levels) if config.flow_timesteps_mode == "round-robin" else FixedLevels(levels=levels)
+    if config.flux_fast_schedule:
+        return FixedLevels(levels=(1.0,) * 7 + (0.75, 0.5, 0.25))
+    if config.mixflow_enabled:
+        return MixFlowDraw(gamma=config.mixflow_gamma, shift=shift or 1.0)
+    if config.flow_cubic_schedule_weights:
+        return CurveDraw(heights=tuple(config.flow_cubic_schedule_weights), shift=shift or 1.0)
     if config.flow_use_uniform_schedule:
         return UniformDraw(shift=shift or 1.0)
     if config.flow_use_beta_schedule:

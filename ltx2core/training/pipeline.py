@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,46 +11,52 @@ import torch
 
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
-from ltx2core.errors import RunError
+from ltx2core.errors import DatasetError, RunError
 from ltx2core.lora.read import read_lora
-from ltx2core.lora.start import check_rank, start_from
-from ltx2core.models.components import load_transformer
+from ltx2core.lora.start import check_layers, check_rank, start_from
+from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
-from ltx2core.training.adapter import add_adapter, load_adapter, module_names
-from ltx2core.training.batches import DataOrder
+from ltx2core.runs.files import write_json
+from ltx2core.training.adapter import load_adapter, module_names, target_modules
 from ltx2core.training.between import Milestones
-from ltx2core.training.checkpoint import Identity, latest_complete
+from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
-from ltx2core.training.optimizer import AdapterOptimizer
+from ltx2core.training.objective_settings import references
+from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
+from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
-    adam_settings,
     adapter_settings,
-    average_settings,
     export_settings,
     loop_settings,
     sample_settings,
     schedule_of,
+    train_settings,
     trigger_of,
 )
-from ltx2core.training.step import Model
-from ltx2core.validation.held_out import keep_held_out, read_held_out, split_held_out
+from ltx2core.training.trainee import build_trainee, check_trainee
+from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.data.clip import Bucket
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
+    from ltx2core.training.checkpoint import Saved
+    from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.prepare import Prepared
+    from ltx2core.training.trainee import Trainee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,28 +77,52 @@ class Pipeline:
     control: Control
     emit: Callable[[Event], None]
     resume: bool
+    saved: Saved | None = None  # what a resumed run goes on from
+    damaged: Sequence[Path] = ()  # newer checkpoints, which are passed over
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
-        if (first := self.loaded.config.init_lora) and not any(self.folder.checkpoints.glob("step-*")):
-            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)  # before hours go into the cache
+        if (first := self.loaded.config.init_lora) and self.saved is None:
+            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
-        return self._train(prepared, prepared.cache())
+        self._check(prepared)
+        cached = prepared.cache()
+        write_json(self.folder.cached, sorted(cached.names()))
+        return self._train(prepared, cached)
+
+    def _check(self, prepared: Prepared) -> None:
+        """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
+        the model does not have, a LoRA to start from that does not fit."""
+        config, audio, video = self.loaded.config, prepared.audio, prepared.video
+        settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
+        empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
+        layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        if config.init_lora and self.saved is None:
+            weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
+            check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
 
     def _train(self, prepared: Prepared, cached: Cached) -> Finished:
-        config, checkpoint, audio = self.loaded.config, prepared.checkpoint, prepared.audio
+        config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
-        order = DataOrder(reader.entries(clips), batch_size=config.train_batch_size, seed=config.seed)
-        total_steps = config.max_train_steps or -(-config.num_train_epochs * order.batches_per_epoch // config.gradient_accumulation_steps)
+        samples = sample_settings(config, video=video, audio=audio)
+        beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
+        order = order_of(config, reader, clips, emit=self.emit)
+        total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
+        order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
+        tokens = _most_tokens(clip.sample.picture for clip in clips) + _most_tokens(clip.reference_bucket for clip in clips)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
-        model = Model(transformer=load_transformer(checkpoint, dtype=dtype, device=device, audio=audio), device=device, dtype=dtype)
-        settings = adapter_settings(config)
-        parameters = add_adapter(model.transformer, settings, audio=audio, seed=config.seed)
-        if config.gradient_checkpointing:
-            model.transformer.enable_gradient_checkpointing()
-        optimizer = AdapterOptimizer(parameters, adam_settings(config), average=average_settings(config))
+        trainee = build_trainee(
+            checkpoint,
+            train_settings(config, tokens=tokens),
+            video=video,
+            audio=audio,
+            device=device,
+            dtype=dtype,
+            emit=self.emit,
+        )
+        settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
         layers = module_names(parameters)
         identity = Identity(
             base=checkpoint.fingerprint("transformer"),
@@ -102,24 +133,27 @@ class Pipeline:
             data=fingerprint(
                 {
                     "clips": " ".join(_trained_on(clip) for clip in clips),
-                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}",
+                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}"
+                    + (f" {config.max_tokens_per_batch} tokens" if config.max_tokens_per_batch else ""),
                 }
             ),
         )
         start, init = self._load_checkpoint(parameters, optimizer, identity)
         if start == 0 and config.init_lora:
             init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
+        trainee.refresh()
         identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
             text = f"All {start} steps are trained already, and the LoRA is written."
             self.emit(Notice(code="already_finished", text=text, fix="Raise max_train_steps to train on."))
             return Finished(step=start, stopped=False)
-        if config.eval_steps_interval and config.eval_split:
+        if config.eval_steps_interval and (config.eval_split or held_out):
             keep_held_out(self.folder, held_out)
-        self._describe(model, parameters, layers, audio=audio)
+        self._describe(trainee, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
         between = Milestones(
             model=model,
+            engine=trainee.engine,
             checkpoint=checkpoint,
             reader=reader,
             held_out=held_out,
@@ -129,15 +163,17 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prepared.prompt,
+            prompt=prepared.prompt if beside is None else config.validation_prompt or beside.caption,
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=sample_settings(config, audio=audio),
+            sample_settings=samples,
             audio_weight=config.audio_loss_weight,
+            reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
         loop = Loop(
             model=model,
+            engine=trainee.engine,
             optimizer=optimizer,
             reader=reader,
             clips=clips,
@@ -152,29 +188,41 @@ class Pipeline:
         return Finished(step=step, stopped=stopped)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
+        """The clips to train on and those that the held-out loss is measured on."""
         config = self.loaded.config
         share = config.eval_split if config.eval_steps_interval else 0.0
         before = read_held_out(self.folder) if self.resume and share else None
-        clips, held_out = split_held_out(cached.clips, share=share, before=before)
-        if before and (gone := before - {clip.source for clip in held_out}):
+        parts = split_clips(cached.clips, share=share, before=before)
+        if before and (gone := before - {clip.source for clip in parts.measured}):
             text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: the curve has a step."
             fix = "Put them back, or train under another name for a fair comparison."
             self.emit(Notice(code="held_out_changed", level="warning", text=text, fix=fix))
-        if held_out:
-            names = ", ".join(clip.sample.clip.path.name for clip in held_out)
+        if parts.also_trained:
+            names = ", ".join(dict.fromkeys(clip.sample.clip.path.name for clip in parts.also_trained))
+            text = f"Not trained on, as an eval dataset holds the same files: {names}."
+            self.emit(Notice(code="eval_not_trained", level="warning", text=text, fix="Take them out of one of the two."))
+        if parts.measured and config.eval_steps_interval:
+            names = ", ".join(clip.sample.name for clip in parts.measured)
             self.emit(Notice(code="held_out", text=f"Kept out of training, to measure the held-out loss on: {names}."))
+            if len(parts.measured) > MANY_CLIPS:
+                text = f"The held-out loss is measured on {len(parts.measured)} clips, {len(SIGMAS)} forward passes each."
+                fix = "Set max_num_samples of the eval dataset, or a larger eval_steps_interval, if that takes too long."
+                self.emit(Notice(code="large_eval", level="warning", text=text, fix=fix))
         elif share:
-            self.emit(
-                Notice(code="no_held_out", text=f"{len(clips)} clips are too few to hold one out, so the held-out loss is not measured.")
-            )
-        return clips, held_out
+            text = f"{len(parts.trained)} clips are too few to hold one out, so the held-out loss is not measured."
+            self.emit(Notice(code="no_held_out", text=text))
+        if not parts.trained:
+            raise DatasetError("No clip is left to train on.", fix="Give the eval dataset other clips than the others.")
+        return list(parts.trained), list(parts.measured)
 
-    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, identity: Identity) -> tuple[int, str]:
+    def _load_checkpoint(
+        self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, identity: Identity
+    ) -> tuple[int, str]:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
-        saved, damaged = latest_complete(self.folder.checkpoints)
-        for path in damaged:
+        saved = self.saved
+        for path in self.damaged:
             self.emit(
                 Notice(code="checkpoint_damaged", level="warning", text=f"{path.name} is damaged and passed over.", fix="Check the disk.")
             )
@@ -208,7 +256,7 @@ class Pipeline:
         return saved.step, saved.identity.init
 
     def _start_from(
-        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer, settings: AdapterSettings
+        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, settings: AdapterSettings
     ) -> str:
         """The name and digest of the LoRA file that the adapter is given the values of."""
         lora = read_lora(path)
@@ -218,21 +266,17 @@ class Pipeline:
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
         return lora.fingerprint
 
-    def _describe(self, model: Model, parameters: Mapping[str, nn.Parameter], layers: list[str], *, audio: bool) -> None:
-        count = sum(parameter.numel() for parameter in parameters.values())
-        checkpointing = "recomputed" if self.loaded.config.gradient_checkpointing else "kept"
-        name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
-        dtype = str(model.dtype).removeprefix("torch.")
-        software = f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {checkpointing}, not compiled"
-        text = f"Trains on {name} in {dtype}: {software}."
-        self.emit(Notice(code="engine", text=text))
-        trained = "video and audio" if audio else "video only"
+    def _describe(self, trainee: Trainee, layers: list[str], *, trained: str) -> None:
+        count, device = sum(parameter.numel() for parameter in trainee.parameters.values()), trainee.model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
+        dtype = str(trainee.model.dtype).removeprefix("torch.")
+        self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
         self,
         parameters: Mapping[str, nn.Parameter],
-        optimizer: AdapterOptimizer,
+        optimizer: AdapterOptimizer | FlatOptimizer,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
@@ -242,7 +286,14 @@ class Pipeline:
     ) -> None:
         config, averaged = self.loaded.config, optimizer.averaged()
         metadata = training_metadata(
-            checkpoint=checkpoint, layers=layers, clips=clips, trigger=trigger_of(self.loaded), steps=step, seed=config.seed, init=init
+            checkpoint=checkpoint,
+            layers=layers,
+            clips=clips,
+            trigger=trigger_of(self.loaded),
+            steps=step,
+            seed=config.seed,
+            init=init,
+            references=references(config) if any(clip.reference for clip in clips) else None,
         )
         files: dict[Path, tuple[Mapping[str, Tensor], dict[str, str]]] = {self.folder.lora: (parameters, metadata)}
         if averaged is not None:  # written first: the last file that is told is the LoRA itself
@@ -258,3 +309,8 @@ def _trained_on(clip: CachedClip) -> str:
     """What a clip gives to training, by the names of its entries."""
     linked = "".join(f" {name}" for name in (clip.mask, clip.reference) if name)
     return f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}{linked}"
+
+
+def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
+    """Video tokens of the largest of these; 1 where nothing has pictures."""
+    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=1)

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import CachePass, References
 from ltx2core.caching.store import Store
-from ltx2core.errors import Stopped
+from ltx2core.errors import ConfigError, Stopped
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
-from ltx2core.training.settings import find_text_encoder, pick_device, text_settings
+from ltx2core.training.settings import find_text_encoder, pick_device, text_settings, vae_levers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
 
+    from ltx2core.caching.compare import Compared
     from ltx2core.caching.passes import Cached
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.config.train import TrainConfig
     from ltx2core.data.clip import Sample
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.events import Event
@@ -38,8 +40,9 @@ class Prepared:
     device: torch.device
     dtype: torch.dtype
     samples: list[Sample]
-    audio: bool  # whether sound is trained on
-    prompt: str  # of the sample videos
+    video: bool  # whether pictures are trained on
+    audio: bool  # whether sound is
+    prompt: str  # of the sample videos, unless they are drawn beside a reference and the config names none
     negative_prompt: str
     passes: CachePass
 
@@ -50,6 +53,10 @@ class Prepared:
     def cache(self) -> Cached:
         """Encode what the store lacks. Raises as CachePass.run does."""
         return self.passes.run(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+
+    def compare(self, *, most: int) -> Iterator[Compared]:
+        """How near the cached latents of so many clips are to the clips."""
+        return self.passes.compare(self.samples, most=most)
 
     def names(self) -> set[str]:
         """The names of all entries that training reads, whether they exist or not."""
@@ -75,37 +82,70 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             tell=tell,
         )
     )
-    samples = find_samples(loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop)
-    audio = any(sample.clip.audio is not None for sample in samples)
+    samples = find_samples(
+        loaded.datasets, base=loaded.base, frame_rate=config.frame_rate, emit=emit, should_stop=should_stop, seed=config.seed
+    )
+    audio = any(sample.has_sound and not sample.treatment.measured for sample in samples)
+    video = any(sample.picture is not None and not sample.treatment.measured for sample in samples)
+    samples = _measurable(samples, video=video, audio=audio, emit=emit)
+    if not video:
+        _tell_sound_alone(config, emit)
+    elif config.validation_audio_only and not audio:
+        text = "validation_audio_only has no effect, since sound is not trained: samples are pictures."
+        emit(Notice(code="no_effect", level="warning", text=text))
     if not audio and any(dataset.audio is not None and dataset.audio.auto_split for dataset in loaded.datasets.videos):
         emit(Notice(code="no_sound", level="warning", text="No clip has sound, so this run trains video only."))
-    if any(part.kind == "mask" for part in given_parts(config)) and all(sample.mask is None for sample in samples):
+    if video and any(part.kind == "mask" for part in given_parts(config)) and all(sample.mask is None for sample in samples):
         text = "Masks are to be given, and no clip has one: nothing is."
         fix = "Name a conditioning dataset of type mask in conditioning_data."
         emit(Notice(code="no_masks", level="warning", text=text, fix=fix))
     if references(config) != References() and all(sample.reference is None for sample in samples):
         text = "A size or speed of references is set, and no clip has a reference: it has no effect."
         emit(Notice(code="no_references", level="warning", text=text))
-    if any(sample.reference is not None for sample in samples) and config.validation_step_interval and not config.validation_disable:
-        emit(Notice(code="samples_without_reference", text="Samples are drawn from their prompt alone, without a reference."))
     return Prepared(
         checkpoint=checkpoint,
         device=device,
         dtype=dtype,
         samples=samples,
+        video=video,
         audio=audio,
         prompt=config.validation_prompt or samples[0].captions[0],
         negative_prompt=config.validation_negative_prompt,
         passes=CachePass(
             store=Store(root / "cache"),
             checkpoint=checkpoint,
-            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base, emit=emit),
+            text_encoder=find_text_encoder(config, checkpoint, base=loaded.base, tell=tell),
             device=device,
             dtype=dtype,
             emit=emit,
             should_stop=should_stop,
-            tiled=config.vae_enable_tiling,
+            levers=vae_levers(config),
             references=references(config),
             text=text_settings(config),
+            vae_batch=config.vae_batch_size,
+            text_batch=config.text_encoder_batch_size,
         ),
     )
+
+
+def _measurable(samples: list[Sample], *, video: bool, audio: bool, emit: Callable[[Event], None]) -> list[Sample]:
+    """The samples without those of eval datasets that are of something which this run does not train."""
+    odd = [sample for sample in samples if sample.treatment.measured and not (video if sample.picture is not None else audio)]
+    if odd:
+        names = ", ".join(sample.name for sample in odd[:10]) + (f" and {len(odd) - 10} more" if len(odd) > 10 else "")
+        what = "sound" if video else "pictures"
+        text = f"{len(odd)} clips of eval datasets are not measured, since no {what} is trained: {names}."
+        emit(Notice(code="eval_left_out", level="warning", text=text))
+    return [sample for sample in samples if sample not in odd] if odd else samples
+
+
+def _tell_sound_alone(config: TrainConfig, emit: Callable[[Event], None]) -> None:
+    """What it means for a run that no clip's picture is trained. Raises ConfigError where nothing is left to train."""
+    if config.audio_loss_weight == 0:
+        raise ConfigError(["audio_loss_weight = 0: this run trains sound alone, so nothing would be learned."], fix="Use 1.0.")
+    emit(Notice(code="sound_alone", text="This run trains sound alone: what the model has for pictures is not loaded."))
+    if parts := [part.kind for part in given_parts(config) if part.modality == "video"]:
+        text = f"Given parts of pictures ({', '.join(dict.fromkeys(parts))}) have no effect, since sound is trained alone."
+        emit(Notice(code="no_effect", level="warning", text=text))
+    if config.validation_step_interval and not config.validation_disable:
+        emit(Notice(code="samples_of_sound", text="Samples are sound: sample.wav, and sample.mp4, which shows its spectrogram."))

@@ -56,7 +56,7 @@ class TrainingSession:
         return self.outcome
 
     def _check_name_is_free(self) -> None:
-        from ltx2core.training.checkpoint import latest_complete
+        from ltx2core.training.checkpoint import latest_complete  # here and below: it reads all of a checkpoint, once a start
 
         if self._resume or self._loaded.config.resume_from_checkpoint == "latest":
             self._resume = True
@@ -87,7 +87,7 @@ class TrainingSession:
         from ltx2core.config.load import save_config
         from ltx2core.training.checkpoint import latest_complete
 
-        saved, _ = latest_complete(self.folder.checkpoints)
+        saved, damaged = latest_complete(self.folder.checkpoints) if self._resume else (None, [])  # else there is none
         self._resumed_at = saved.step if saved is not None else 0
         journal.emit(
             RunStarted(
@@ -107,7 +107,14 @@ class TrainingSession:
             from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
 
             finished = Pipeline(
-                loaded=self._loaded, root=self._root, folder=self.folder, control=self.control, emit=meter, resume=self._resume
+                loaded=self._loaded,
+                root=self._root,
+                folder=self.folder,
+                control=self.control,
+                emit=meter,
+                resume=self._resume,
+                saved=saved,
+                damaged=damaged,
             ).run()
         return finished.step, finished.stopped
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.config.model import INT8
+from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
+from ltx2core.models.vae_levers import VaeLevers
+from ltx2core.planning.step_plan import StepWish
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
@@ -17,6 +19,7 @@ from ltx2core.training.loop import LoopSettings
 from ltx2core.training.objective_settings import given_parts, sigma_sampler
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.schedule import LearningRate
+from ltx2core.training.trainee import TrainSettings
 from ltx2core.validation.media import SampleSettings
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.runs.events import Event
+    from ltx2core.models.quantised import EightBit, Storage
 
 
 def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -36,7 +39,7 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, emit: Callable[[Event], None] = lambda _: None) -> Path:
+def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """The text encoder that is named, or that belongs to the model; downloaded if it must be. Raises CheckpointError without one."""
     return text_source.find_text_encoder(
         named=config.pretrained_gemma_model_name_or_path,
@@ -44,7 +47,7 @@ def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path
         checkpoint=checkpoint.path,
         revision=config.revision,
         base=base,
-        emit=emit,
+        tell=tell,
     )
 
 
@@ -86,6 +89,61 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
+def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
+    """tokens: video tokens of the longest clip."""
+    return TrainSettings(
+        adapter=adapter_settings(config),
+        adam=adam_settings(config),
+        average=average_settings(config),
+        wish=step_wish(config),
+        fast={"auto": None, "fast": True, "reference": False}[config.step_engine],
+        compile=config.compile_blocks,
+        checkpointing=config.gradient_checkpointing,
+        audio_weight=config.audio_loss_weight,
+        seed=config.seed,
+        tokens=tokens,
+        batch_size=config.train_batch_size,
+    )
+
+
+def step_wish(config: TrainConfig) -> StepWish:
+    """What the keys of offloading, block swap, RamTorch, checkpointing and precision ask of the step engine.
+
+    Group offload and RamTorch let every block travel, RamTorch as large a share as it names; block swap a number of them. A slot of the
+    ring holds a block: two groups of them with streams, so that one is copied while the other computes, one without.
+    """
+    streamed = slots = None
+    if config.musubi_blocks_to_swap:
+        streamed = config.musubi_blocks_to_swap
+    if config.ramtorch:
+        streamed = max(1, round(48 * config.ramtorch_transformer_percent / 100))
+    if config.enable_group_offload:
+        streamed = 48
+        slots = config.group_offload_blocks_per_group * (2 if config.group_offload_use_stream else 1)
+    return StepWish(
+        storage=storage_of(config.base_model_precision),
+        precision=precision_of(config),
+        streamed=streamed,
+        slots=slots,
+        recompute_all=config.recompute_all_blocks,
+        keep_all=not config.gradient_checkpointing,
+        inputs_to_host=config.gradient_checkpointing_backend.startswith("unsloth"),
+    )
+
+
+def storage_of(name: str) -> Storage:
+    """The storage that SimpleTuner's name of a precision stands for."""
+    return "int8" if name.startswith("int8") else "fp8" if name.startswith("fp8") else "bf16"
+
+
+def precision_of(config: TrainConfig) -> EightBit:
+    """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
+    low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
+    if not low:
+        return "dequant"
+    return "w8a8_full" if config.fp8_gradients else "w8a8"
+
+
 def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
     return LoopSettings(
         total_steps=total_steps,
@@ -120,7 +178,8 @@ def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
     )
 
 
-def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
+def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> SampleSettings:
+    """How samples look. audio, video: what the model was loaded with, all of which is drawn unless `validation_audio_only` says less."""
     height, width = config.validation_size
     return SampleSettings(
         width=width,
@@ -131,7 +190,17 @@ def sample_settings(config: TrainConfig, *, audio: bool) -> SampleSettings:
         guidance=config.validation_guidance,
         seed=config.validation_seed,
         audio=audio,
-        tiled=config.vae_enable_tiling,
+        video=video and not (audio and config.validation_audio_only),
+        levers=vae_levers(config),
+    )
+
+
+def vae_levers(config: TrainConfig) -> VaeLevers:
+    return VaeLevers(
+        tiling=config.vae_enable_tiling,
+        slicing=config.vae_enable_slicing,
+        patch_conv=config.vae_enable_patch_conv,
+        temporal_roll=config.vae_enable_temporal_roll,
     )
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.models.forward import predict_velocity
+from ltx2core.training.conditions import with_first_frame
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
-from ltx2core.training.reference import joint_keyframes, joint_positions
+from ltx2core.training.reference import before, places
+from ltx2core.training.sigma import with_offset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from diffusers import LTX2VideoTransformer3DModel
     from torch import Generator
 
+    from ltx2core.models.text import TextEmbedding
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Batch
     from ltx2core.training.objective import Losses, Noised
@@ -58,7 +61,7 @@ class Drawn:
     """All that a forward needs: a batch, and its modalities at the noise that was drawn for them."""
 
     batch: Batch
-    video: Noised
+    video: Noised | None
     audio: Noised | None
 
 
@@ -74,9 +77,11 @@ def draw(
 
     parts: what is given now and then instead of learned. reference_probability: how often a batch is trained with its references.
     """
+    sampler, parts = with_offset(sampler, batch.sigma_offset), with_first_frame(parts, batch.gives_first_frame)
     of_video, of_audio = ([part for part in parts if part.modality == modality] for modality in ("video", "audio"))
-    video = draw_noise(batch.video, sampler=sampler, generator=generator, grid=batch.grid, parts=of_video, masks=batch.masks)
-    audio = None
+    video = audio = None
+    if batch.video is not None:
+        video = draw_noise(batch.video, sampler=sampler, generator=generator, grid=batch.grid, parts=of_video, masks=batch.masks)
     if batch.audio is not None:
         grid = (batch.audio.shape[1], 1, 1)
         audio = draw_noise(batch.audio, sampler=sampler, generator=generator, grid=grid, learned=batch.audio_learned, parts=of_audio)
@@ -92,25 +97,28 @@ def losses_of(model: Model, drawn: Drawn, *, audio_weight: float) -> Losses:
 
 def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator, audio_weight: float) -> Losses:
     """The losses of a batch at one noise level, the same for video and audio."""
-    level = torch.full((batch.video.shape[0],), sigma, device=model.device)
+    level = torch.full((batch.count,), sigma, device=model.device)
 
-    def noised(clean: torch.Tensor, learned: torch.Tensor | None) -> Noised:
+    def noised(clean: torch.Tensor | None, learned: torch.Tensor | None) -> Noised | None:
+        if clean is None:
+            return None
         noise = to_device(torch.randn(clean.shape, generator=generator), model.device)
         return add_noise(clean, sigma=level, noise=noise, learned=learned)
 
     video = noised(batch.video, None)
-    audio = None if batch.audio is None else noised(batch.audio, batch.audio_learned)
+    audio = noised(batch.audio, batch.audio_learned)
     return _losses(model, batch, video, audio, audio_weight)
 
 
-def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, audio_weight: float) -> Losses:
-    tokens, timesteps, reference = video.noisy, video.timesteps, batch.reference
-    positions = keyframes = None
+def _losses(model: Model, batch: Batch, video: Noised | None, audio: Noised | None, audio_weight: float) -> Losses:
+    text = batch.text.to(model.device, model.dtype)
+    if video is None:
+        velocity = _sound_alone(model, audio, text)
+        return combine(None, velocity, video=None, audio=audio, audio_weight=audio_weight)
+    tokens, timesteps, reference, where = video.noisy, video.timesteps, batch.reference, None
     if reference is not None:
-        tokens = torch.cat([reference.tokens, tokens], dim=1)
-        timesteps = torch.cat([timesteps.new_zeros(reference.tokens.shape[:2]), timesteps.expand(video.noisy.shape[:2])], dim=1)
-        positions = to_device(joint_positions(model.transformer, reference, grid=batch.grid, fps=batch.fps), model.device)
-        keyframes = joint_keyframes(model.transformer, reference, grid=batch.grid)
+        tokens, timesteps = before(reference, tokens, timesteps)
+        where = places(model.transformer, reference, grid=batch.grid, fps=batch.fps)
     video_velocity, audio_velocity = predict_velocity(
         model.transformer,
         video=tokens.to(model.dtype),
@@ -119,12 +127,21 @@ def _losses(model: Model, batch: Batch, video: Noised, audio: Noised | None, aud
         audio=None if audio is None else audio.noisy.to(model.dtype),
         audio_timesteps=None if audio is None else audio.timesteps,
         audio_sigma=None if audio is None else audio.sigma,
-        text=batch.text.to(model.device, model.dtype),
+        text=text,
         grid=batch.grid,
         fps=batch.fps,
-        positions=positions,
-        keyframes=keyframes,
+        positions=None if where is None else where.positions,
+        keyframes=None if where is None else where.keyframes,
     )
     if reference is not None:
         video_velocity = video_velocity[:, reference.tokens.shape[1] :]
     return combine(video_velocity, audio_velocity, video=video, audio=audio, audio_weight=audio_weight)
+
+
+def _sound_alone(model: Model, audio: Noised | None, text: TextEmbedding) -> torch.Tensor:
+    """The predicted velocity of sound without pictures: [B, La, Ca]."""
+    if audio is None:
+        raise ValueError("expected a batch of video, audio or both")
+    noisy = audio.noisy.to(model.dtype)
+    _, velocity = predict_velocity(model.transformer, audio=noisy, audio_timesteps=audio.timesteps, audio_sigma=audio.sigma, text=text)
+    return velocity

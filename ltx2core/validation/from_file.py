@@ -10,6 +10,7 @@ from ltx2core.caching.passes import free_memory
 from ltx2core.errors import CheckpointError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
+from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.text import load_text_models
@@ -28,20 +29,33 @@ if TYPE_CHECKING:
 
 
 def sample_with_lora(
-    loaded: LoadedConfig, *, prompt: str, lora: Path | None, folder: Path, on_step: Callable[[int, int], None] | None = None
+    loaded: LoadedConfig,
+    *,
+    prompt: str,
+    lora: Path | None,
+    folder: Path,
+    on_step: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write sample.mp4 of a prompt into `folder` with the config's model, sizes, seed and guidance; its path.
 
-    lora: a LoRA file of any layout, None for the model as it is. Raises CheckpointError when model or LoRA cannot be used.
+    lora: a LoRA file of any layout, None for the model as it is. tell: is given sentences about a download. Raises CheckpointError when
+    model or LoRA cannot be used.
     """
     config = loaded.config
     device, dtype = pick_device(config)
     checkpoint = open_checkpoint(
         find_checkpoint(
-            config.pretrained_model_name_or_path, filename=config.ltx2_checkpoint_filename, base=loaded.base, revision=config.revision
+            config.pretrained_model_name_or_path,
+            filename=config.ltx2_checkpoint_filename,
+            base=loaded.base,
+            revision=config.revision,
+            tell=tell,
         )
     )
-    encoder = find_text_encoder(config, checkpoint, base=loaded.base)
+    if lora is not None:  # before minutes of loading
+        refuse_misfit(lora, checkpoint)
+    encoder = find_text_encoder(config, checkpoint, base=loaded.base, tell=tell)
     models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
     texts = models.embed([prompt, config.validation_negative_prompt])
     del models

@@ -1,5 +1,6 @@
 """A sample as files: drawn by the model as it is now, decoded, written as mp4 with sound and as three pictures.
 
+Sound alone is written as WAV, and as an mp4 that shows its spectrogram: players, thumbnails and `attach` open that as any sample.
 The decoders are loaded for the sample and dropped after it: they are needed for a minute in an hour.
 """
 
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.passes import free_memory
-from ltx2core.data.write import write_png, write_video
+from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
-from ltx2core.models.latents import audio_steps_for, decode_sound, decode_video, latent_grid
+from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
 from ltx2core.validation.sampling import sample_latents
+from ltx2core.validation.spectrogram import draw_spectrogram, play_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
+    from ltx2core.models.vae_levers import VaeLevers
+    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
     from ltx2core.validation.sampling import SampledLatents
 
@@ -41,15 +46,17 @@ class SampleSettings:
     guidance: float
     seed: int
     audio: bool
-    tiled: bool = False  # decode pictures larger than a tile in tiles
+    video: bool = True
+    levers: VaeLevers = NO_LEVERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A decoded sample: frames uint8 [F, H, W, 3]; sound float32 [2, n] at sample_rate, or None."""
+    """A decoded sample: frames uint8 [F, H, W, 3]; sound float32 [2, n] at sample_rate, and its log mel [2, T, 64]. None: not drawn."""
 
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8] | None
     sound: NDArray[np.float32] | None = None
+    mel: NDArray[np.float32] | None = None
     sample_rate: int = 48000
 
 
@@ -61,10 +68,12 @@ def write_sample(
     text: TextEmbedding,
     negative: TextEmbedding,
     settings: SampleSettings,
+    reference: Reference | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw a sample and write sample.mp4 and first, middle and last .png into `folder`; the mp4's path.
 
+    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. reference: what the model sees beside the noise.
     on_step(done, total) may raise to break it off; nothing is written then. Raises StorageError when `folder` cannot be written.
     """
     with model.evaluating():
@@ -72,35 +81,58 @@ def write_sample(
             model.transformer,
             text=text,
             negative_text=negative,
-            grid=latent_grid(width=settings.width, height=settings.height, frames=settings.frames),
+            grid=latent_grid(width=settings.width, height=settings.height, frames=settings.frames) if settings.video else None,
             audio_steps=audio_steps_for(settings.frames / settings.fps) if settings.audio else None,
             fps=settings.fps,
             steps=settings.steps,
             guidance=settings.guidance,
             seed=settings.seed,
+            reference=reference,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, tiled=settings.tiled)
+    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
     path = folder / "sample.mp4"
-    write_video(path, media.frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
-    for name, index in (("first", 0), ("middle", len(media.frames) // 2), ("last", -1)):
-        write_png(folder / f"{name}.png", media.frames[index])
+    frames = media.frames
+    if frames is None:
+        frames = _write_sound(folder, media, settings)
+    else:
+        for name, index in (("first", 0), ("middle", len(frames) // 2), ("last", -1)):
+            write_png(folder / f"{name}.png", frames[index])
+    write_video(path, frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
     return path
 
 
-def decode(checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, tiled: bool = False) -> Media:
-    """The frames and the sound of normalised latents. tiled: pictures in tiles. One decoder is in memory at a time."""
-    vae = load_video_vae(checkpoint, dtype=dtype, device=device)
-    pixels = decode_video(vae, latents.video, tiled=tiled)[0]
-    frames = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
-    del vae
-    free_memory(device)
+def _write_sound(folder: Path, media: Media, settings: SampleSettings) -> NDArray[np.uint8]:
+    """Write sound alone as WAV and as a picture; the frames of the mp4 that shows it."""
+    assert media.sound is not None  # a sample has one of the two
+    assert media.mel is not None
+    picture = draw_spectrogram(media.mel, width=settings.width, height=settings.height)
+    write_wav(folder / "sample.wav", media.sound, sample_rate=media.sample_rate)
+    write_png(folder / "spectrogram.png", picture)
+    return play_through(picture, frames=settings.frames)
+
+
+def decode(
+    checkpoint: Checkpoint, latents: SampledLatents, *, device: torch.device, dtype: torch.dtype, levers: VaeLevers = NO_LEVERS
+) -> Media:
+    """The frames and the sound of normalised latents. One decoder is in memory at a time."""
+    frames = None if latents.video is None else _decode_frames(checkpoint, latents.video, device=device, dtype=dtype, levers=levers)
     if latents.audio is None:
         return Media(frames=frames)
     audio_vae = load_audio_vae(checkpoint, dtype=torch.float32, device=device)
     vocoder = load_vocoder(checkpoint, dtype=torch.float32, device=device)
-    waveform, sample_rate = decode_sound(audio_vae, vocoder, latents.audio)
-    sound = waveform[0].cpu().numpy()
+    mel = decode_mel(audio_vae, latents.audio)
+    waveform, sample_rate = vocode(vocoder, mel)
     del audio_vae, vocoder
     free_memory(device)
-    return Media(frames=frames, sound=sound, sample_rate=sample_rate)
+    return Media(frames=frames, sound=waveform[0].cpu().numpy(), mel=mel[0].float().cpu().numpy(), sample_rate=sample_rate)
+
+
+def _decode_frames(
+    checkpoint: Checkpoint, latents: Tensor, *, device: torch.device, dtype: torch.dtype, levers: VaeLevers
+) -> NDArray[np.uint8]:
+    vae = load_video_vae(checkpoint, dtype=dtype, device=device, half="decoder")
+    frames: NDArray[np.uint8] = as_bytes(decode_video(vae, latents, levers=levers)[0]).permute(1, 2, 3, 0).cpu().numpy()
+    del vae
+    free_memory(device)
+    return frames

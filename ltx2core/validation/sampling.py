@@ -13,11 +13,14 @@ from torch import Tensor
 from ltx2core.models.forward import predict_velocity
 from ltx2core.models.latents import unpack_audio, unpack_video
 from ltx2core.models.text import TextEmbedding
+from ltx2core.training.reference import before, places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusers import LTX2VideoTransformer3DModel
+
+    from ltx2core.training.reference import Places, Reference
 
 _SHIFT = math.exp(2.05)  # of 4096 tokens, at any size: what the official pipelines use
 _LAST_SIGMA = 0.1
@@ -26,9 +29,9 @@ _AUDIO_BINS = 16
 
 @dataclass(frozen=True, slots=True)
 class SampledLatents:
-    """Normalised latents: video [1, C, f, h, w], audio [1, Z, T, 16] or None."""
+    """Normalised latents: video [1, C, f, h, w], audio [1, Z, T, 16]; None for what was not drawn."""
 
-    video: Tensor
+    video: Tensor | None
     audio: Tensor | None
 
 
@@ -49,54 +52,96 @@ def sample_latents(
     *,
     text: TextEmbedding,
     negative_text: TextEmbedding | None,
-    grid: tuple[int, int, int],
+    grid: tuple[int, int, int] | None,
     audio_steps: int | None,
     fps: float,
     steps: int,
     guidance: float,
     seed: int,
+    reference: Reference | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> SampledLatents:
     """A clip drawn from noise of `seed`; the same seed gives the same noise on every device.
 
     text, negative_text: single embeddings [T, D]; without a negative one, or with guidance 1, each step costs one forward instead
-    of two. grid: latent frames, rows, columns. audio_steps: audio latents, or None for video alone. on_step(done, total) may raise to stop.
+    of two. grid: latent frames, rows, columns, or None for sound alone. audio_steps: audio latents, or None for video alone.
+    reference: one clip that is seen beside the noise at every step, as official inference of an IC-LoRA has it, with the prompt and
+    without. on_step(done, total) may raise to stop.
     """
-    parameter = next(transformer.parameters())
-    device, dtype = parameter.device, transformer.proj_in.weight.dtype
+    if grid is None and audio_steps is None:
+        raise ValueError("expected a grid, audio steps or both")
+    device, dtype = next(transformer.parameters()).device, (transformer.audio_proj_in if grid is None else transformer.proj_in).weight.dtype
     guided = negative_text is not None and guidance != 1
     texts = TextEmbedding.stack([text, negative_text] if guided and negative_text is not None else [text]).to(device, dtype)
     batch = texts.video.shape[0]
     generator = torch.Generator().manual_seed(seed)
-    tokens = math.prod(grid)
-    video = torch.randn(1, tokens, transformer.config.in_channels, generator=generator).to(device)
+    video = None if grid is None else torch.randn(1, math.prod(grid), transformer.config.in_channels, generator=generator).to(device)
     channels = transformer.config.audio_in_channels
     audio = None if audio_steps is None else torch.randn(1, audio_steps, channels, generator=generator).to(device)
     rates = torch.full((batch,), fps)
+    beside = None
+    if reference is not None and grid is not None:
+        beside = _Beside(reference, places(transformer, reference, grid=grid, fps=rates))
     sigmas = inference_sigmas(steps)
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         level = torch.full((batch,), sigma, device=device)
-        video_velocity, audio_velocity = predict_velocity(
-            transformer,
-            video=video.expand(batch, -1, -1).to(dtype),
-            video_timesteps=level[:, None].expand(-1, tokens),
-            video_sigma=level,
-            audio=None if audio is None else audio.expand(batch, -1, -1).to(dtype),
-            audio_timesteps=None if audio is None else level[:, None].expand(-1, audio.shape[1]),
-            audio_sigma=level,
-            text=texts,
-            grid=grid,
-            fps=rates,
+        shown, heard = (None if tokens is None else tokens.expand(batch, -1, -1).to(dtype) for tokens in (video, audio))
+        velocities = _velocities(transformer, shown, heard, level=level, text=texts, grid=grid, fps=rates, beside=beside)
+        video, audio = (
+            tokens if tokens is None or velocity is None else tokens + (following - sigma) * _guide(velocity, guidance)
+            for tokens, velocity in zip((video, audio), velocities, strict=True)
         )
-        video = video + (following - sigma) * _guide(video_velocity, guidance)
-        if audio is not None and audio_velocity is not None:
-            audio = audio + (following - sigma) * _guide(audio_velocity, guidance)
         if on_step is not None:
             on_step(index + 1, steps)
     return SampledLatents(
-        video=unpack_video(video, grid=grid),
+        video=None if video is None or grid is None else unpack_video(video, grid=grid),
         audio=None if audio is None else unpack_audio(audio, channels=channels // _AUDIO_BINS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """A reference and where it lies, which is the same at every step."""
+
+    reference: Reference
+    places: Places
+
+
+def _velocities(
+    transformer: LTX2VideoTransformer3DModel,
+    video: Tensor | None,
+    audio: Tensor | None,
+    *,
+    level: Tensor,
+    text: TextEmbedding,
+    grid: tuple[int, int, int] | None,
+    fps: Tensor,
+    beside: _Beside | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The velocities of noisy tokens that are all at one level, [B]; None for what is not there."""
+    heard = None if audio is None else level[:, None]
+    if video is not None and grid is not None:
+        tokens, timesteps = video, level[:, None]
+        if beside is not None:
+            tokens, timesteps = before(beside.reference, tokens, timesteps)
+        shown, sounding = predict_velocity(
+            transformer,
+            video=tokens,
+            video_timesteps=timesteps,
+            video_sigma=level,
+            audio=audio,
+            audio_timesteps=heard,
+            audio_sigma=level,
+            text=text,
+            grid=grid,
+            fps=fps,
+            positions=None if beside is None else beside.places.positions,
+            keyframes=None if beside is None else beside.places.keyframes,
+        )
+        return shown[:, -video.shape[1] :], sounding
+    if audio is None or heard is None:
+        raise ValueError("expected video, audio or both")
+    return predict_velocity(transformer, audio=audio, audio_timesteps=heard, audio_sigma=level, text=text)
 
 
 def _guide(velocity: Tensor, guidance: float) -> Tensor:

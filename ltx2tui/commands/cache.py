@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.runs.events import Event
+    from ltx2core.runs.folder import RunFolder
     from ltx2core.training.prepare import Prepared
 
 
@@ -32,13 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = None if arguments.config is None else load_config(arguments.config)
     root = root_of(loaded, asked=arguments.asked_root)
     actions = {"cache build": _build, "cache verify": _verify, "cache prune": _prune, "cache stat": _stat}
-    return actions[arguments.words](loaded, root, arguments.json)
+    return actions[arguments.words](loaded, root, arguments)
 
 
-def _build(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+def _build(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespace) -> int:
     assert loaded is not None  # argparse asks for it
     notices: list[Notice] = []
-    tell = _collect(notices) if as_json else _print()
+    tell = _collect(notices) if arguments.json else _print()
     for notice in loaded.notices:
         tell(notice)
     prepared = _prepare(loaded, root, tell)
@@ -46,7 +47,7 @@ def _build(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
     cached = prepared.cache()
     kinds = Counter(kind for kind, path in prepared.store.entries() if path.stem in missing)
     made = {kind: kinds[kind] for kind in ("video", "mask", "audio", "text")}
-    if as_json:
+    if arguments.json:
         _write({"cache": str(prepared.store.root), "clips": len(cached.clips), "made": made, "notices": [asdict(one) for one in notices]})
         return 0
     text = ", ".join(f"{number} {kind}" for kind, number in made.items() if number) or "nothing was missing"
@@ -54,7 +55,7 @@ def _build(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
     return 0
 
 
-def _verify(_: LoadedConfig | None, root: Path, as_json: bool) -> int:
+def _verify(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespace) -> int:
     from ltx2core.caching.manage import verify_cache
     from ltx2core.caching.store import Store
 
@@ -65,32 +66,67 @@ def _verify(_: LoadedConfig | None, root: Path, as_json: bool) -> int:
         seen = done
 
     damaged = verify_cache(store, on_entry=looked_at)
-    if as_json:
-        _write({"cache": str(store.root), "entries": seen, "damaged": [str(path) for path in damaged]})
+    compared = [] if loaded is None else list(_prepare(loaded, root, lambda _: None).compare(most=max(arguments.clips, 0)))
+    unlike = [one for one in compared if not one.is_good]
+    if arguments.json:
+        entries = [{"path": str(one.path), "reason": one.reason} for one in damaged]
+        _write({"cache": str(store.root), "entries": seen, "damaged": entries, "clips": [asdict(one) for one in compared]})
     else:
-        sys.stdout.writelines(f"{path} is damaged.\n" for path in damaged)
+        sys.stdout.writelines(f"{one.path} is damaged: {one.reason}.\n" for one in damaged)
+        for one in compared:
+            found = one.problem if one.decibels is None else f"{one.decibels:.1f} dB" + ("" if one.is_good else ": not that clip")
+            sys.stdout.write(f"{one.name} {one.bucket}: {found}\n")
         works = "Delete them: the next run, or `ltx2tui cache build`, makes them again." if damaged else "All can be used."
         sys.stdout.write(f"{count(seen, 'entry', 'entries')} read whole in {store.root}, {len(damaged)} damaged. {works}\n")
-    return 1 if damaged else 0
+    return 1 if damaged or unlike else 0
 
 
-def _prune(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+def _prune(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespace) -> int:
     from ltx2core.caching.manage import prune_cache
+    from ltx2core.caching.store import Store
 
-    assert loaded is not None  # argparse asks for it
     if training := next((folder for folder in list_runs(root) if folder.is_alive()), None):
         raise RunError(f"The run {training.name!r} reads this cache now.", fix="Wait until it has ended, or stop it first.")
-    prepared = _prepare(loaded, root, lambda _: None)
-    removed, file_bytes = prune_cache(prepared.store, keep=prepared.names())
-    kept = len(prepared.store.names())
-    if as_json:
-        _write({"cache": str(prepared.store.root), "removed": removed, "bytes": file_bytes, "kept": kept})
-    else:
-        sys.stdout.write(f"{count(removed, 'entry', 'entries')} removed from {prepared.store.root}, {size(file_bytes)}; {kept} are kept.\n")
+    store, runs = Store(root / "cache"), {folder.name: _needs(folder) for folder in list_runs(root)}
+    keep = {name for names in runs.values() for name in names}
+    if loaded is not None:
+        keep |= _prepare(loaded, root, lambda _: None).names()
+    elif not keep and store.names():
+        raise RunError(
+            f"Nothing says what is needed of {store.root}: no run reads it.", fix="Give a config with --config, or delete the folder."
+        )
+    pruned = prune_cache(store, keep=keep, only_list=arguments.list)
+    known = [name for name, names in runs.items() if names]
+    if arguments.json:
+        kinds = {one.kind: {"entries": one.entries, "bytes": one.file_bytes} for one in pruned.kinds}
+        left = len(store.names()) - (pruned.entries if arguments.list else 0)
+        amounts = {"removed": pruned.entries, "bytes": pruned.file_bytes, "kinds": kinds, "leftovers": pruned.leftovers, "kept": left}
+        _write({"cache": str(store.root), "only_listed": arguments.list, **amounts, "runs": known})
+        return 0
+    for one in pruned.kinds:
+        if one.entries:
+            sys.stdout.write(f"  {one.kind:<6} {count(one.entries, 'entry', 'entries'):>16}  {size(one.file_bytes)}\n")
+    if pruned.leftovers:
+        sys.stdout.write(f"  {count(pruned.leftovers, 'file')} that were never finished  {size(pruned.leftover_bytes)}\n")
+    what = "would be removed" if arguments.list else "removed"
+    kept = len(store.names()) - (pruned.entries if arguments.list else 0)
+    of = f", what {count(len(known), 'run')} read among them" if known else ""
+    sys.stdout.write(
+        f"{count(pruned.entries, 'entry', 'entries')} {what} from {store.root}, {size(pruned.file_bytes)}; {kept} are kept{of}.\n"
+    )
     return 0
 
 
-def _stat(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
+def _needs(folder: RunFolder) -> list[str]:
+    """The names of the entries that a run reads; empty for one that never came so far, or does not say it."""
+    try:
+        names = json.loads(folder.cached.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _stat(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespace) -> int:
     from ltx2core.caching.manage import measure_cache
     from ltx2core.caching.store import Store
 
@@ -98,7 +134,7 @@ def _stat(loaded: LoadedConfig | None, root: Path, as_json: bool) -> int:
     sizes = measure_cache(store)
     needed = None if loaded is None else _prepare(loaded, root, lambda _: None).names()
     there = store.names()
-    if as_json:
+    if arguments.json:
         kinds = {one.kind: {"entries": one.entries, "bytes": one.file_bytes} for one in sizes}
         config = None if needed is None else {"needs": len(needed), "missing": len(needed - there), "not_needed": len(there - needed)}
         _write({"cache": str(store.root), "kinds": kinds, "config": config})

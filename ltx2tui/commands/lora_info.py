@@ -42,7 +42,7 @@ def _rows(info: LoraInfo) -> list[tuple[str, str]]:
         rows += [
             ("rank", f"{info.rank}, {info.layers} layers, {info.tensors} tensors of {info.dtype}"),
             ("keys", LAYOUTS[info.layout]),
-            ("sound", "trained too" if info.has_audio else "not trained"),
+            ("sound", "not trained" if not info.has_audio else "trained too" if info.has_video else "trained alone, without pictures"),
             ("layers", ", ".join(info.targets)),
         ]
     if info.has_alpha:

@@ -18,7 +18,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ltx2core.lora.verify import verify_lora
     from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 
-    report = verify_lora(arguments.file, open_checkpoint(find_checkpoint(arguments.base, filename=None, base=Path())))
+    def tell(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    base = find_checkpoint(arguments.base, filename=None, base=Path(), key="--base", tell=tell)
+    report = verify_lora(arguments.file, open_checkpoint(base))
     if arguments.json:
         json.dump({"usable": report.usable} | asdict(report), sys.stdout, indent=2)
         sys.stdout.write("\n")

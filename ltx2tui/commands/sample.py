@@ -22,6 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"Sampling  {done} of {total}\n")
             sys.stdout.flush()
 
-    path = sample_with_lora(loaded, prompt=arguments.prompt, lora=arguments.lora, folder=arguments.out, on_step=on_step)
+    def tell(text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    path = sample_with_lora(loaded, prompt=arguments.prompt, lora=arguments.lora, folder=arguments.out, on_step=on_step, tell=tell)
     sys.stdout.write(f"{path}\n")
     return 0

@@ -21,7 +21,19 @@ STRATEGIES = (
     ("textfile", "A text file beside each clip", "clip.mp4 has its caption in clip.txt, one caption a line"),
     ("filename", "The clip's name", "a_red_kite.mp4 is captioned \u201ca red kite\u201d"),
     ("instanceprompt", "The words below, for every clip", "one caption for all: a trigger word and what the clips share"),
+    ("csv", "A table in the folder", "captions.csv: a row for each clip, with its name and its caption"),
+    ("jsonl", "JSON lines in the folder", "metadata.jsonl, as datasets on the hub have it"),
+    ("parquet", "A Parquet table in the folder", "metadata.parquet; needs pip install 'ltx2tui\\[parquet]'"),
 )
+
+
+FROM = {
+    "textfile": ".txt files",
+    "filename": "the clips' names",
+    "csv": "captions.csv",
+    "jsonl": "metadata.jsonl",
+    "parquet": "metadata.parquet",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,7 @@ class Captions:
         """For one line of the page."""
         if self.strategy == "instanceprompt":
             return f"\u201c{self.words}\u201d for every clip"
-        own = "from .txt files" if self.strategy == "textfile" else "from the clips' names"
+        own = f"from {FROM[self.strategy]}"
         return f"{own}, after \u201c{self.words}\u201d" if self.words else own
 
 

@@ -91,7 +91,7 @@ def gpu_machine() -> Machine:
     return replace(CPU_ONLY, gpus=(card,), driver="580.65", no_gpu_because=None, ram_limited_by="container")
 
 
-def write_clip(path: Path, *, flat: bool = False, kite: bool = True) -> None:
+def write_clip(path: Path, *, flat: bool = False, kite: bool = True, down_by: int = 0) -> None:
     """A clip of a red disc that crosses a field, or of the field alone; `flat` is one colour, which every encoder writes alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     across, down = np.meshgrid(np.arange(256), np.arange(160))
@@ -102,7 +102,7 @@ def write_clip(path: Path, *, flat: bool = False, kite: bool = True) -> None:
             picture = np.stack([40 + down * 0.5, 90 + across * 0.3, 170 - down * 0.6], -1).astype(np.uint8)
             if not kite:
                 picture[:] = picture * 0.6 + 40
-            picture[kite & ((across - 40 - number * 7) ** 2 + (down - 70 - 20 * np.sin(number / 4)) ** 2 < 900)] = (220, 50, 40)
+            picture[kite & ((across - 40 - number * 7) ** 2 + (down - 70 - down_by - 20 * np.sin(number / 4)) ** 2 < 900)] = (220, 50, 40)
             if flat:
                 picture[:] = (60, 120, 160)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -110,9 +110,9 @@ def write_clip(path: Path, *, flat: bool = False, kite: bool = True) -> None:
 
 
 def write_dataset(folder: Path, *, flat: bool = False) -> None:
-    """Six clips of which three have something wrong with them."""
+    """Six clips of which three are left out, and one is a copy of another."""
     for number in range(3):
-        write_clip(folder / f"kite-{number}.mp4", flat=flat)
+        write_clip(folder / f"kite-{number}.mp4", flat=flat, down_by=0 if number == 1 else 50)
         (folder / f"kite-{number}.txt").write_text(CAPTION)
     write_clip(folder / "no-caption.mp4", flat=flat)
     (folder / "empty.mp4").write_bytes(b"")
@@ -220,10 +220,15 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
         await until(pilot, lambda: sign in shown_text(app) and "Checking …" not in shown_text(app))
         if name == "dataset":
             await until(pilot, lambda: "in all." in shown_text(app))
-            await pilot.press("down")
+            from ltx2tui.widgets.clip_table import ClipTable
             from ltx2tui.widgets.thumbnail import Thumbnail
 
-            await until(pilot, lambda: app.screen.query_one(Thumbnail).settled)
+            page, table = app.screen, app.screen.query_one(ClipTable)
+            assert isinstance(page, DatasetScreen)
+            await until(pilot, lambda: app.focused is table)
+            await pilot.press("down")
+            await until(pilot, lambda: page._row is not None and page._row.number == table.chosen == 1)
+            await until(pilot, lambda: page.query_one(Thumbnail).settled)
         if name == "review":
             from textual.widgets import Input
 

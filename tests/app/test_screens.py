@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SIZES = [(80, 24), (160, 48)]
 RUNS = ["empty", "caching", "training", "paused", "stalled", "sampling", "nan", "failed", "finished", "stopped"]
+KEYS_OVER_CLIPS = [("filter", "f", "all clips"), ("edit", "e", "tokens")]
 PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
 
 Compare = Any
@@ -52,6 +53,29 @@ def test_what_a_key_shows_over_a_run_looks_as_before(name: str, keys: list[str],
 def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> None:
     scene = page_scene("dataset", Path(), flat=True)
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, "c", "down", "down"))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(("name", "key", "sign"), KEYS_OVER_CLIPS, ids=["filter", "edit"])
+def test_what_a_key_shows_over_the_dataset_looks_as_before(
+    name: str, key: str, sign: str, size: tuple[int, int], snap_compare: Compare
+) -> None:
+    from ltx2tui.widgets.thumbnail import Thumbnail
+    from tests.app.scenes import shown_text, until
+
+    scene = page_scene("dataset", Path(), flat=True)
+
+    async def complete(pilot: Any) -> None:
+        await scene.complete(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: sign in shown_text(scene.app))
+        for picture in scene.app.screen.query(Thumbnail):
+            picture.autoplay, picture._rounds_left = False, 0
+            await until(pilot, lambda picture=picture: picture._decoded_size is not None)
+            picture.rest()
+        await pilot.pause(0.2)
+
+    assert snap_compare(scene.app, terminal_size=size, run_before=complete)
 
 
 async def test_captions_can_be_chosen_while_the_folder_is_typed_and_an_empty_folder_scanned_again(tmp_path: Path) -> None:
@@ -98,7 +122,8 @@ async def test_a_folder_without_text_files_can_be_captioned_by_names_or_by_one_c
         await pilot.press(*"zorb", "enter")
         await until(pilot, lambda: "for every clip" in shown_text(app) and "4 usable" in shown_text(app))
         assert isinstance(app.screen, DatasetScreen)
-        assert {row.captions for row in app.screen.rows if row.usable} == {("zorb",)}
+        assert app.screen._scan is not None
+        assert {row.captions for number in app.screen.clips.shown if (row := app.screen._scan.row(number)) and row.bucket} == {("zorb",)}
         assert app.draft.dataset().caption_strategy == "instanceprompt"
 
 
@@ -186,26 +211,6 @@ async def test_the_help_of_a_run_lists_every_key_it_has() -> None:
         keys = {scene.app.get_key_display(binding) for _, binding in below._bindings if "copy_text" not in binding.action}
         listed = {word for line in taken.get().splitlines() for word in line.split("  ")[0].split()}
         assert keys <= listed
-
-
-async def test_what_a_given_up_scan_still_says_is_not_taken_for_the_new_one() -> None:
-    import threading
-
-    from ltx2core.errors import Stopped
-    from ltx2tui.screens.dataset import DatasetScreen
-    from tests.app.scenes import shown_text
-
-    scene = page_scene("dataset", Path(), flat=True)
-    async with scene.app.run_test(size=(80, 24)) as pilot:
-        await scene.complete(pilot)
-        screen = scene.app.screen
-        assert isinstance(screen, DatasetScreen)
-        rows, folder, given_up = list(screen.rows), screen.draft.folder, threading.Event()
-        screen.post_message(DatasetScreen.Scanned(folder, rows, given_up))
-        screen.post_message(DatasetScreen.Scanned(folder, [], given_up, done=True, trouble=Stopped("The scan was stopped.")))
-        await pilot.pause()
-        assert screen.rows == rows
-        assert "3 usable" in shown_text(scene.app)
 
 
 async def test_the_wizard_goes_from_hardware_to_review_by_keys_and_keeps_its_answers() -> None:

@@ -31,10 +31,11 @@ from ltx2core.models.forward import follow_official_code
 from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
+from ltx2core.planning.step_plan import StepNeed, StepWish, plan_step
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.data import Batch
-from ltx2core.training.fast_model import FastModel, FastSettings, build_fast
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.sigma import ShiftedLogitNormal
@@ -50,44 +51,86 @@ CONTEXT_GIB = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Case:
     tokens: int = 2688
-    settings: FastSettings = field(default_factory=FastSettings)
+    wish: StepWish = field(default_factory=StepWish)
     cap_gib: float | None = None
     audio: bool = True
     capture: bool = True
     usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
 
 
+FP8 = StepWish(storage="fp8", precision="w8a8")
+FP8_BOTH_WAYS = StepWish(storage="fp8", precision="w8a8_full")
+INT8 = StepWish(storage="int8")
+
+
 def cases() -> dict[str, Case]:
+    """By name. What is not said is planned as a run plans it: by the memory that there is."""
     found = {"usual-2688": Case(usual=True), "usual-6144": Case(usual=True, tokens=6144)}
-    for tokens, kept in ((2688, 48), (6144, 26), (14080, 6)):
-        found[f"resident-{tokens}"] = Case(tokens=tokens, settings=FastSettings(kept=kept))
-        found[f"recomputed-{tokens}"] = Case(tokens=tokens, settings=FastSettings())
-    for tokens, kept in ((2688, 48), (6144, 40)):
-        found[f"int8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", kept=kept))
-        found[f"int8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="int8", precision="w8a8", kept=kept))
-        found[f"fp8-w8a8-{tokens}"] = Case(tokens=tokens, settings=FastSettings(storage="fp8", precision="w8a8", kept=kept))
+    for tokens in GRIDS:
+        found[f"resident-{tokens}"] = Case(tokens=tokens)
+        found[f"recomputed-{tokens}"] = Case(tokens=tokens, wish=StepWish(recompute_all=True))
     for tokens in (2688, 6144):
-        found[f"half-streamed-{tokens}"] = Case(tokens=tokens, settings=FastSettings(streamed=24, slots=3))
-        for cap, streamed in ((24, 36), (16, 44), (12, 46)):
-            found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=FastSettings(streamed=streamed, slots=2))
-        for cap, streamed, storage in ((24, 16, "fp8"), (16, 34, "fp8"), (12, 44, "fp8"), (8, 46, "fp8")):
-            settings = FastSettings(storage=storage, precision="w8a8", streamed=streamed, slots=2, inputs_to_host=cap == 8)
-            found[f"cap{cap}-{storage}-{tokens}"] = Case(tokens=tokens, cap_gib=cap, settings=settings)
-    found["video-only-2688"] = Case(audio=False, settings=FastSettings(kept=48))
+        for name, wish in (("int8", INT8), ("fp8-w8a8", FP8), ("fp8-both-ways", FP8_BOTH_WAYS)):
+            found[f"{name}-{tokens}"] = Case(tokens=tokens, wish=wish)
+        for cap in (24, 16, 12, 8):
+            found[f"cap{cap}-{tokens}"] = Case(tokens=tokens, wish=FP8_BOTH_WAYS, cap_gib=cap)
+            found[f"cap{cap}-int8-{tokens}"] = Case(tokens=tokens, wish=INT8, cap_gib=cap)
+            found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap)
+    found["half-streamed-2688"] = Case(wish=StepWish(streamed=24, slots=3, recompute_all=True))
+    found["all-streamed-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True))
+    found["all-streamed-video-only-2688"] = Case(audio=False, wish=StepWish(streamed=48, slots=2, recompute_all=True))
+    found["video-only-2688"] = Case(audio=False)
     return found
+
+
+def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
+    """How a run would hold the model on this card, under the case's cap."""
+    facts = facts_of(
+        shapes_of(audio=case.audio, layers=layers), storage=case.wish.storage, adapter=AdapterSettings(), audio=case.audio, dtype=DTYPE
+    )
+    need = StepNeed(
+        tokens=case.tokens,
+        width=facts.width,
+        itemsize=DTYPE.itemsize,
+        num_blocks=facts.count,
+        block_bytes=facts.block_bytes,
+        outside_bytes=facts.outside_bytes,
+        lora_numbers=facts.lora_numbers,
+        joint=case.audio,
+    )
+    free = None
+    if DEVICE.type == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+        if case.cap_gib is not None:
+            free = int(min(free, (case.cap_gib - CONTEXT_GIB) * GIB))
+    plan = plan_step(need, case.wish, free_bytes=free)
+    settings = FastSettings(
+        storage=plan.storage,
+        precision=plan.precision,
+        streamed=plan.streamed,
+        slots=plan.slots,
+        kept=plan.kept,
+        inputs_to_host=plan.inputs_to_host,
+        compile=DEVICE.type == "cuda",
+    )
+    return settings, plan.because
+
+
+def shapes_of(*, audio: bool, layers: int) -> LTX2VideoTransformer3DModel:
+    """The 2.0 transformer on meta."""
+    config = released_config("2.0.0")
+    config["transformer"]["num_layers"] = layers
+    with torch.device("meta"):
+        model = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
+    if not audio:
+        leave_out(model, "audio")
+    return model
 
 
 def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastModel:
     """The 2.0 transformer with random weights of a fresh model's spread."""
-    config = released_config("2.0.0")
-    config["transformer"]["num_layers"] = layers
-    with torch.device("meta"):
-        shapes = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
-        outside = LTX2VideoTransformer3DModel(
-            **header.transformer_arguments(config | {"transformer": config["transformer"] | {"num_layers": 0}})
-        )
-    for model in () if audio else (shapes, outside):
-        leave_out(model, "audio")
+    shapes = shapes_of(audio=audio, layers=layers)
+    outside = shapes_of(audio=audio, layers=0)
     outside = outside.to(DTYPE).to_empty(device=DEVICE).eval().requires_grad_(False)
     for parameter in outside.parameters():
         nn.init.normal_(parameter, std=0.02)
@@ -115,10 +158,7 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastMod
 
 def usual_model(*, layers: int) -> tuple[Model, dict[str, nn.Parameter]]:
     """diffusers' transformer with PEFT adapters in bf16, each block checkpointed."""
-    config = released_config("2.0.0")
-    config["transformer"]["num_layers"] = layers
-    with torch.device("meta"):
-        transformer = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
+    transformer = shapes_of(audio=True, layers=layers)
     transformer = transformer.to(DTYPE).to_empty(device=DEVICE).train().requires_grad_(False)
     for parameter in transformer.parameters():
         nn.init.normal_(parameter, std=0.02)
@@ -154,7 +194,8 @@ class Measured:
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
-    fast = random_model(case.settings, audio=case.audio, layers=layers)
+    settings, because = planned(case, layers=layers)
+    fast = random_model(settings, audio=case.audio, layers=layers)
     grid = GRIDS[case.tokens]
     choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=1, dtype=DTYPE, device=DEVICE)
     fast.blocks.skeleton.use_attention(choice.backend)
@@ -170,7 +211,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     runner = StepRunner(
         compute,
         capture=case.capture and DEVICE.type == "cuda",
-        before=ring.settle if ring is not None else lambda: None,
+        before=fast.blocks.settle,
         holds=lambda: [dict(module.kept) for module in fast.transformer.modules() if hasattr(module, "kept")],
     )
     batch, generator = make_batch(grid, audio=case.audio), torch.Generator().manual_seed(0)
@@ -183,13 +224,14 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     result: dict[str, object] = {
         "attention": choice.name,
         "attention_ms": choice.milliseconds,
-        "storage": case.settings.storage,
-        "precision": case.settings.precision,
-        "streamed": case.settings.streamed,
-        "slots": case.settings.slots if ring else 0,
-        "kept": case.settings.kept,
-        "inputs_to_host": case.settings.inputs_to_host,
+        "storage": settings.storage,
+        "precision": settings.precision,
+        "streamed": settings.streamed,
+        "slots": settings.slots if ring else 0,
+        "kept": settings.kept,
+        "inputs_to_host": settings.inputs_to_host,
         "loads_per_step": ring.loads_per_step() if ring else 0,
+        "because": because,
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
     return Measured(step, result, fast.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,15 +16,16 @@ from ltx2core.caching.manage import measure_cache, prune_cache, verify_cache
 from ltx2core.caching.passes import Cached, CachePass
 from ltx2core.caching.store import Store
 from ltx2core.caching.tensors import write_tensors
-from ltx2core.errors import DatasetError
+from ltx2core.errors import DatasetError, Stopped
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.components import load_audio_vae, load_video_vae
 from ltx2core.models.latents import decode_video, encode_video
 from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
-from ltx2core.runs.events import Event, Notice, Progress
+from ltx2core.runs.events import Event, Notice, PassMeasured, Progress
 from ltx2core.training.dataset import find_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ltx2core.data.clip import Sample
@@ -36,15 +38,18 @@ def _samples(make_config: MakeConfig, folder: Path, **dataset: object) -> list[S
 
 def _cache(root: Path, samples: list[Sample], *, audio: bool = True, prompts: tuple[str, ...] = ()) -> tuple[Cached, list[Event]]:
     events: list[Event] = []
-    cached = CachePass(
+    return _work(root, events.append).run(samples, audio=audio, prompts=prompts), events
+
+
+def _work(root: Path, emit: Callable[[Event], None]) -> CachePass:
+    return CachePass(
         store=Store(root),
         checkpoint=open_checkpoint(nano_checkpoint()),
         text_encoder=nano_text_encoder(),
         device=torch.device("cpu"),
         dtype=torch.float32,
-        emit=events.append,
-    ).run(samples, audio=audio, prompts=prompts)
-    return cached, events
+        emit=emit,
+    )
 
 
 def _encoded(events: list[Event]) -> list[tuple[str, str]]:
@@ -216,30 +221,88 @@ def test_only_one_encoder_is_in_memory_at_a_time(
     import gc
     import weakref
 
-    alive: list[weakref.ref[torch.nn.Module]] = []
+    from ltx2core.models import components, text
 
-    def watched(load):
+    alive: list[weakref.ref[torch.nn.Module]] = []
+    loaded: list[str] = []
+
+    def watched(load, name: str, together_with: str = ""):
         def wrapper(*args, **kwargs):
             gc.collect()
-            assert not [ref for ref in alive if ref() is not None]
+            others = [one for ref, one in zip(alive, loaded, strict=True) if ref() is not None]
+            assert others in ([], [together_with]), f"{name} was loaded beside {others}"
             module = load(*args, **kwargs)
-            alive.append(weakref.ref(module))
+            alive.append(weakref.ref(getattr(module, "model", module)))
+            loaded.append(name)
             return module
 
         return wrapper
 
-    monkeypatch.setattr("ltx2core.models.components.load_video_vae", watched(load_video_vae))
-    monkeypatch.setattr("ltx2core.models.components.load_audio_vae", watched(load_audio_vae))
+    monkeypatch.setattr(components, "load_video_vae", watched(load_video_vae, "video"))
+    monkeypatch.setattr(components, "load_audio_vae", watched(load_audio_vae, "audio"))
+    monkeypatch.setattr(text, "load_text_encoder", watched(text.load_text_encoder, "text"))
+    monkeypatch.setattr(components, "load_connectors", watched(components.load_connectors, "connectors", together_with="text"))
     monkeypatch.setattr(passes, "free_memory", lambda device: None)
     _cache(tmp_path / "cold", _samples(make_config, folder))
     gc.collect()
-    assert len(alive) == 2
+    assert loaded == ["video", "audio", "text", "connectors"]
     assert not [ref for ref in alive if ref() is not None]
 
 
+def test_clips_encoded_together_are_those_encoded_one_by_one(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples = _samples(make_config, folder)
+    entries = {}
+    for batch in (1, 2):
+        store = Store(tmp_path / f"batch{batch}")
+        work = replace(_work(store.root, lambda _: None), vae_batch=batch, text_batch=batch)
+        cached = work.run(samples, audio=True)
+        names = [(kind, path.stem) for kind, path in store.entries()]
+        entries[batch] = {name: store.load(*name) for name in names}
+        assert [clip.sample.clip.path.name for clip in cached.clips] == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
+    assert entries[1].keys() == entries[2].keys()
+    for name, alone in entries[1].items():
+        together = entries[2][name]
+        assert alone is not None
+        assert together is not None
+        for key, tensor in alone.items():
+            torch.testing.assert_close(together[key].float(), tensor.float(), rtol=2**-7, atol=1e-4)  # one step of bf16
+
+
+def test_a_pass_says_how_busy_its_encoder_was(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    _, events = _cache(tmp_path / "cold", _samples(make_config, folder))
+    measured = {event.phase: event for event in events if isinstance(event, PassMeasured)}
+    assert measured.keys() == {"cache_video", "cache_audio"}
+    video = measured["cache_video"]
+    assert video.entries == 3
+    assert 0 < video.busy_seconds <= video.seconds
+    assert 0 <= video.waited_seconds <= video.seconds
+    assert any(isinstance(event, Notice) and event.code == "cache_video_speed" for event in events)
+
+
+def test_a_caption_that_many_clips_have_is_stored_once(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    for path in folder.glob("*.txt"):
+        path.write_text("the same words")
+    cached, events = _cache(tmp_path / "cold", _samples(make_config, folder))
+    assert [item for phase, item in _encoded(events) if phase == "cache_text"] == ["", "the same words"]
+    assert len({clip.captions for clip in cached.clips}) == 1
+
+
+def test_a_stop_keeps_what_was_encoded_and_the_next_start_makes_the_rest(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    samples, events = _samples(make_config, folder), []
+    store = Store(tmp_path / "cold")
+    stopped_after = 2
+    work = replace(_work(store.root, events.append), should_stop=lambda: len(store.names()) >= stopped_after)
+    with pytest.raises(Stopped):
+        work.run(samples, audio=True)
+    kept = len(store.names())
+    assert stopped_after <= kept < 9
+    _, events = _cache(store.root, samples)
+    assert len(_encoded(events)) == 9 - kept
+
+
 def test_the_cache_is_measured_verified_and_pruned_to_what_a_config_needs(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:
-    store, samples = Store(tmp_path / "cache"), _samples(make_config, folder)
-    cached, _ = _cache(tmp_path / "cache", samples)
+    store, samples = Store(tmp_path / "cold"), _samples(make_config, folder)
+    cached, _ = _cache(tmp_path / "cold", samples)
     before = {size.kind: size.entries for size in measure_cache(store)}
     assert before["video"] == 3
     assert before["audio"] == 2
@@ -247,7 +310,15 @@ def test_the_cache_is_measured_verified_and_pruned_to_what_a_config_needs(folder
     damaged, poisoned = store.path("video", cached.clips[0].video), store.path("video", cached.clips[1].video)
     damaged.write_bytes(damaged.read_bytes()[:-4])
     write_tensors(poisoned, {"latents": torch.full((2, 2), float("nan"))})
-    assert set(verify_cache(store)) == {damaged, poisoned}
+    changed = store.path("audio", str(cached.clips[0].audio))
+    data = bytearray(changed.read_bytes())
+    data[-3] ^= 1  # one bit, still finite and of the right length
+    changed.write_bytes(data)
+    assert {damage.path: damage.reason for damage in verify_cache(store)} == {
+        damaged: "it cannot be read, or is cut short",
+        poisoned: "it has values that are not finite",
+        changed: "its values are not those that were written",
+    }
     keep = CachePass(
         store=store,
         checkpoint=open_checkpoint(nano_checkpoint()),
@@ -256,7 +327,7 @@ def test_the_cache_is_measured_verified_and_pruned_to_what_a_config_needs(folder
         dtype=torch.float32,
         emit=lambda _: None,
     ).names(samples[:1], audio=True)
-    removed, freed = prune_cache(store, keep=keep)
-    assert removed == sum(before.values()) - 4  # the clip, its sound, its caption and the empty one stay
-    assert freed > 0
+    pruned = prune_cache(store, keep=keep)
+    assert pruned.entries == sum(before.values()) - 4  # the clip, its sound, its caption and the empty one stay
+    assert pruned.file_bytes > 0
     assert {path.stem for _, path in store.entries()} == keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from ltx2core.caching.fingerprint import Digests, fingerprint
 from ltx2core.caching.store import Store
+from ltx2core.errors import Stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,21 @@ def test_a_digest_is_computed_once_and_again_when_the_file_changes(tmp_path: Pat
     clip.write_bytes(b"two")
     os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time: the change still shows in ctime
     assert remembered.of(clip) != digest
+
+
+def test_many_files_are_read_at_once_and_a_stop_keeps_what_was_read(tmp_path: Path) -> None:
+    files = [tmp_path / f"clip{index}.mp4" for index in range(20)]
+    for index, file in enumerate(files):
+        file.write_bytes(bytes([index]) * 1000)
+    digests = Digests(tmp_path / "digests.json")
+    digests.learn([*files, tmp_path / "gone.mp4"])
+    digests.save()
+    assert len({digests.of(file) for file in files}) == 20
+    read: list[Path] = []
+    later = Digests(tmp_path / "later.json")
+    with pytest.raises(Stopped):
+        later.learn(files, should_stop=lambda: len(read) >= 3 or bool(read.append(tmp_path)))
+    assert 0 < len(json.loads((tmp_path / "later.json").read_text())) < 20
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"a": 5}', '{"a": ["x"]}'])

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from engine_fixtures import FRAMES, HEIGHT, write_clip
 
+from ltx2core.caching.sharing import claim
+from ltx2core.caching.store import Store
+from ltx2core.runs.files import write_json
 from ltx2core.runs.folder import RunFolder, RunLock
 from ltx2core.runs.journal import Journal
 from ltx2tui import cli
@@ -51,13 +57,17 @@ def test_a_cache_is_built_measured_damaged_mended_and_pruned(here: Path, capsys:
     assert {kind: entry["entries"] for kind, entry in stat["kinds"].items()} == {"video": 2, "audio": 1, "text": 4, "mask": 0}  # type: ignore[attr-defined]
     assert stat["config"] == {"needs": 7, "missing": 0, "not_needed": 0}
 
-    assert _call(capsys, "verify", *CONFIG) == {"cache": built["cache"], "entries": 7, "damaged": []}
+    verified = _call(capsys, "verify", *CONFIG)
+    assert (verified["cache"], verified["entries"], verified["damaged"]) == (built["cache"], 7, [])
+    assert [clip["name"] for clip in verified["clips"]] == ["clip0.mp4", "clip1.mp4"]  # type: ignore[attr-defined]
+    assert all(clip["decibels"] > 18 for clip in verified["clips"])  # type: ignore[attr-defined]
     damaged = next((here / "out" / "cache" / "video").glob("*/*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-4])
-    assert _call(capsys, "verify", *CONFIG, code=1)["damaged"] == [str(damaged)]
+    reason = "it cannot be read, or is cut short"
+    assert _call(capsys, "verify", *CONFIG, code=1)["damaged"] == [{"path": str(damaged), "reason": reason}]
     assert cli.main(["cache", "verify", "--root", "out"]) == 1
     said = capsys.readouterr().out
-    assert f"{damaged.relative_to(here)} is damaged." in said
+    assert f"{damaged.relative_to(here)} is damaged: {reason}." in said
     assert "7 entries read whole" in said
     assert "cache build" in said
     damaged.unlink()
@@ -82,6 +92,51 @@ def test_the_words_say_what_was_made_and_what_is_there(here: Path, capsys: pytes
     assert "needs 7 entries: 0 missing" in said
     assert cli.main(["cache", "prune", *CONFIG]) == 0
     assert "0 entries removed" in capsys.readouterr().out
+
+
+def test_latents_of_another_clip_are_found_out_by_decoding_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _call(capsys, "build", *CONFIG)
+    first, second = (here / "out" / "cache" / "video").glob("*/*.safetensors")
+    other = second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    first.write_bytes(other)  # as whole as before, under each other's name
+    verified = _call(capsys, "verify", *CONFIG, code=1)
+    assert verified["damaged"] == []
+    assert all(clip["decibels"] < 15 for clip in verified["clips"])  # type: ignore[attr-defined]
+    assert cli.main(["cache", "verify", *CONFIG, "--clips", "1"]) == 1
+    assert "dB: not that clip" in capsys.readouterr().out
+
+
+def test_a_prune_keeps_what_a_run_read_and_lists_amounts_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _call(capsys, "build", *CONFIG)
+    store = Store(here / "out" / "cache")
+    of_a_run = sorted(store.names())[:3]
+    folder = RunFolder(here / "out" / "runs" / "older")
+    folder.create()
+    Journal(folder.journal).close()
+    write_json(folder.cached, of_a_run)
+    leftover = next(store.entries())[1].with_name(".abc.0123.tmp.safetensors")
+    for path, age in ((leftover, 7200), (leftover.with_name(".def.4567.tmp.safetensors"), 0)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    listed = _call(capsys, "prune", "--root", "out", "--list")
+    assert (listed["removed"], listed["leftovers"], listed["kept"], listed["runs"]) == (4, 1, 3, ["older"])
+    assert len(store.names()) == 7
+    assert cli.main(["cache", "prune", "--root", "out"]) == 0
+    assert "4 entries removed" in capsys.readouterr().out
+    assert sorted(store.names()) == of_a_run
+    assert [path.name for path in (here / "out" / "cache").rglob(".*.tmp.*")] == [".def.4567.tmp.safetensors"]  # being written now
+
+
+def test_where_nothing_says_what_is_needed_nothing_is_removed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _call(capsys, "build", *CONFIG)
+    assert cli.main(["cache", "prune", "--root", "out"]) == 1
+    assert "Nothing says what is needed" in capsys.readouterr().err
+    with ExitStack() as held:
+        assert claim(here / "out" / "cache" / "text", held)
+        assert cli.main(["cache", "prune", *CONFIG]) == 1
+    assert "Another process fills the cache" in capsys.readouterr().err
+    assert len(Store(here / "out" / "cache").names()) == 7
 
 
 def test_a_cache_that_a_run_reads_is_not_pruned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

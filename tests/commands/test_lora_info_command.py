@@ -42,7 +42,7 @@ def test_a_file_that_is_no_lora_is_refused_with_what_would_work(tmp_path: Path, 
     (tmp_path / "text.safetensors").write_text("hello")
     for file, said in (
         (tmp_path / "none.safetensors", "does not exist"),
-        (tmp_path / "text.safetensors", "not a readable safetensors file"),
+        (tmp_path / "text.safetensors", "is not a safetensors file"),
         (nano_checkpoint(), "holds no LoRA"),
     ):
         assert cli.main(["lora", "info", str(file), "--json"]) == 1

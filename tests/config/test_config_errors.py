@@ -92,10 +92,13 @@ def test_a_wrong_key_is_told_with_its_rule_and_what_works(config: dict[str, obje
         ({"type": "aws"}, 'datasets.json [0].type = "aws": only local is supported; use local.'),
         (
             {"caption_strategy": "textfiles"},
-            'caption_strategy = "textfiles": it is one of textfile, filename, instanceprompt; use textfile.',
+            'caption_strategy = "textfiles": it is one of textfile, filename, instanceprompt, csv, jsonl, parquet; use textfile.',
         ),
         ({"caption_strategy": "instanceprompt"}, "datasets.json [0].instance_prompt is missing"),
-        ({"dataset_type": "vidoe"}, 'datasets.json [0].dataset_type = "vidoe": it is video, conditioning or text_embeds; use video.'),
+        (
+            {"dataset_type": "vidoe"},
+            'datasets.json [0].dataset_type = "vidoe": it is one of video, image, audio, eval, conditioning, text_embeds; use video.',
+        ),
         ({"instance_data_dir": "gone"}, 'datasets.json [0].instance_data_dir = "gone": there is no such folder; name the folder'),
         ({"instance_data_dir": "datasets.json"}, "it is a file, not a folder; use "),
         ({"instance_prompt": 5}, "datasets.json [0].instance_prompt = 5: it is text in quotes"),

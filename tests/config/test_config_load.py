@@ -13,6 +13,7 @@ import pytest
 
 from ltx2core.config.build import config_for_folder
 from ltx2core.config.load import LoadedConfig, load_config, load_config_dict, load_part, save_config
+from ltx2core.errors import ConfigError
 from ltx2core.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> N
 def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(project: Path) -> None:
     shutil.copytree(QUICKSTART, project / "config")
     told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
-    for feature in ("group offload", "block swap", "encoding in chunks", "CREPA", "choosing cache folders"):
+    for feature in ("group offload", "block swap", "CREPA"):
         assert sum(f": {feature}" in text for text in told) == 1, feature
-    assert len(told) == 5
+    assert len(told) == 3
     group = next(text for text in told if "group offload" in text)
     assert "enable_group_offload = true, group_offload_use_stream = true" in group
     assert "group_offload_type" not in group  # it has its default value
@@ -213,6 +214,51 @@ def test_a_shift_of_0_is_the_official_rule() -> None:
     assert load({"flow_schedule_shift": 3.0}).config.flow_schedule_shift == 3.0
 
 
+@pytest.mark.parametrize("written", [[0, 1.5, 3], "[0, 1.5, 3]", "0, 1.5, 3"])
+@pytest.mark.parametrize("key", ["flow_cubic_schedule_weights", "flow_custom_timesteps"])
+def test_a_list_of_numbers_may_be_written_as_text(written: object, key: str) -> None:
+    if key == "flow_custom_timesteps":
+        written = written[1:] if isinstance(written, list) else written.replace("0, ", "")
+    assert getattr(load({key: written}).config, key) == ([1.5, 3.0] if key == "flow_custom_timesteps" else [0.0, 1.5, 3.0])
+
+
+def test_an_empty_curve_is_none_and_one_without_height_is_refused() -> None:
+    assert load({"flow_cubic_schedule_weights": []}).config.flow_cubic_schedule_weights is None
+    assert load({"flow_cubic_schedule_weights": ""}).config.flow_cubic_schedule_weights is None
+    with pytest.raises(ConfigError, match="a curve is above 0 somewhere"):
+        load({"flow_cubic_schedule_weights": [0, 0]})
+    with pytest.raises(ConfigError, match=r"flow_cubic_schedule_weights\[1\] = -1: it is at least 0"):
+        load({"flow_cubic_schedule_weights": [1, -1]})
+    with pytest.raises(ConfigError, match="it is a list"):
+        load({"flow_cubic_schedule_weights": "steep"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "unread"),
+    [
+        ({"mixflow_enabled": True, "flow_use_uniform_schedule": True}, "flow_use_uniform_schedule"),
+        ({"mixflow_gamma": 0.3}, "mixflow_gamma"),
+        ({"flow_timesteps_mode": "round-robin"}, "flow_timesteps_mode"),
+        ({"flow_cubic_schedule_weights": [1, 2], "flow_sigmoid_scale": 2}, "flow_sigmoid_scale"),
+        ({"flux_fast_schedule": True, "flow_schedule_shift": 3}, "flow_schedule_shift"),
+        ({"flow_custom_timesteps": [0.5], "mixflow_enabled": True, "mixflow_gamma": 0.3}, "mixflow_enabled, mixflow_gamma"),
+    ],
+)
+def test_keys_of_noise_levels_that_are_not_read_are_named(keys: dict[str, object], unread: str) -> None:
+    (notice,) = notices(load(keys), "no_effect")
+    assert notice.text == f"config {unread}: no effect, since noise levels are drawn in another way."
+
+
+def test_each_way_of_drawing_noise_levels_is_built() -> None:
+    for keys in (
+        {"flow_custom_timesteps": [0.5], "flow_timesteps_mode": "round-robin"},
+        {"mixflow_enabled": True, "mixflow_gamma": 0.4, "flow_schedule_shift": 3},
+        {"flow_cubic_schedule_weights": [1, 2], "flow_schedule_shift": 3},
+        {"flux_fast_schedule": True},
+    ):
+        assert load(keys).notices == ()
+
+
 def test_other_optimizers_are_told_and_adamw_is_not() -> None:
     assert load({"optimizer": "adamw_bf16"}).notices == ()
     assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
@@ -227,7 +273,7 @@ def test_entries_that_are_disabled_or_of_another_kind_are_left_out(project: Path
     entries = [
         {"id": "a", "instance_data_dir": folder},
         {"id": "b", "instance_data_dir": "gone", "disabled": True},
-        {"id": "c", "dataset_type": "image", "instance_data_dir": folder},
+        {"id": "c", "dataset_type": "image_embeds", "instance_data_dir": folder},
         {"id": "d", "dataset_type": "eval", "disabled": True},
     ]
     loaded = load_config_dict({}, base=project, datasets=entries)
@@ -266,7 +312,7 @@ def test_what_is_saved_with_a_run_loads_again_from_anywhere_as_an_equal_config(p
     again = load_config(folder.config)
     assert again.datasets == loaded.datasets
     assert again.config == loaded.config.model_copy(update={"data_backend_config": folder.datasets})
-    assert {notice.code for notice in again.notices} == {"not_built_yet"}
+    assert {notice.code for notice in again.notices} == {"not_built_yet", "cache_place"}
     saved = folder.config.read_bytes(), folder.datasets.read_bytes()
     save_config(folder, again)
     assert (folder.config.read_bytes(), folder.datasets.read_bytes()) == saved

@@ -38,7 +38,36 @@ ENTRIES = st.builds(
     keys(MODELS[""] + key_names(DATASET_MODELS[0][1]), NUMBERS | JSON),
     keys(MODELS["video."], NUMBERS) | JSON,
     st.none() | keys(MODELS["audio."], NUMBERS) | JSON,
-    st.just({}) | st.just({"dataset_type": "text_embeds"}),
+    st.sampled_from([{}, {}, {"dataset_type": "text_embeds"}, *({"dataset_type": kind} for kind in ("image", "audio", "eval"))]),
+)
+# entries that are right but for what they have to do with each other
+LISTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.sampled_from("abcd"),
+            "instance_data_dir": st.just(CLIPS),
+            "dataset_type": st.sampled_from(["video", "video", "image", "audio", "eval", "conditioning"]),
+        },
+        optional={
+            "s2v_datasets": st.lists(st.sampled_from("abcd"), max_size=2),
+            "conditioning_data": st.sampled_from("abcd"),
+            "conditioning_type": st.sampled_from(["mask", "reference_strict"]),
+            "start_step": st.integers(0, 9),
+            "end_step": st.integers(1, 9),
+            "probability": st.sampled_from([0, 0.5, 1, 3]),
+            "crop": st.booleans(),
+            "crop_aspect": st.sampled_from(["square", "preserve", "closest", "random"]),
+            "crop_aspect_buckets": st.lists(st.floats(0, 4), max_size=2),
+            "maximum_image_size": st.integers(0, 2000),
+            "target_downsample_size": st.integers(0, 2000),
+            "caption_strategy": st.sampled_from(["textfile", "csv", "jsonl", "parquet", "instanceprompt"]),
+            "instance_prompt": st.sampled_from(["sks", ""]),
+            "audio": st.fixed_dictionaries({}, optional={"audio_only": st.booleans(), "auto_split": st.booleans()}),
+            "video": st.fixed_dictionaries({}, optional={"segments": st.sampled_from(["first", "all", "random"]), "is_i2v": st.booleans()}),
+        },
+    ),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -68,6 +97,12 @@ def check(config: object, datasets: object) -> None:
 @given(config=CONFIGS, datasets=st.lists(ENTRIES | JSON, max_size=2) | JSON)
 def test_no_value_raises_anything_but_a_config_error_and_what_loads_is_saved_and_loads_again(config: object, datasets: object) -> None:
     check(config, datasets)
+
+
+@settings(max_examples=150, deadline=None)
+@given(datasets=LISTS)
+def test_entries_that_belong_together_are_told_or_saved_and_load_again(datasets: list[dict[str, object]]) -> None:
+    check({}, datasets)
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from ltx2core.data.buckets import BucketRule, assign_buckets, bucket_frames, bucket_size, frames_at, place, snap_frames, snap_size
 from ltx2core.data.captions import CaptionRule
-from ltx2core.data.clip import Bucket, Clip, Problem, Sample
+from ltx2core.data.clip import AudioTrack, Bucket, Clip, Problem, Sample, SoundBucket
 
 
 def clip(
@@ -216,3 +217,29 @@ def test_a_label_that_is_no_bucket_is_refused(label: str) -> None:
 def test_an_unknown_problem_code_is_refused() -> None:
     with pytest.raises(ValueError, match="PROBLEM_CODES"):
         Problem(code="strange", level="info", text="?")
+
+
+def _track(start: float = 0.0) -> AudioTrack:
+    return AudioTrack(sample_rate=48000, channels=2, seconds=2.0, codec="aac", start=start)
+
+
+def test_sound_alone_is_placed_by_its_length_and_says_nothing_of_pictures() -> None:
+    found = replace(clip(width=100, height=30, frames=60), audio=_track()).having(Problem(code="hdr", level="warning", text="pale"))
+    placed = place(found, BucketRule(num_frames=49, sound_only=True))
+    assert isinstance(placed, Sample)
+    assert (placed.bucket, placed.bucket.label, placed.picture) == (SoundBucket(latents=49), "1.96s", None)
+    assert placed.seconds == pytest.approx(1.96)
+    assert codes(placed) == ["trimmed"]
+
+
+def test_a_clip_with_nothing_to_hear_is_left_out_of_sound_alone() -> None:
+    rule = BucketRule(num_frames=49, sound_only=True)
+    silent, late = clip(), replace(clip(), audio=_track(start=1.96))
+    for item in (silent, late):
+        assert codes(place(item, rule)) == ["no_sound"]
+    assert isinstance(place(replace(clip(), audio=_track(start=1.9)), rule), Sample)
+
+
+@given(seconds=st.floats(0, 1000))
+def test_a_bucket_of_sound_is_within_half_a_latent_of_its_length(seconds: float) -> None:
+    assert abs(SoundBucket.of_seconds(seconds).seconds - max(seconds, 0.04)) <= 0.0201

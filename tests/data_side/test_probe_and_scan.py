@@ -179,6 +179,50 @@ def test_late_and_short_sound_is_said(make_clip) -> None:
     assert clip.audio.start == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(("start", "said"), [(-0.5, True), (-0.2, False)])
+def test_sound_that_starts_before_the_picture_is_said(make_clip, start: float, said: bool) -> None:
+    clip = probe_clip(
+        make_clip("a.mkv", frames=50, times_ms=[round(-start * 1000) + 40 * number for number in range(50)], sound_seconds=3.0)
+    )
+    assert ("audio_early" in codes(clip)) == said
+
+
+@pytest.mark.parametrize(("missing", "said"), [(0.2, False), (0.4, True)])
+def test_sound_may_end_a_quarter_second_early(make_clip, missing: float, said: bool) -> None:
+    assert ("audio_short" in codes(probe_clip(make_clip(frames=50, sound_seconds=2.0 - missing)))) == said
+
+
+@pytest.mark.parametrize(
+    ("fps", "said"),
+    [
+        *((fps, False) for fps in ("24000/1001", "30000/1001", "25", "48", "50", "60", "120")),
+        *((fps, True) for fps in ("12", "15", "20", "23", "27", "40")),
+    ],
+)
+def test_a_rate_the_model_has_not_seen_is_said(make_clip, fps: str, said: bool) -> None:
+    from fractions import Fraction
+
+    clip = probe_clip(make_clip(frames=40, fps=Fraction(fps)))
+    assert ("unusual_frame_rate" in codes(clip)) == said
+
+
+def test_an_interlaced_clip_is_said(make_clip) -> None:
+    assert "interlaced" in codes(probe_clip(make_clip(options={"preset": "ultrafast", "x264-params": "tff=1"})))
+
+
+@pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG")])
+def test_hdr_and_its_ten_bits_are_said(make_clip, transfer: str, name: str) -> None:
+    options = {"preset": "ultrafast", "x264-params": f"transfer={transfer}:colorprim=bt2020:colormatrix=bt2020nc"}
+    clip = probe_clip(make_clip(pixel_format="yuv420p10le", options=options))
+    assert {"hdr", "high_bit_depth"} <= set(codes(clip))
+    assert f"HDR ({name})" in next(problem.text for problem in clip.problems if problem.code == "hdr")
+
+
+def test_ten_bits_alone_are_no_hdr(make_clip) -> None:
+    clip = probe_clip(make_clip(pixel_format="yuv420p10le"))
+    assert [code for code in codes(clip) if code != "no_audio"] == ["high_bit_depth"]
+
+
 def test_pictures_that_cannot_be_decoded_are_found(make_clip) -> None:
     path = make_clip(frames=20)
     data = bytearray(path.read_bytes())

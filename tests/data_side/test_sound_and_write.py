@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import wave
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from ltx2core.data.clip import Bucket
 from ltx2core.data.decode import decode_frames
 from ltx2core.data.probe import probe_clip
 from ltx2core.data.sound import read_sound
-from ltx2core.data.write import exact_rate, write_png, write_video
+from ltx2core.data.write import exact_rate, write_png, write_video, write_wav
 from ltx2core.errors import DatasetError, StorageError
 
 if TYPE_CHECKING:
@@ -240,3 +241,17 @@ def test_any_number_of_channels_becomes_stereo(tmp_path: Path, codec: str, layou
     assert sound.samples.shape == (2, 16000)
     assert abs(sound.valid - 16000) <= 16
     assert 0.19 < sound.samples[0].max() < (0.21 if channels == 1 else 1.0)
+
+
+def test_a_wav_holds_every_sample_to_16_bits_and_limits_what_is_beyond(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-1, 1, (2, 1001)).astype(np.float32)
+    sound[:, :3] = [2.0, -2.0, np.nan]
+    write_wav(tmp_path / "a.wav", sound, sample_rate=24000)
+    with wave.open(str(tmp_path / "a.wav")) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 24000, 1001)
+        found = np.frombuffer(file.readframes(1001), dtype="<i2").reshape(-1, 2).T / 32767
+    assert np.abs(found[:, 3:] - sound[:, 3:]).max() <= 0.5 / 32767 + 1e-7
+    assert found[:, :3].tolist() == [[1.0, -1.0, 0.0]] * 2
+    with pytest.raises(ValueError, match=r"\[2, n\]"):
+        write_wav(tmp_path / "b.wav", sound[0], sample_rate=24000)
+    assert not (tmp_path / "b.wav").exists()

@@ -62,7 +62,7 @@ def test_a_repository_s_file_is_downloaded_once_at_its_revision(tmp_path: Path) 
         assert [Path(answer["path"]).read_bytes() for answer in found] == [names[MAIN], names[MAIN], b"older", b"other"]
         assert hub.downloads == [MAIN, MAIN, "ltx-2-19b-distilled.safetensors"]
         assert "Bearer hf_secret" in hub.tokens
-    assert found[0]["told"][0].startswith("Downloads 0.0 GB of Lightricks/LTX-2 into ")
+    assert found[0]["told"][0].startswith(f"Downloads {MAIN}, 0.0 GB of Lightricks/LTX-2, into ")
     assert found[0]["told"][-1] == "0.0 of 0.0 GB of Lightricks/LTX-2 are here."
     assert found[1]["told"] == []
     assert Path(found[0]["path"]).name == MAIN

@@ -17,7 +17,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 from safetensors.torch import load_file
 
-from ltx2core.errors import CheckpointError
+from ltx2core.errors import DoesNotFit
 from ltx2core.models import components, header, room
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.released import released_config
@@ -115,7 +115,7 @@ def test_a_model_that_does_not_fit_in_memory_is_told_with_both_amounts(monkeypat
     checkpoint = open_checkpoint(TINY)
     monkeypatch.setattr(room, "available_memory", lambda: 2**20)
     monkeypatch.setattr(type(checkpoint), "tensors", lambda *_, **__: pytest.fail("read"))
-    with pytest.raises(CheckpointError, match=r"transformer of ltx-2\.0-tiny\.safetensors needs 0\.0 GiB of memory, .* has 0\.0 GiB free"):
+    with pytest.raises(DoesNotFit, match=r"transformer of ltx-2\.0-tiny\.safetensors needs 0\.0 GiB of memory, .* has 0\.0 GiB free"):
         components.load_transformer(checkpoint, dtype=torch.float32)
 
 

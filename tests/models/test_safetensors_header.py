@@ -106,3 +106,13 @@ def test_no_damage_to_a_header_escapes_as_another_error(
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize("first", [*b"<{"])
+def test_a_length_whose_first_byte_spells_another_format_is_a_length(tmp_path: Path, first: int) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    length = 256 + first
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + header.ljust(length) + b"\0" * 4)
+    _, entries = read_header(path)
+    assert list(entries) == ["a"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from ltx2core.caching.captions import encode_captions
 from ltx2core.caching.passes import CachePass
 from ltx2core.caching.store import Store
 from ltx2core.config.train import TrainConfig
@@ -38,7 +39,7 @@ def cache(root: Path, settings: TextSettings) -> tuple[dict[str, bytes], list[Ev
         text=settings,
     )
     names = passes.names([], audio=False, prompts=PROMPTS)
-    passes._text(passes._name_texts({"", *PROMPTS}))
+    encode_captions(passes, passes._name_texts({"", *PROMPTS}))
     return {name: store.path("text", name).read_bytes() for name in names}, events
 
 

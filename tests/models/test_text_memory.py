@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 
-from ltx2core.errors import RunError
+from ltx2core.errors import DoesNotFit
 from ltx2core.models.int8 import use_int8
 from ltx2core.models.text_memory import GIB, TextBytes, TextSettings, choose_placement, measure_text
 
@@ -114,13 +114,13 @@ def test_the_text_encoder_lies_on_the_gpu_where_it_fits_and_streams_where_it_doe
 
 
 def test_too_little_memory_is_said_with_the_amounts_and_what_would_help() -> None:
-    with pytest.raises(RunError, match=r"need 25\.0 GiB of RAM; 16\.0 GiB are free") as caught:
+    with pytest.raises(DoesNotFit, match=r"need 25\.0 GiB of RAM; 16\.0 GiB are free") as caught:
         choose(gpu=8, ram=16)
     assert "int8" in caught.value.fix
-    with pytest.raises(RunError, match=r"need 25\.0 GiB of RAM") as caught:
+    with pytest.raises(DoesNotFit, match=r"need 25\.0 GiB of RAM") as caught:
         choose(TextSettings(int8=True), gpu=None, ram=16)
     assert "int8" not in caught.value.fix
-    with pytest.raises(RunError, match=r"needs 2\.8 GiB of GPU memory even layer by layer; 2\.0 GiB are free"):
+    with pytest.raises(DoesNotFit, match=r"needs 2\.8 GiB of GPU memory even layer by layer; 2\.0 GiB are free"):
         choose(gpu=2, ram=64)
     wide = replace(SMALL, layers=GIB)
     assert not choose(gpu=8, ram=0.5, need=wide)[0]  # RAM does not matter where the GPU holds it all

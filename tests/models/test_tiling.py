@@ -13,8 +13,9 @@ from ltx2core.caching.store import Store
 from ltx2core.data.clip import Bucket, Clip, Sample
 from ltx2core.models import components
 from ltx2core.models.checkpoint import open_checkpoint
-from ltx2core.models.latents import OVERLAP, SPATIAL, TILE, decode_video, encode_video, tile_and_stride
+from ltx2core.models.latents import decode_video, encode_video
 from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
+from ltx2core.models.vae_levers import OVERLAP, SPATIAL, TILE, VaeLevers, tile_and_stride
 from ltx2core.validation.media import decode
 from ltx2core.validation.sampling import SampledLatents
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+TILED = VaeLevers(tiling=True)
 WIDTH, HEIGHT, FRAMES = 544, 64, 9  # 17 latents wide: one more than a tile
 
 
@@ -56,19 +58,19 @@ def _shapes_seen(part: nn.Module, work: Callable[[], object]) -> list[tuple[int,
 
 def test_a_clip_wider_than_a_tile_is_encoded_in_two_of_all_its_frames(vae: nn.Module, pixels: Tensor) -> None:
     assert _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels)) == [(FRAMES, HEIGHT, WIDTH)]
-    tiles = _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels, tiled=True))
+    tiles = _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels, levers=TILED))
     assert tiles == [(FRAMES, HEIGHT, 11 * SPATIAL), (FRAMES, HEIGHT, 8 * SPATIAL)]
-    assert _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels[..., :512], tiled=True)) == [(FRAMES, HEIGHT, 512)]
+    assert _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels[..., :512], levers=TILED)) == [(FRAMES, HEIGHT, 512)]
     assert _shapes_seen(vae.encoder, lambda: encode_video(vae, pixels)) == [(FRAMES, HEIGHT, WIDTH)]  # off again
 
 
 def test_tiles_give_nearly_the_latents_and_pixels_of_the_whole(vae: nn.Module, pixels: Tensor) -> None:
-    whole, tiled = encode_video(vae, pixels), encode_video(vae, pixels, tiled=True)
+    whole, tiled = encode_video(vae, pixels), encode_video(vae, pixels, levers=TILED)
     assert tiled.shape == whole.shape
     assert 0 < float((tiled - whole).square().mean()) < 0.02 * float(whole.square().mean())
-    seen = _shapes_seen(vae.decoder, lambda: decode_video(vae, whole, tiled=True))
+    seen = _shapes_seen(vae.decoder, lambda: decode_video(vae, whole, levers=TILED))
     assert seen == [(2, 2, 11), (2, 2, 8)]
-    shown, cut = decode_video(vae, whole), decode_video(vae, whole, tiled=True)
+    shown, cut = decode_video(vae, whole), decode_video(vae, whole, levers=TILED)
     assert cut.shape == shown.shape == pixels.shape
     assert 0 < float((cut - shown).square().mean()) < 4e-4  # a PSNR of 40 dB
 
@@ -88,7 +90,7 @@ def test_tiles_of_any_side_are_large_enough_to_pad_and_cover_it() -> None:
 
 def test_a_side_that_fits_in_a_tile_is_left_whole_beside_one_that_does_not(vae: nn.Module) -> None:
     latents = torch.zeros(1, vae.config.latent_channels, 1, 15, 17)
-    assert _shapes_seen(vae.decoder, lambda: decode_video(vae, latents, tiled=True)) == [(1, 15, 11), (1, 15, 8)]
+    assert _shapes_seen(vae.decoder, lambda: decode_video(vae, latents, levers=TILED)) == [(1, 15, 11), (1, 15, 8)]
 
 
 def test_the_cache_encodes_in_tiles_when_asked_and_under_another_name_only_what_is_tiled(
@@ -119,7 +121,7 @@ def test_the_cache_encodes_in_tiles_when_asked_and_under_another_name_only_what_
             device=torch.device("cpu"),
             dtype=torch.float32,
             emit=lambda _: None,
-            tiled=tiled,
+            levers=VaeLevers(tiling=tiled),
         ).run(samples(), audio=False)
         names[tiled] = [clip.video for clip in cached.clips]
     assert seen == [(FRAMES, 64, 11 * 32), (FRAMES, 64, 8 * 32), (FRAMES, 64, 64), (FRAMES, 64, WIDTH)]
@@ -133,7 +135,9 @@ def test_a_sample_is_decoded_in_tiles_when_asked(monkeypatch: pytest.MonkeyPatch
     for tiled, calls in ((True, 2), (False, 1)):
 
         def work(tiled: bool = tiled) -> None:
-            media = decode(open_checkpoint(nano_checkpoint()), latents, device=torch.device("cpu"), dtype=torch.float32, tiled=tiled)
+            media = decode(
+                open_checkpoint(nano_checkpoint()), latents, device=torch.device("cpu"), dtype=torch.float32, levers=VaeLevers(tiling=tiled)
+            )
             assert media.frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
 
         assert len(_shapes_seen(vae.decoder, work)) == calls
@@ -143,5 +147,5 @@ def test_the_key_reaches_the_sample() -> None:
     from ltx2core.config.train import TrainConfig
     from ltx2core.training.settings import sample_settings
 
-    assert sample_settings(TrainConfig(vae_enable_tiling=True), audio=False).tiled
-    assert not sample_settings(TrainConfig(), audio=False).tiled
+    assert sample_settings(TrainConfig(vae_enable_tiling=True), audio=False).levers == TILED
+    assert sample_settings(TrainConfig(), audio=False).levers == VaeLevers()

@@ -34,6 +34,13 @@ def test_a_run_that_starts_at_step_100_sees_what_an_uninterrupted_one_sees() -> 
     assert sequence[:6] != sequence[6:12]  # another order in each epoch
 
 
+@settings(max_examples=40, deadline=None)
+@given(entries=ENTRIES, batch_size=st.integers(1, 4), index=st.integers(0, 60))
+def test_samples_are_counted_over_batches_of_any_size_and_over_epochs(entries: list[Entry], batch_size: int, index: int) -> None:
+    order = DataOrder(entries, batch_size=batch_size, seed=3)
+    assert order.samples_before(index) == sum(len(order.batch(before)) for before in range(index))
+
+
 def test_a_dataset_smaller_than_the_batch_still_trains() -> None:
     assert DataOrder([Entry(group="a")], batch_size=8, seed=0).batch(3) == (0,)
 

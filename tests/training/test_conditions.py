@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from ltx2core.config.load import load_config_dict
 from ltx2core.errors import ConfigError
 from ltx2core.runs.events import StepDone
-from ltx2core.training.conditions import GivenPart, draw_given
+from ltx2core.training.conditions import GivenPart, draw_given, with_first_frame
 from ltx2core.training.objective import add_noise, velocity_loss
 from ltx2core.training.objective_settings import given_parts, sigma_sampler
 from ltx2core.training.sigma import BetaDraw, FixedLevels, ShiftedLogitNormal, StaticShift, UniformDraw
@@ -153,3 +153,12 @@ def test_a_run_with_given_parts_trains_otherwise_than_one_without(make_config: M
         losses[name] = [event.video_loss for event in events_of(run) if isinstance(event, StepDone)]
     assert losses["never"] == losses["without"]  # drawing alone changes nothing of a clip without sound
     assert losses["with"] != losses["without"]
+
+
+def test_a_dataset_is_for_image_to_video_as_often_as_the_run_says_or_half_of_the_time_or_never() -> None:
+    first, suffix = GivenPart(kind="first_frame", probability=0.2), GivenPart(kind="suffix", probability=0.1)
+    assert with_first_frame([first, suffix], None) == [first, suffix]
+    assert with_first_frame([first, suffix], True) == [first, suffix]
+    assert with_first_frame([first, suffix], False) == [suffix]
+    assert with_first_frame([suffix], True) == [GivenPart(kind="first_frame", probability=0.5), suffix]
+    assert with_first_frame([], None) == with_first_frame([], False) == []

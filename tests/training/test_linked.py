@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_fixtures import FPS, FRAMES, HEIGHT, WIDTH, MakeConfig, OpenRun, events_of, write_clip
+from safetensors import safe_open
 
 from ltx2core.caching.passes import References
 from ltx2core.data.clip import Bucket
@@ -19,7 +20,7 @@ from ltx2core.models.components import load_transformer
 from ltx2core.models.latents import latent_grid
 from ltx2core.models.nano import nano_checkpoint
 from ltx2core.models.rope import video_positions
-from ltx2core.runs.events import Notice, StepDone
+from ltx2core.runs.events import Notice, SampleReady, StepDone
 from ltx2core.training.conditions import GivenPart, draw_given
 from ltx2core.training.reference import Reference, joint_positions
 
@@ -157,6 +158,9 @@ def test_references_are_seen_while_training_and_change_what_is_learned(make_conf
     }
     assert len({tuple(values) for values in losses.values()}) == 3
     (tmp_path / "references" / "clip1.mp4").unlink()
+    with safe_open(open_run(make_config(max_train_steps=1), "smaller").folder.lora, framework="np") as file:
+        header = file.metadata()  # what official inference asks an IC-LoRA for
+    assert (header["reference_downscale_factor"], header["reference_temporal_scale_factor"]) == ("2", "1")
     less = run("less")
     assert less.run() == "finished", less.failure
     assert "clip1.mp4" in _codes(less)["no_reference"]
@@ -189,3 +193,105 @@ def test_a_wrong_link_is_told_with_what_would_work(
         make_config(dataset={"conditioning_data": named}, others=entries)
     with pytest.raises(ConfigError, match="use mask or reference_strict"):
         make_config(others=[{"id": "x", "dataset_type": "conditioning", "instance_data_dir": str(tmp_path)}])
+
+
+def _samples(session: TrainingSession) -> tuple[list[bytes], str]:
+    """The first picture of each sample, and what they were drawn for."""
+    assert session.run() == "finished", session.failure
+    ready = [event for event in events_of(session) if isinstance(event, SampleReady)]
+    assert ready
+    pictures = [(session.folder.path / event.path).with_name("first.png").read_bytes() for event in ready]
+    return pictures, ready[-1].prompt
+
+
+def test_samples_are_drawn_beside_a_held_out_reference_and_change_with_it(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path
+) -> None:
+    for seed in range(5):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
+        write_clip(tmp_path / "references" / f"clip{seed}.mp4", seed=seed + 10, sound=False)
+
+    def run(name: str, **keys: object) -> TrainingSession:
+        return open_run(
+            make_config(
+                folder=tmp_path / "clips",
+                dataset={"conditioning_data": "reference_strict", "audio": None},
+                others=[_entry(tmp_path / "references", "reference_strict")],
+                max_train_steps=1,
+                validation_disable=False,
+                validation_step_interval=1,
+                eval_steps_interval=1,
+                **{"validation_prompt": "", **keys},
+            ),
+            name,
+        )
+
+    one = run("one")
+    drawn, prompt = _samples(one)
+    told = _codes(one)
+    chosen = told["sample_reference"].removesuffix(".").split()[-1]
+    assert chosen in told["held_out"]
+    assert prompt == (tmp_path / "clips" / chosen).with_suffix(".txt").read_text()
+    assert "samples_without_reference" not in told
+    assert _samples(run("named", validation_prompt="something else"))[1] == "something else"
+
+    assert _samples(run("again"))[0] == drawn
+    assert _samples(run("never", ltx2_reference_conditioning_probability=0.0, validation_prompt=prompt))[0][0] != drawn[0]
+    write_clip(tmp_path / "references" / chosen, seed=77, sound=False)
+    other = run("other")
+    assert _samples(other)[0][0] != drawn[0]
+    assert chosen in _codes(other)["sample_reference"]
+
+
+def test_samples_longer_than_every_reference_are_drawn_without_and_it_is_said(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path
+) -> None:
+    for seed in range(2):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
+        write_clip(tmp_path / "references" / f"clip{seed}.mp4", seed=seed + 10, sound=False)
+    session = open_run(
+        make_config(
+            folder=tmp_path / "clips",
+            dataset={"conditioning_data": "reference_strict", "audio": None},
+            others=[_entry(tmp_path / "references", "reference_strict")],
+            max_train_steps=1,
+            validation_disable=False,
+            validation_step_interval=1,
+            validation_num_video_frames=17,
+        )
+    )
+    _samples(session)
+    assert "not one of 2 lasts as long" in _codes(session)["samples_without_reference"]
+
+
+def test_a_reference_is_seen_clean_and_at_timestep_0_whatever_the_noise_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltx2core.models.text import TextEmbedding
+    from ltx2core.validation import sampling
+
+    transformer = load_transformer(open_checkpoint(nano_checkpoint()), dtype=torch.float32, audio=False)
+    draw = torch.Generator().manual_seed(0)
+    reference = Reference(
+        tokens=torch.randn(1, 4, transformer.config.in_channels, generator=draw), grid=(1, 2, 2), seen=References(smaller=2)
+    )
+    width = transformer.config.caption_channels
+    texts = [TextEmbedding(torch.randn(128, width, generator=draw), torch.randn(128, width, generator=draw)) for _ in range(2)]
+    seen: list[dict[str, torch.Tensor]] = []
+    real = sampling.predict_velocity
+
+    def note(*arguments: object, **keys: torch.Tensor) -> object:
+        seen.append(keys)
+        return real(*arguments, **keys)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(sampling, "predict_velocity", note)
+    latents = sampling.sample_latents(
+        transformer, text=texts[0], negative_text=texts[1], grid=(1, 4, 4), audio_steps=None, fps=25.0, steps=3, guidance=3.0, seed=0,
+        reference=reference,
+    )  # fmt: skip
+    assert latents.video is not None
+    assert latents.video.shape[-3:] == (1, 4, 4)
+    assert len(seen) == 3
+    for call in seen:  # with the prompt and without
+        assert torch.equal(call["video"][:, :4], reference.tokens.expand(2, -1, -1))
+        assert not call["video_timesteps"][:, :4].any()
+        assert torch.equal(call["video_timesteps"][:, 4:], call["video_sigma"][:, None].expand(2, 16))
+        assert call["positions"].shape == (2, 3, 20, 2)

@@ -34,7 +34,9 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
         def _step(self, step: int) -> Any:
             nonlocal now
             begin, now = now, now + 0.1  # giving the device its work takes that long
-            return loop._Measured(step=step + 1, values=cast("Any", Lagging()), has_audio=False, learning_rate=0.0, begin=begin, bucket="")
+            return loop._Measured(
+                step=step + 1, values=cast("Any", Lagging()), has_video=True, has_audio=False, learning_rate=0.0, begin=begin, bucket=""
+            )
 
     events: list[Event] = []
     settings = LoopSettings(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ltx2core.training.objective import add_noise, combine, draw_noise, velocity_loss
-from ltx2core.training.sigma import ShiftedLogitNormal
+from ltx2core.training.sigma import MixFlowDraw, ShiftedLogitNormal
 
 REFERENCE = Path(__file__).parent.parent / "data" / "reference" / "ltx-2.0-tiny.io.safetensors"
 
@@ -25,6 +25,24 @@ def test_noise_is_mixed_in_as_flow_matching_says() -> None:
     for sample in range(3):
         torch.testing.assert_close(noised.noisy[sample], (1 - sigma[sample]) * clean[sample] + sigma[sample] * noise[sample])
         assert torch.equal(noised.timesteps[sample], sigma[sample].expand(7))
+
+
+def test_mixflow_shows_more_noise_than_it_tells_but_none_in_what_is_given() -> None:
+    clean, noise, sigma = _tensors()
+    given = torch.zeros(3, 7, dtype=torch.bool)
+    given[:, :2] = True
+    slowed = sigma + 0.5 * (1 - sigma)
+    noised = add_noise(clean, sigma=sigma, noise=noise, given=given, slowed=slowed)
+    told = add_noise(clean, sigma=sigma, noise=noise, given=given)
+    assert torch.equal(noised.timesteps, told.timesteps)
+    assert torch.equal(noised.noisy[:, :2], clean[:, :2])
+    level = slowed.view(3, 1, 1)
+    torch.testing.assert_close(noised.noisy[:, 2:], ((1 - level) * clean + level * noise)[:, 2:])
+
+    drawn = draw_noise(torch.zeros(500, 3, 2), sampler=MixFlowDraw(), generator=torch.Generator().manual_seed(0), grid=(3, 1, 1))
+    seen = (drawn.noisy / drawn.noise)[:, 0, 0]  # of clean zeros
+    assert bool((seen >= drawn.sigma - 1e-5).all())
+    assert (seen - drawn.sigma).mean() == pytest.approx(0.4 * (2 / 3), abs=0.03)
 
 
 def test_the_right_velocity_has_no_loss() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,9 @@ import pytest
 from engine_fixtures import MakeConfig, OpenRun, events_of, write_clip
 
 from ltx2core.caching.passes import CachedClip
-from ltx2core.data.clip import Bucket, Clip, Sample
+from ltx2core.data.clip import Bucket, Clip, Sample, Treatment
 from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
-from ltx2core.validation.held_out import HeldOutLoss, split_held_out
+from ltx2core.validation.held_out import HeldOutLoss, split_clips, split_held_out
 
 if TYPE_CHECKING:
     from ltx2core.training.session import TrainingSession
@@ -50,6 +51,33 @@ def test_copies_of_a_clip_never_lie_on_both_sides() -> None:
 def test_a_small_dataset_spares_none_and_a_large_one_no_more_than_eight(count: int, share: float, expected: int) -> None:
     _, held_out = split_held_out(_clips(*(str(number) for number in range(count))), share=share)
     assert len(held_out) == expected
+
+
+def _treated(clips: list[CachedClip], **treatment: object) -> list[CachedClip]:
+    return [replace(clip, sample=replace(clip.sample, treatment=Treatment(**treatment))) for clip in clips]  # type: ignore[arg-type]
+
+
+def test_eval_clips_are_measured_and_their_copies_are_not_trained_on() -> None:
+    parts = split_clips([*_clips("a", "b", "c", "d", "e"), *_treated(_clips("x", "b"), dataset="eval", measured=True)], share=0.0)
+    assert [clip.source for clip in parts.trained] == ["a", "c", "d", "e"]
+    assert [clip.source for clip in parts.measured] == ["x", "b"]
+    assert [clip.source for clip in parts.also_trained] == ["b"]
+
+
+def test_regularisation_is_never_held_out() -> None:
+    clips = [*_clips("a", "b", "c", "d"), *_treated(_clips(*(f"r{n}" for n in range(20))), dataset="r", regularisation=True)]
+    parts = split_clips(clips, share=0.5)
+    assert len(parts.measured) == 2
+    assert not any(clip.sample.treatment.regularisation for clip in parts.measured)
+
+
+def test_all_stretches_of_a_held_out_clip_stay_out_and_the_first_is_measured() -> None:
+    clips = _clips("a", "b", "c", "d")
+    stretches = [replace(clip, sample=replace(clip.sample, start=start)) for clip in clips for start in (2.0, 0.0, 4.0)]
+    parts = split_clips(stretches, share=0.25)
+    assert [clip.sample.start for clip in parts.measured] == [0.0]
+    assert len(parts.trained) == 9
+    assert not {clip.source for clip in parts.trained} & {clip.source for clip in parts.measured}
 
 
 def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(

@@ -1,0 +1,138 @@
+"""What does a batch's forward and backward: the reference (diffusers' blocks, PEFT, autocast) or the step engine. The loop knows neither.
+
+Both leave gradients where their optimizer finds them and give back the same numbers. The step engine runs out of memory gracefully: it
+takes the next rung of its plan, says so, and the batch is done again.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ltx2core.errors import RunError
+from ltx2core.runs.events import Notice
+from ltx2core.training.captured_step import StepRunner
+from ltx2core.training.objective import Losses
+from ltx2core.training.step import losses_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltx2core.planning.step_plan import StepPlan
+    from ltx2core.runs.events import Event
+    from ltx2core.training.fast_model import FastModel
+    from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.step import Drawn, Model
+
+
+class TryAgain(Exception):  # noqa: N818 - no error: the step begins anew
+    """Memory ran out in the middle of an update, and the plan has changed: do all of its batches again."""
+
+
+class Engine(Protocol):
+    """Computes gradients. `part` of `parts` batches that make one update, counted from 0. Raises TryAgain, RunError."""
+
+    def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses: ...
+
+    def park(self) -> None:
+        """Give back the memory that only steps need: something else comes, such as a sample."""
+        ...
+
+
+class ReferenceEngine:
+    """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
+
+    def __init__(self, model: Model, *, audio_weight: float) -> None:
+        self._model, self._audio_weight = model, audio_weight
+
+    def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
+        with self._model.autocast():
+            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
+        (losses.total / parts).backward()  # type: ignore[no-untyped-call]
+        return losses.detached()
+
+    def park(self) -> None:
+        return
+
+
+class FastEngine:
+    """Compiled blocks from flat buffers, captured for each shape of batch."""
+
+    def __init__(
+        self,
+        model: Model,
+        fast: FastModel,
+        optimizer: FlatOptimizer,
+        plan: StepPlan,
+        *,
+        audio_weight: float,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
+        self.plan = plan
+        self._audio_weight = audio_weight
+        self._parts = 1
+        self._runner = StepRunner(self._compute, capture=model.device.type == "cuda", before=fast.blocks.settle, holds=self._rope_tables)
+
+    def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
+        self._parts = parts
+        self._fast.adapter.accumulate = part > 0
+        heard = drawn.audio is not None
+        self._optimizer.sound_had_gradients = heard or (part > 0 and self._optimizer.sound_had_gradients)
+        values = self._attempt(drawn, part=part, parts=parts)
+        while values is None:  # outside the handler: its traceback would keep the step's tensors alive
+            self._descend(drawn)
+            if part > 0:
+                raise TryAgain
+            values = self._attempt(drawn, part=part, parts=parts)
+        total, video, audio = values.unbind()
+        return Losses(total=total, video=video if drawn.video is not None else None, audio=audio if heard else None)
+
+    def park(self) -> None:
+        self._runner.forget()
+        self._fast.blocks.settle()
+        _free_memory()
+
+    def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
+        try:
+            return self._runner.run(drawn, (part > 0, parts))
+        except torch.OutOfMemoryError:
+            return None
+
+    def _compute(self, drawn: Drawn) -> Tensor:
+        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
+        (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
+        nothing = torch.zeros_like(losses.total)
+        return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+
+    def _descend(self, drawn: Drawn) -> None:
+        """Take the plan's next rung. Raises RunError when it was the last."""
+        self._runner.forget()
+        self._fast.blocks.settle()
+        _free_memory()
+        plan = self.plan.next_rung(len(self._fast.blocks.weights))
+        bucket = drawn.batch.bucket
+        if plan is None:
+            raise RunError(
+                f"A batch of {bucket} does not fit on the GPU, even with one block on it at a time.",
+                fix="Lower the resolution or video.num_frames, or set train_batch_size to 1.",
+            )
+        text = f"A batch of {bucket} did not fit on the GPU: {', '.join(plan.because)} from now on, and the batch is done again."
+        self._emit(Notice(code="memory_rung", level="warning", text=text, fix="Smaller clips or 8-bit weights avoid the slower way."))
+        self.plan = replace(plan, because=self.plan.because + plan.because)
+        self._fast.apply(plan)
+        _free_memory()
+
+    def _rope_tables(self) -> object:
+        """The rotary tables that a graph has read: they must outlive it, also when newer ones take their place."""
+        return [dict(module.kept) for module in self._fast.transformer.modules() if hasattr(module, "kept")]
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,235 @@
+"""What is trained: the transformer with its adapter and optimizer, and the engine that steps it, as config and machine ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.errors import RunError
+from ltx2core.hardware.limits import available_memory
+from ltx2core.models.attention_choice import choose_attention
+from ltx2core.models.components import check_transformer, load_transformer
+from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.runs.events import Notice
+from ltx2core.training.adapter import AdapterSettings, add_adapter
+from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
+from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
+from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
+from ltx2core.training.step import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusers import LTX2VideoTransformer3DModel
+    from torch import nn
+
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.runs.events import Event
+    from ltx2core.training.average import AverageSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How the trainee is built. tokens: video tokens of the largest batch. fast: None lets the device decide."""
+
+    adapter: AdapterSettings
+    adam: AdamSettings
+    average: AverageSettings | None
+    wish: StepWish
+    fast: bool | None
+    compile: bool
+    checkpointing: bool
+    audio_weight: float
+    seed: int
+    tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainee:
+    """parameters: the adapter's, by the names that files use. refresh: call it when their values were changed from outside."""
+
+    model: Model
+    parameters: dict[str, nn.Parameter]
+    optimizer: AdapterOptimizer | FlatOptimizer
+    engine: Engine
+    refresh: Callable[[], None]
+    software: str  # a sentence about what computes
+
+
+def build_trainee(
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    video: bool,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
+) -> Trainee:
+    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError."""
+    reason = _against_fast(settings, video=video, device=device)
+    if reason is None:
+        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit)
+    if settings.fast or (settings.fast is None and device.type == "cuda"):
+        text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
+        emit(Notice(code="reference_engine", level="warning", text=text))
+    return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+
+
+def check_trainee(
+    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool, audio: bool, device: torch.device, dtype: torch.dtype
+) -> LTX2VideoTransformer3DModel:
+    """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
+    first."""
+    if _against_fast(settings, video=video, device=device) is not None:
+        return check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    return check_transformer(checkpoint, audio=audio)
+
+
+def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
+    """Why the step engine cannot, or should not, be used; None when it is."""
+    if settings.fast is False:
+        return "step_engine asks for it"
+    if settings.adapter.dropout:
+        return "lora_dropout is not 0"
+    if not video:
+        return "sound alone is trained"
+    if any(_outside(target) for target in settings.adapter.targets or ()):
+        return "peft_lora_target_modules names layers outside the blocks"
+    wanted = settings.wish.storage != "bf16" or settings.wish.streamed
+    if settings.fast is None and device.type != "cuda" and not wanted:
+        return "there is no GPU"
+    return None
+
+
+def _outside(target: str) -> bool:
+    from ltx2core.lora.layers import OUTSIDE_BLOCKS
+
+    return any(name == target or name.endswith(f".{target}") for name in OUTSIDE_BLOCKS)
+
+
+def _reference(
+    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool, audio: bool, device: torch.device, dtype: torch.dtype
+) -> Trainee:
+    transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    model = Model(transformer=transformer, device=device, dtype=dtype)
+    parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
+    if settings.checkpointing:
+        transformer.enable_gradient_checkpointing()
+    kept = "recomputed" if settings.checkpointing else "kept"
+    return Trainee(
+        model=model,
+        parameters=parameters,
+        optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
+        engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
+        refresh=lambda: None,
+        software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
+    )
+
+
+def _fast(
+    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
+) -> Trainee:
+    blocks, plan = _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    emit(Notice(code="plan", text=f"Memory: {'; '.join(plan.because)}."))
+    fast = load_fast(
+        checkpoint,
+        settings=FastSettings(
+            storage=plan.storage,
+            precision=plan.precision,
+            streamed=plan.streamed,
+            slots=plan.slots,
+            kept=plan.kept,
+            inputs_to_host=plan.inputs_to_host,
+            compile=settings.compile and device.type == "cuda",
+        ),
+        adapter=settings.adapter,
+        audio=audio,
+        seed=settings.seed,
+        dtype=dtype,
+        device=device,
+    )
+    choice = choose_attention(
+        tokens=settings.tokens,
+        heads=blocks.heads,
+        head_dim=blocks.width // blocks.heads,
+        batch=settings.batch_size,
+        dtype=dtype,
+        device=device,
+    )
+    fast.blocks.skeleton.use_attention(choice.backend)
+    _tell_rounding(fast.rounding, emit)
+    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False)
+    optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
+    return Trainee(
+        model=model,
+        parameters=fast.adapter.parameters,
+        optimizer=optimizer,
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
+        refresh=fast.adapter.refresh,
+        software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
+    )
+
+
+def _plan(
+    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[BlockFacts, StepPlan]:
+    """How the step is laid out on this device. Raises RunError when nothing fits."""
+    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
+    need = StepNeed(
+        tokens=settings.tokens * settings.batch_size,
+        width=blocks.width,
+        itemsize=dtype.itemsize,
+        num_blocks=blocks.count,
+        block_bytes=blocks.block_bytes,
+        outside_bytes=blocks.outside_bytes,
+        lora_numbers=blocks.lora_numbers,
+        joint=audio,
+    )
+    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
+    _check_host(plan.streamed * blocks.block_bytes)
+    return blocks, plan
+
+
+def _check_host(needed_bytes: int) -> None:
+    """Raise RunError when blocks that are to travel have no room in host memory: locked memory cannot be swapped out."""
+    free_bytes = available_memory()
+    if needed_bytes > free_bytes:
+        raise RunError(
+            f"Blocks that do not stay on the GPU need {needed_bytes / 2**30:.1f} GiB of RAM; {free_bytes / 2**30:.1f} GiB are free.",
+            fix='Set base_model_precision to "int8-torchao", which halves them, train clips without sound, or free memory.',
+        )
+
+
+def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:
+    measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
+    products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
+    if plan.storage != "bf16":
+        products += {
+            "dequant": "widened for each product, ",
+            "w8a8": "8-bit products forwards, ",
+            "w8a8_full": "8-bit products both ways, ",
+        }[plan.precision]
+    how = "blocks compiled, steps captured" if compiled else "not compiled"
+    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
+
+
+def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
+    if not rounding:
+        return
+    worst = min(rounding, key=lambda name: rounding[name])
+    mean = sum(rounding.values()) / len(rounding)
+    text = f"8-bit weights: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
+    emit(Notice(code="rounding", text=text))
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
