@@ -195,12 +195,13 @@ def make_batch(
     *,
     count: int = 1,
     grid: tuple[int, int, int] = (2, 2, 3),
+    video: bool = True,
     audio: int | None = 9,
     seed: int = 3,
     fps: float = 25.0,
     reference: Reference | None = None,
 ) -> Batch:
-    """A batch for nano: audio is how many latents of sound it has, None for none. The last of them is padding."""
+    """A batch for nano. audio: how many latents of sound it has, None for none; the last of them is padding."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
@@ -209,11 +210,11 @@ def make_batch(
     learned = torch.ones(count, audio or 0, dtype=torch.bool)
     learned[:, -1:] = False
     return Batch(
-        video=random(count, grid[0] * grid[1] * grid[2], 32),
+        video=random(count, grid[0] * grid[1] * grid[2], 32) if video else None,
         audio=None if audio is None else random(count, audio, 32),
         audio_learned=None if audio is None else learned,
         text=TextEmbedding(random(count, 16, 64), random(count, 16, 64)),
-        grid=grid,
+        grid=grid if video else (1, 1, 1),
         fps=torch.full((count,), fps),
         bucket="",
         reference=reference,
@@ -243,12 +244,7 @@ def fast_step(model: Model, fast: FastModel, drawn: Drawn) -> tuple[Tensor, dict
 
 def gradients_of(fast: FastModel) -> dict[str, Tensor]:
     """Copies of the adapter's gradients by its parameters' names."""
-    segments = fast.adapter.gradients()
-    found = {}
-    for name, parameter in fast.adapter.parameters.items():
-        segment, start, end = fast.adapter.span_of[name]
-        found[name] = segments[segment][start:end].view(parameter.shape).clone()
-    return found
+    return {name: fast.adapter.gradient_of(name).clone() for name in fast.adapter.parameters}
 
 
 def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
