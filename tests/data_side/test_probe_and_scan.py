@@ -195,10 +195,7 @@ def test_sound_may_end_a_quarter_second_early(make_clip, missing: float, said: b
 @pytest.mark.parametrize(
     ("fps", "said"),
     [
-        (
-            *((fps, False) for fps in ("24000/1001", "30000/1001", "25", "48", "50", "60", "120")),
-            *((fps, True) for fps in ("12", "15", "20", "23", "27", "40")),
-        ),
+        ("24000/1001", False),
         ("30000/1001", False),
         ("25", False),
         ("48", False),
