@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
@@ -15,6 +17,9 @@ from ltx2core.training.batches import generator_for
 from ltx2core.training.data import Batch
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw, losses_of
+
+if TYPE_CHECKING:
+    from ltx2core.training.objective import Losses
 
 SMALL = AdapterSettings(rank=4, alpha=4)
 
