@@ -195,8 +195,19 @@ def test_sound_may_end_a_quarter_second_early(make_clip, missing: float, said: b
 @pytest.mark.parametrize(
     ("fps", "said"),
     [
-        *((fps, False) for fps in ("24000/1001", "30000/1001", "25", "48", "50", "60", "120")),
-        *((fps, True) for fps in ("12", "15", "20", "23", "27", "40")),
+        ("24000/1001", False),
+        ("30000/1001", False),
+        ("25", False),
+        ("48", False),
+        ("50", False),
+        ("60", False),
+        ("120", False),
+        ("12", True),
+        ("15", True),
+        ("20", True),
+        ("23", True),
+        ("27", True),
+        ("40", True),
     ],
 )
 def test_a_rate_the_model_has_not_seen_is_said(make_clip, fps: str, said: bool) -> None:
