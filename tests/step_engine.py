@@ -182,13 +182,19 @@ def reference_nano(settings: AdapterSettings = SETTINGS, *, audio: bool = True) 
 
 
 def fast_nano(
-    fast: FastSettings | None = None, settings: AdapterSettings = SETTINGS, *, audio: bool = True, dtype: torch.dtype = F32
+    fast: FastSettings | None = None,
+    settings: AdapterSettings = SETTINGS,
+    *,
+    audio: bool = True,
+    dtype: torch.dtype = F32,
+    device: torch.device = CPU,
 ) -> tuple[Model, FastModel]:
-    """nano in the engine, with `adapter_values`. Not compiled."""
-    model = load_fast(nano(), settings=fast or FastSettings(compile=False), adapter=settings, audio=audio, seed=0, dtype=dtype, device=CPU)
+    """nano in the engine, with `adapter_values`. Not compiled, unless the settings say so."""
+    chosen = fast or FastSettings(compile=False)
+    model = load_fast(nano(), settings=chosen, adapter=settings, audio=audio, seed=0, dtype=dtype, device=device)
     load_adapter(model.adapter.parameters, adapter_values(settings, audio=audio))
     model.adapter.refresh()
-    return Model(transformer=model.transformer, device=CPU, dtype=dtype, mixed=False), model
+    return Model(transformer=model.transformer, device=device, dtype=dtype, mixed=False), model
 
 
 def make_batch(
@@ -200,19 +206,20 @@ def make_batch(
     seed: int = 3,
     fps: float = 25.0,
     reference: Reference | None = None,
+    device: torch.device = CPU,
 ) -> Batch:
     """A batch for nano. audio: how many latents of sound it has, None for none; the last of them is padding."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(device)
 
     learned = torch.ones(count, audio or 0, dtype=torch.bool)
     learned[:, -1:] = False
     return Batch(
         video=random(count, grid[0] * grid[1] * grid[2], 32) if video else None,
         audio=None if audio is None else random(count, audio, 32),
-        audio_learned=None if audio is None else learned,
+        audio_learned=None if audio is None else learned.to(device),
         text=TextEmbedding(random(count, 16, 64), random(count, 16, 64)),
         grid=grid if video else (1, 1, 1),
         fps=torch.full((count,), fps),

@@ -1,8 +1,9 @@
-"""A step's forward and backward, run as it is the first time a shape comes, and from then on as one captured CUDA graph.
+"""A step's forward and backward, run as it is the first two times that a shape comes, and from then on as one captured CUDA graph.
 
 Launching tens of thousands of kernels takes the host longer than the card takes to run them; a graph is launched at once. Each graph
 belongs to one shape of batch and reads static copies of its inputs. A few are kept; they share one pool of memory, for no two run at
-once. Nothing is captured on a CPU.
+once. A shape is captured right after its second run, when all that a run makes once (rotary tables, host memory, compiled kernels) is
+there and cannot have been pushed out by another shape. Nothing is captured on a CPU.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ class StepRunner:
         key = (shapes, variant)
         if key in self._graphs:
             return self._replay(key, drawn)
-        if key not in self._seen:  # compiles, and finds out how much memory it takes
-            self._seen.add(key)
-            return self._compute(drawn)
-        self._graphs[key] = self._record(drawn)
-        while len(self._graphs) > _MOST_GRAPHS:
-            self._graphs.popitem(last=False)
-        return self._replay(key, drawn)
+        values = self._compute(drawn)
+        if key in self._seen:  # shapes that come once are not worth a graph
+            self._graphs[key] = self._record(drawn)
+            while len(self._graphs) > _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._seen.add(key)
+        return values
 
     def forget(self) -> None:
         """Drop every graph and its memory: what they were made for has changed, or memory has run out."""
