@@ -148,9 +148,7 @@ def fuse(
         a = (torch.randn(count * rank, group.columns, generator=generator) * group.columns**-0.5).to(device, dtype)
         b = torch.randn(count, group.rows, rank, generator=generator).to(device, dtype)
         leaves |= {f"{group.name}.lora_a": a.requires_grad_(), f"{group.name}.lora_b": b.requires_grad_()}
-        lora |= {
-            member: (a.detach()[index * rank : (index + 1) * rank], b.detach()[index]) for index, member in enumerate(group.members)
-        }
+        lora |= {member: (a.detach()[index * rank : (index + 1) * rank], b.detach()[index]) for index, member in enumerate(group.members)}
     assert lora.keys() == set(targets), "a target got no LoRA"
     skeleton.point(weights.tensors(weights.matrices) | leaves)
     return Fused(skeleton, weights, leaves, lora, scale)
@@ -187,9 +185,7 @@ def fast_nano(
     fast: FastSettings | None = None, settings: AdapterSettings = SETTINGS, *, audio: bool = True, dtype: torch.dtype = F32
 ) -> tuple[Model, FastModel]:
     """nano in the engine, with `adapter_values`. Not compiled."""
-    model = load_fast(
-        nano(), settings=fast or FastSettings(compile=False), adapter=settings, audio=audio, seed=0, dtype=dtype, device=CPU
-    )
+    model = load_fast(nano(), settings=fast or FastSettings(compile=False), adapter=settings, audio=audio, seed=0, dtype=dtype, device=CPU)
     load_adapter(model.adapter.parameters, adapter_values(settings, audio=audio))
     model.adapter.refresh()
     return Model(transformer=model.transformer, device=CPU, dtype=dtype, mixed=False), model

@@ -63,7 +63,8 @@ class _OfLevels(nn.Module):
         if level is None:
             found: tuple[Tensor, Tensor] = self.inner(timestep, **options)
             return found
-        modulation, embedded = self.inner(self._scaled[self._modality], **options)
+        # By `forward`: the hooks on `inner` (forward.py) would put the timesteps of all tokens in the place of the levels.
+        modulation, embedded = self.inner.forward(self._scaled[self._modality], **options)
         # The blocks pick from the modulation; what the output layer takes is small and given for each token.
         return modulation, pick_levels(embedded.view(level.shape[0], 2, -1), level).flatten(0, 1)
 

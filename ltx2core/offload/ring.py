@@ -34,8 +34,7 @@ class Ring:
         self._masters = list(masters)
         self._slots = [torch.empty_like(masters[0], device=device) for _ in range(slots)]
         self._held = [-1] * slots
-        self._cuda = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         # Events of what is under way. None: nothing is, which a graph must not be made to wait for.
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._used: list[torch.cuda.Event | None] = [None] * slots
@@ -63,15 +62,15 @@ class Ring:
         slot = index % len(self._slots)
         if self._held[slot] != index:  # out of order: a sweep was broken off
             self._load(index)
-        if (copied := self._copied[slot]) is not None:
-            torch.cuda.current_stream().wait_event(copied)
+        if (copied := self._copied[slot]) is not None and self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_event(copied)
         return self._slots[slot]
 
     def release(self, index: int, *, following: int | None) -> None:
         """Block `index` has been read for now; `following` is the block that its slot takes next, None for none."""
         slot = index % len(self._slots)
-        if self._cuda:
-            self._used[slot] = torch.cuda.current_stream().record_event()
+        if self._stream is not None:
+            self._used[slot] = torch.cuda.current_stream(self._stream.device).record_event()
         if following is not None:
             self._load(following)
 
@@ -82,11 +81,16 @@ class Ring:
 
     def settle(self) -> None:
         """Bring the first blocks back into their slots and wait until nothing is under way: how a step, and a graph, begins."""
+        self._wait()  # first: the events of a capture cannot be waited for outside it
         for index in range(len(self._slots)):
             if self._held[index] != index:
                 self._load(index)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait until nothing is under way, on the host; no event is needed any more."""
         if self._stream is not None:
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream(self._stream.device).synchronize()
             self._stream.synchronize()
         self._copied = [None] * len(self._slots)
         self._used = [None] * len(self._slots)

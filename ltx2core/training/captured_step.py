@@ -44,7 +44,10 @@ class StepRunner:
         before: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
     ) -> None:
-        """before: is called when nothing may be under way, before a capture. holds: what outlives a capture because the graph reads it."""
+        """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
+
+        holds: what outlives a capture because the graph reads it.
+        """
         self._compute, self._capture, self._before, self._holds = compute, capture, before, holds
         self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._seen: set[Hashable] = set()
@@ -81,8 +84,11 @@ class StepRunner:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):  # type: ignore[arg-type]
-            values = self._compute(inputs)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):  # type: ignore[arg-type]
+                values = self._compute(inputs)
+        finally:
+            self._before()
         self.captured += 1
         return _Captured(graph, static, values, self._holds())
 

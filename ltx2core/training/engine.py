@@ -76,7 +76,7 @@ class FastEngine:
         self.plan = plan
         self._audio_weight = audio_weight
         self._parts = 1
-        self._runner = StepRunner(self._compute, capture=model.device.type == "cuda", before=fast.blocks.settle, holds=self._rope_tables)
+        self._runner = StepRunner(self._compute, capture=model.device.type == "cuda", before=fast.blocks.settle, holds=self._outlive)
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
@@ -127,9 +127,10 @@ class FastEngine:
         self._fast.apply(plan)
         _free_memory()
 
-    def _rope_tables(self) -> object:
-        """The rotary tables that a graph has read: they must outlive it, also when newer ones take their place."""
-        return [dict(module.kept) for module in self._fast.transformer.modules() if hasattr(module, "kept")]
+    def _outlive(self) -> object:
+        """What a graph reads and newer ones may take the place of: rotary tables, host memory for activations."""
+        tables = [dict(module.kept) for module in self._fast.transformer.modules() if hasattr(module, "kept")]
+        return tables, self._fast.blocks.host.buffers()
 
 
 def _free_memory() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx2core.models.levels import Levels, pick_levels, use_levels
+from ltx2core.offload.activations import HostActivations
 from ltx2core.offload.ring import Ring
 
 if TYPE_CHECKING:
@@ -45,20 +46,26 @@ class FastBlocks:
     levels: Levels = field(init=False)
     _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     _eager: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
-    _tensors: list[dict[str, Tensor]] = field(init=False)
-    _slot_tensors: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
-    _host: HostActivations = field(init=False)
+    host: HostActivations = field(init=False)
+    _tensors: list[dict[str, Tensor]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
 
     def __post_init__(self) -> None:
         block = self._eager = _Levelled(self.skeleton.block)
         self._call = torch.compile(block, fullgraph=True, dynamic=False) if self.compile else block
-        self._host = HostActivations()
-        self.weights_changed()
+        self.host = HostActivations()
+        self._find_tensors()
 
     def weights_changed(self) -> None:
-        """Look again at where the weights lie: the scales of 8-bit matrices come with their values."""
-        self._tensors = [{} if self.streamed(index) else weights.tensors(weights.matrices) for index, weights in enumerate(self.weights)]
-        self._slot_tensors.clear()
+        """Take the weights anew, in the ring's slots, too: after they were filled."""
+        self._find_tensors()
+        if self.ring is not None:
+            self.ring.reload()
+
+    def _find_tensors(self) -> None:
+        self._tensors = [
+            weights.tensors(weights.matrices if place is None or self.ring is None else self.ring.slot_of(place))
+            for weights, place in zip(self.weights, self.ring_index or [None] * len(self.weights), strict=True)
+        ]
 
     def install(self, transformer: LTX2VideoTransformer3DModel) -> None:
         """Put these blocks in the place of the transformer's own."""
@@ -67,15 +74,17 @@ class FastBlocks:
 
     def stream(self, indices: Sequence[int], *, slots: int) -> None:
         """Let these blocks, whose matrices lie in host memory, travel through a new ring of as many slots; none: no ring."""
+        self.ring, self._tensors = None, []
+        self.skeleton.point(dict.fromkeys(self.skeleton.places))  # the memory of the ring before is free for the new one
         self.ring_index = [indices.index(index) if index in indices else None for index in range(len(self.weights))]
         device = self.weights[0].rest.device
         masters = [self.weights[index].matrices for index in indices]
         self.ring = Ring(masters, slots=max(1, min(slots, len(masters))), device=device) if masters else None
-        self.weights_changed()
+        self._find_tensors()
 
     def settle(self) -> None:
-        """Make sure that nothing of a sweep is under way: before a graph is captured, and after a step that was broken off."""
-        self._host = HostActivations()
+        """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""
+        self.host.settle()
         if self.ring is not None:
             self.ring.settle()
 
@@ -91,14 +100,9 @@ class FastBlocks:
         call = self._eager if eager else self._call
         self.runs += 1
         place = self.ring_index[index] if self.ring_index else None
-        if place is None or self.ring is None:
-            self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
-            return call(video, audio, context)
-        slot = self.ring.acquire(place)
-        key = (index, slot.data_ptr())
-        if key not in self._slot_tensors:
-            self._slot_tensors[key] = self.weights[index].tensors(slot)
-        self.skeleton.point(self._slot_tensors[key] | self.adapter.leaves(index))
+        if place is not None and self.ring is not None:
+            self.ring.acquire(place)
+        self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
         return call(video, audio, context)
 
     def done(self, index: int, *, forwards: bool, wrap: bool = False) -> None:
@@ -168,9 +172,9 @@ class _Node(torch.autograd.Function):
             return outputs[0].detach(), outputs[1].detach()
         with torch.no_grad():
             outputs = blocks.compute(index, video, audio, context)
-        ctx.kept = None
-        if blocks.keep[index] == "host":
-            blocks._host.put(index, video, audio)
+        ctx.kept, ctx.on_host = None, blocks.keep[index] == "host"
+        if ctx.on_host:
+            blocks.host.put(index, (video, audio))
         else:
             ctx.save_for_backward(video, audio)
         blocks.done(index, forwards=True)
@@ -183,85 +187,12 @@ class _Node(torch.autograd.Function):
             video, audio, outputs = ctx.kept
             ctx.kept = None
         else:
-            saved = blocks._host.take(index) if blocks.keep[index] == "host" else ctx.saved_tensors
+            saved = blocks.host.take(index) if ctx.on_host else ctx.saved_tensors
             with torch.enable_grad():
                 video, audio = (tensor.detach().requires_grad_() for tensor in saved)
                 outputs = blocks.compute(index, video, audio, ctx.context)
         of_video, of_audio = blocks.backward(index, video, audio, outputs, (gradients[0], gradients[1]))
         return of_video, of_audio, None, None, None, None
-
-
-class HostActivations:
-    """Inputs of blocks that wait for their backward in page-locked host memory, copied beside the compute in both directions.
-
-    The copy of a block's inputs out must be over before their memory is used again, so each is held until the next block's copy is under
-    way; the way back begins one block ahead.
-    """
-
-    def __init__(self) -> None:
-        self._host: dict[int, tuple[Tensor, Tensor]] = {}
-        self._leaving: tuple[tuple[Tensor, Tensor], torch.cuda.Event] | None = None
-        self._order: list[int] = []
-        self._coming: dict[int, tuple[tuple[Tensor, ...], torch.cuda.Event | None]] = {}
-        self._stream: torch.cuda.Stream | None = None
-
-    def put(self, index: int, video: Tensor, audio: Tensor) -> None:
-        """Send a block's inputs away."""
-        self._order.append(index)
-        host = self._host.get(index)
-        if host is None or host[0].shape != video.shape or host[1].shape != audio.shape or host[0].dtype != video.dtype:
-            host = _on_host(video), _on_host(audio)
-            self._host[index] = host
-        if not video.is_cuda:
-            for target, source in zip(host, (video, audio), strict=True):
-                target.copy_(source)
-            return
-        stream = self._copy_stream(video.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for target, source in zip(host, (video, audio), strict=True):
-                target.copy_(source, non_blocking=True)
-            event = stream.record_event()
-        if self._leaving is not None:
-            torch.cuda.current_stream().wait_event(self._leaving[1])
-        self._leaving = (video, audio), event
-
-    def take(self, index: int) -> tuple[Tensor, ...]:
-        """Have a block's inputs back, and let those of the block before come."""
-        if self._leaving is not None:
-            torch.cuda.current_stream().wait_event(self._leaving[1])
-            self._leaving = None
-        if index not in self._coming:
-            self._bring(index)
-        tensors, event = self._coming.pop(index)
-        if event is not None:
-            torch.cuda.current_stream().wait_event(event)
-        self._order.remove(index)
-        if self._order and self._order[-1] not in self._coming:
-            self._bring(self._order[-1])
-        return tensors
-
-    def _bring(self, index: int) -> None:
-        host = self._host[index]
-        if self._stream is None:
-            self._coming[index] = tuple(tensor.clone() for tensor in host), None
-            return
-        device = self._stream.device
-        tensors = tuple(torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in host)
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for target, source in zip(tensors, host, strict=True):
-                target.copy_(source, non_blocking=True)
-            self._coming[index] = tensors, self._stream.record_event()
-
-    def _copy_stream(self, device: torch.device) -> torch.cuda.Stream:
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return self._stream
-
-
-def _on_host(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
 
 
 class _Levelled(nn.Module):

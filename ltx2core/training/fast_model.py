@@ -54,7 +54,7 @@ class FastSettings:
         """What each block keeps. Only resident blocks can keep all. streamed: the blocks that travel, if not those of these settings."""
         streamed = set(self.streamed_blocks(count)) if streamed is None else streamed
         resident = [index for index in range(count) if index not in streamed]
-        kept = set(resident[len(resident) - self.kept :]) if self.kept else set()  # the last: they are freed first
+        kept = set(resident[max(0, len(resident) - self.kept) :])  # the last: they are freed first
         rest: Keep = "host" if self.inputs_to_host else "inputs"
         return ["all" if index in kept else rest for index in range(count)]
 
@@ -87,8 +87,7 @@ class FastModel:
         travelling = {index for index, place in enumerate(blocks.ring_index) if place is not None}
         if plan.streamed != len(travelling) or plan.slots != self.settings.slots:
             wanted = [index for index in settings.streamed_blocks(count) if index not in travelling]
-            blocks.ring = None  # its slots are the first memory to be given back
-            for index in wanted[: plan.streamed - len(travelling)]:
+            for index in wanted[: max(0, plan.streamed - len(travelling))]:
                 master = PinnedMemory(self.layout.matrix_bytes, register=blocks.weights[index].rest.is_cuda)
                 master.tensor.copy_(blocks.weights[index].matrices)
                 blocks.weights[index].matrices = master.tensor
@@ -162,8 +161,6 @@ def load_fast(
     targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
     model = build_fast(transformer, shapes, targets=targets, settings=settings, adapter=adapter, seed=seed, dtype=dtype, device=device)
     fill(model, _block_tensors(checkpoint, model, device))
-    if model.blocks.ring is not None:
-        model.blocks.ring.reload()
     return model
 
 
@@ -178,9 +175,9 @@ def build_fast(
     dtype: torch.dtype,
     device: torch.device,
 ) -> FastModel:
-    """The model with zeros for the blocks' weights. shapes: the whole transformer on meta; targets: the layers that get a LoRA.
+    """The model, its blocks' weights still to be filled. shapes: the whole transformer on meta; targets: the layers that get a LoRA.
 
-    Raises ValueError for a target outside the blocks, and for LoRA dropout, which the engine has not.
+    Raises ValueError for what the engine has not: a target outside the blocks or in some of them only, and LoRA dropout.
     """
     if outside := [name for name in targets if not name.startswith("transformer_blocks.")]:
         raise ValueError(f"{outside[0]} lies outside the blocks")
@@ -188,7 +185,11 @@ def build_fast(
         raise ValueError("LoRA dropout is not computed by the step engine")
     meta_blocks: Any = shapes.transformer_blocks
     count = len(meta_blocks)
-    skeleton = build_skeleton(meta_blocks[0], targets=_in_block(targets), scale=adapter.alpha / adapter.rank, precision=settings.precision)
+    in_block = _in_block(targets)
+    everywhere = {f"transformer_blocks.{index}.{name}" for index in range(count) for name in in_block}
+    if missing := sorted(everywhere - set(targets)):
+        raise ValueError(f"{missing[0]} is no target, unlike that of other blocks")
+    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     streamed = settings.streamed_blocks(count)
     masters = [PinnedMemory(layout.matrix_bytes, register=device.type == "cuda") for _ in streamed]
