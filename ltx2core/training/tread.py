@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +64,7 @@ def resolve(routes: Sequence[Route], num_blocks: int) -> tuple[Route, ...]:
     problems += [
         f"tread_config.routes: blocks {before.start} to {before.end} and {after.start} to {after.end} overlap; "
         f"start the second route at block {before.end + 1} or later."
-        for before, after in zip(ordered, ordered[1:], strict=False)
+        for before, after in pairwise(ordered)
         if before.end >= after.start and not problems
     ]
     if problems:
