@@ -68,7 +68,7 @@ def resolve(routes: Sequence[Route], num_blocks: int) -> tuple[Route, ...]:
         if before.end >= after.start and not problems
     ]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, fix="Change these routes, or remove tread_config.")
     return tuple(ordered)
 
 

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_engine import (
-    CPU,
     F32,
     block_inputs,
     difference,
@@ -288,6 +287,10 @@ def test_the_draw_follows_from_the_generator_and_leaves_the_noise_as_it_was() ->
     with_, again, without = drawn_for(batch, TWO), drawn_for(batch, TWO), drawn_for(batch, ())
     assert [kept.tolist() for kept in with_.kept] == [kept.tolist() for kept in again.kept]
     assert [kept.tolist() for kept in with_.kept] != [kept.tolist() for kept in drawn_for(batch, TWO, seed=5).kept]
+    assert with_.video is not None
+    assert with_.audio is not None
+    assert without.video is not None
+    assert without.audio is not None
     assert torch.equal(with_.video.noisy, without.video.noisy)
     assert torch.equal(with_.audio.noisy, without.audio.noisy)
     assert without.kept == ()
