@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,7 @@ from ltx2core.errors import DatasetError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from itertools import takewhile
-from pathlib import Path
+    from pathlib import Path
 
     from ltx2core.data.clip import Clip
 
