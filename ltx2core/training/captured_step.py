@@ -43,13 +43,16 @@ class StepRunner:
         *,
         capture: bool,
         before: Callable[[], None] = lambda: None,
+        join: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
     ) -> None:
         """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
 
-        holds: what outlives a capture because the graph reads it.
+        join: brings other streams back to the current one, as a capture must before it ends. holds: what outlives a capture because the
+        graph reads it.
         """
-        self._compute, self._capture, self._before, self._holds = compute, capture, before, holds
+        self._compute, self._capture = compute, capture
+        self._before, self._join, self._holds = before, join, holds
         self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._seen: set[Hashable] = set()
         self._pool: tuple[int, int] | None = None
@@ -87,7 +90,10 @@ class StepRunner:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool):  # type: ignore[arg-type]
-                values = self._compute(inputs)
+                try:
+                    values = self._compute(inputs)
+                finally:
+                    self._join()  # or an error of the capture would hide what went wrong: most often, memory that ran out
         finally:
             self._before()
         self.captured += 1

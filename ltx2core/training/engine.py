@@ -77,7 +77,8 @@ class FastEngine:
         self.plan = plan
         self._audio_weight = audio_weight
         self._parts = 1
-        self._runner = StepRunner(self._compute, capture=model.device.type == "cuda", before=fast.blocks.settle, holds=self._outlive)
+        blocks, capture = fast.blocks, model.device.type == "cuda"
+        self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
@@ -127,11 +128,6 @@ class FastEngine:
         self.plan = replace(plan, because=self.plan.because + plan.because)
         self._fast.apply(plan)
         _free_memory()
-
-    def _outlive(self) -> object:
-        """What a graph reads and newer ones may take the place of: rotary tables, host memory for activations."""
-        tables = [dict(module.kept) for module in self._fast.transformer.modules() if hasattr(module, "kept")]
-        return tables, self._fast.blocks.host.buffers()
 
 
 def _modalities(drawn: Drawn) -> frozenset[Modality]:
