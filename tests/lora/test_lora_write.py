@@ -123,3 +123,16 @@ def test_pairs_are_the_adapter_s_layers() -> None:
     pairs = pairs_of(parameters, scale=2.5)
     assert list(pairs) == module_names(parameters)
     assert {pair.scale for pair in pairs.values()} == {2.5}
+
+
+def test_a_checkout_that_is_not_installed_writes_a_header_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    from ltx2core.training import export
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    assert export._version() == metadata.version("ltx2tui")
+    monkeypatch.setattr(metadata, "version", missing)
+    assert export._version() == "from source"

@@ -1,0 +1,93 @@
+"""A step's layout follows from sizes alone: what travels, what is kept, and when nothing fits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltx2core.errors import RunError
+from ltx2core.planning.step_plan import GIB, StepNeed, StepPlan, StepWish, plan_step
+
+
+def need(*, tokens: int = 2688, block_bytes: int = 771_750_000, joint: bool = True) -> StepNeed:
+    """LTX-2 2.0 with a LoRA of rank 32."""
+    return StepNeed(
+        tokens=tokens,
+        width=4096,
+        itemsize=2,
+        num_blocks=48,
+        block_bytes=block_bytes,
+        outside_bytes=int(0.7 * GIB),
+        lora_numbers=213_900_000,
+        joint=joint,
+    )
+
+
+def weights_bytes(plan: StepPlan, what: StepNeed) -> int:
+    """Of the blocks on the card: those that stay, the ring's slots, and what blocks keep."""
+    return (what.num_blocks - plan.streamed + plan.slots) * what.block_bytes + plan.kept * (what.kept_bytes - what.inputs_bytes)
+
+
+def test_a_large_card_keeps_everything_and_a_small_one_lets_blocks_travel() -> None:
+    large = plan_step(need(), StepWish(), free_bytes=int(77.5 * GIB))
+    assert (large.streamed, large.kept) == (0, 48)
+    small = plan_step(need(), StepWish(), free_bytes=int(15.4 * GIB))
+    assert small.kept == 0
+    assert 30 < small.streamed < 48
+    assert f"{small.streamed} of 48 blocks travel" in " ".join(small.because)
+
+
+def test_what_does_not_fit_is_refused_with_how_much_is_missing() -> None:
+    with pytest.raises(RunError, match=r"needs 3\.\d GiB more GPU memory than the 7\.4 GiB"):
+        plan_step(need(tokens=14_080), StepWish(), free_bytes=int(7.4 * GIB))
+
+
+def test_inputs_go_to_host_memory_only_where_nothing_fits_with_them() -> None:
+    plan = plan_step(need(), StepWish(storage="fp8"), free_bytes=int(7.4 * GIB))
+    assert not plan.inputs_to_host or plan.streamed > 40
+    assert plan_step(need(), StepWish(), free_bytes=int(23.4 * GIB)).inputs_to_host is False
+
+
+def test_wishes_are_granted() -> None:
+    plan = plan_step(need(), StepWish(streamed=24, slots=3, recompute_all=True), free_bytes=int(77.5 * GIB))
+    assert (plan.streamed, plan.slots, plan.kept) == (24, 3, 0)
+    assert plan_step(need(), StepWish(streamed=200), free_bytes=int(77.5 * GIB)).streamed == 48
+    assert plan_step(need(), StepWish(keep_all=True), free_bytes=int(77.5 * GIB)).kept == 48
+
+
+def test_on_a_cpu_everything_stays() -> None:
+    plan = plan_step(need(), StepWish(), free_bytes=None)
+    assert (plan.streamed, plan.kept, plan.because) == (0, 48, ("everything is in RAM",))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    free=st.floats(10, 90),
+    tokens=st.sampled_from([1024, 2688, 6144, 14_080]),
+    fp8=st.booleans(),
+    joint=st.booleans(),
+    more=st.floats(0.1, 20),
+)
+def test_a_plan_stays_within_its_memory_and_more_memory_is_never_worse(
+    free: float, tokens: int, fp8: bool, joint: bool, more: float
+) -> None:
+    what = need(tokens=tokens, block_bytes=385_875_000 if fp8 else 771_750_000, joint=joint)
+    try:
+        plan = plan_step(what, StepWish(), free_bytes=int(free * GIB))
+    except RunError:
+        return
+    assert weights_bytes(plan, what) <= free * GIB
+    better = plan_step(what, StepWish(), free_bytes=int((free + more) * GIB))
+    assert better.streamed <= plan.streamed
+    assert better.inputs_to_host <= plan.inputs_to_host
+
+
+def test_every_rung_needs_less_and_the_last_has_none_below_it() -> None:
+    plan: StepPlan | None = plan_step(need(), StepWish(), free_bytes=int(77.5 * GIB))
+    rungs = []
+    while plan is not None:
+        rungs.append((plan.kept, not plan.inputs_to_host, -plan.streamed, plan.slots))
+        plan = plan.next_rung(48)
+    assert len(rungs) == len(set(rungs)) < 40
+    assert rungs[-1] == (0, False, -48, 1)
