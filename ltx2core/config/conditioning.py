@@ -1,16 +1,16 @@
-"""Keys of conditioning on parts of a clip, and of TREAD, which routes tokens around blocks."""
+"""Keys of conditioning on parts of a clip, and the one that holds those of TREAD (tread.py)."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import JsonValue, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from ltx2core.config.keys import Keys, Later, key, later
+from ltx2core.config.tread import TreadKeys
 
 MASK_NAMES = Later(name="several kinds of masks", instead="a dataset's clips have the masks of its conditioning_data")
-TREAD = Later(name="TREAD", instead="every token goes through every block")
 
 
 class GivenPartKeys(Keys):
@@ -48,7 +48,12 @@ class ConditioningKeys(Keys):
 
     group: ClassVar[str] = "Conditioning and TREAD"
 
-    tread_config: JsonValue = later(None, TREAD, "TREAD routes", "Routes that let some tokens skip some blocks: faster steps.")
+    tread_config: TreadKeys | None = key(
+        None,
+        "TREAD",
+        "Lets a share of the video tokens skip some blocks while training, for faster steps: its routes, or the JSON file that holds them. "
+        "The LoRA is used without it, and learns less from a step.",
+    )
     ltx2_intrinsic_conditioning: tuple[GivenPartKeys, ...] = key(
         (),
         "Given parts",

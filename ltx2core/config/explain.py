@@ -18,6 +18,7 @@ from ltx2core.config.conditioning import GivenPartKeys
 from ltx2core.config.datasets import AudioSettings, TextEmbeds, VideoDataset, VideoSettings
 from ltx2core.config.keys import KeyFacts, Keys, facts_of, switched_on
 from ltx2core.config.train import GROUPS
+from ltx2core.config.tread import TreadRouteKeys
 from ltx2core.config.wording import nearest, shown
 from ltx2core.errors import ConfigError
 
@@ -37,7 +38,10 @@ DATASET_MODELS: tuple[tuple[str, type[Keys]], ...] = (
 )
 
 # The models of entries of config.json's own lists, and the path under which their keys stand.
-LIST_MODELS: tuple[tuple[str, type[Keys]], ...] = (("ltx2_intrinsic_conditioning[].", GivenPartKeys),)
+LIST_MODELS: tuple[tuple[str, type[Keys]], ...] = (
+    ("tread_config.routes[].", TreadRouteKeys),
+    ("ltx2_intrinsic_conditioning[].", GivenPartKeys),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from ltx2core.config.keys import facts_of
 from ltx2core.config.paths import find, from_here, looks_like_file
 from ltx2core.config.reading import read_settings, unusable
 from ltx2core.config.train import TrainConfig
+from ltx2core.config.tread import TREAD_KEY, tread_group
 from ltx2core.config.wording import key_names, line, nearest, reword, shown
 from ltx2core.errors import ConfigError
 from ltx2core.runs.events import Notice
@@ -95,6 +96,7 @@ def _load(
         raise ConfigError([f"{file} holds {shown(values)}: a config is a group of keys in braces; {hint}."])
     _stop_if(unusable(values, name=file))
     known, written = _known_keys(values, file, found.problems)
+    _read_tread(known, file=file, base=base, found=found)
     config = _checked(known, file, written, found)
     _lengths(known, written, file, found.problems)
     given = {name for name in known if name in TrainConfig.model_fields}
@@ -136,6 +138,17 @@ def _known_keys(values: dict[str, object], file: str, problems: list[str]) -> tu
         elif value is not None:
             known[name], written[name] = value, raw
     return known, written
+
+
+def _read_tread(known: dict[str, object], *, file: str, base: Path, found: _Findings) -> None:
+    """Put the group of keys in the place of a file that is named for it; nothing where that does not work."""
+    if TREAD_KEY not in known:
+        return
+    notes: list[str] = []
+    group = tread_group(known.pop(TREAD_KEY), file=file, base=base, problems=found.problems, notes=notes)
+    found.notices += _twice(notes)
+    if group is not None:
+        known[TREAD_KEY] = group
 
 
 def _checked(known: dict[str, object], file: str, written: dict[str, str], found: _Findings) -> TrainConfig:

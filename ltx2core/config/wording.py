@@ -172,6 +172,8 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
         return "it is a list", "or leave the key out"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "it is a group of keys in braces", "use {}"
+    if kind == "tread_route":
+        return str(error["msg"]), str(context["works"])
     if kind == "no_region":
         return str(error["msg"]), 'use "spatial_region": [0, 0, 4, 4]'
     if kind == "not_a_size":

@@ -124,7 +124,7 @@ def _key(drawn: Drawn) -> Hashable | None:
 def _tensors(drawn: Drawn) -> list[Tensor]:
     parts = [part for part in (drawn.video, drawn.audio) if part is not None]
     found = [tensor for part in parts for tensor in (part.clean, part.noise, part.noisy, part.sigma, part.timesteps, part.learned)]
-    return [*found, drawn.batch.text.video, drawn.batch.text.audio]
+    return [*found, drawn.batch.text.video, drawn.batch.text.audio, *drawn.kept]
 
 
 def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
@@ -135,4 +135,5 @@ def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
         return None if part is None else replace(part, **{name: next(rest) for name in names})
 
     video, audio = refilled(drawn.video), refilled(drawn.audio)
-    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=TextEmbedding(next(rest), next(rest))))
+    text = TextEmbedding(next(rest), next(rest))
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=text), kept=tuple(rest))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ltx2core.models.fused_block import Skeleton
     from ltx2core.offload.layout import BlockWeights
     from ltx2core.training.flat_adapter import FlatAdapter
+    from ltx2core.training.tread import Router
 
 Keep = Literal["all", "inputs", "host"]
 """What a block leaves for its backward: all that it computed, its inputs alone (it is computed again), or those in host memory."""
@@ -139,10 +140,18 @@ class BlockAt(nn.Module):
         super().__init__()
         self._blocks = [blocks]  # in a list: it is no submodule
         self.index = index
+        self.router: Router | None = None  # of tokens around blocks
 
     def forward(self, hidden_states: Tensor, audio_hidden_states: Tensor, **context: Any) -> tuple[Tensor, Tensor]:
+        context["levels"] = self._blocks[0].levels.video, self._blocks[0].levels.audio
+        if self.router is None:
+            return self._run(hidden_states, audio_hidden_states, context)
+        hidden_states, context = self.router.enter(self.index, hidden_states, context)
+        video, audio = self._run(hidden_states, audio_hidden_states, context)
+        return self.router.leave(self.index, video), audio
+
+    def _run(self, hidden_states: Tensor, audio_hidden_states: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
-        context["levels"] = blocks.levels.video, blocks.levels.audio
         if not torch.is_grad_enabled():
             found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=True)
             blocks.done(index, forwards=True, wrap=True)

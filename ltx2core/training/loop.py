@@ -162,6 +162,7 @@ class Loop:
                 generator=generator,
                 parts=settings.parts,
                 reference_probability=settings.reference_probability,
+                routes=self._model.routes,
             )
             try:
                 parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))

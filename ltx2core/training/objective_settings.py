@@ -1,4 +1,4 @@
-"""What the objective needs of the config: how noise levels are drawn, and which parts of a clip are given."""
+"""What the objective needs of the config: how noise levels are drawn, which parts of a clip are given, which tokens skip blocks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ltx2core.training.sigma import (
     StaticShift,
     UniformDraw,
 )
+from ltx2core.training.tread import Route
 
 if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
@@ -63,6 +64,12 @@ def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:
         for entry in config.ltx2_intrinsic_conditioning
     )
     return tuple(part for part in (*named, *listed) if part.probability > 0)
+
+
+def tread_routes(config: TrainConfig) -> tuple[Route, ...]:
+    """The routes of TREAD as they are written: `resolve` knows their blocks."""
+    routes = () if config.tread_config is None else config.tread_config.routes
+    return tuple(Route(ratio=route.selection_ratio, start=route.start_layer_idx, end=route.end_layer_idx) for route in routes)
 
 
 def references(config: TrainConfig) -> References:

@@ -13,6 +13,7 @@ from ltx2core.training.conditions import with_first_frame
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
 from ltx2core.training.reference import before, places
 from ltx2core.training.sigma import with_offset
+from ltx2core.training.tread import draw_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ltx2core.training.data import Batch
     from ltx2core.training.objective import Losses, Noised
     from ltx2core.training.sigma import SigmaSampler
+    from ltx2core.training.tread import Route, Router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +34,19 @@ class Model:
     """The transformer, and the precision it computes in. The adapter's own weights are float32 whatever that is.
 
     mixed: the layers hold those float32 weights, so that products need autocast; the step engine's hold copies in dtype.
+    router: lets tokens skip blocks while training; None where none do.
     """
 
     transformer: LTX2VideoTransformer3DModel
     device: torch.device
     dtype: torch.dtype
     mixed: bool = True
+    router: Router | None = None
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Around which blocks tokens are routed while training."""
+        return () if self.router is None else self.router.routes
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Lets bf16 layers meet the float32 adapter: products in bf16, parameters and gradients in float32."""
@@ -58,11 +67,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """All that a forward needs: a batch, and its modalities at the noise that was drawn for them."""
+    """All that a forward needs: a batch, and its modalities at the noise that was drawn for them.
+
+    kept: of each of the model's routes, the video tokens that go through its blocks, [B, K]; empty for a forward that is not routed.
+    """
 
     batch: Batch
     video: Noised | None
     audio: Noised | None
+    kept: tuple[torch.Tensor, ...] = ()
 
 
 def draw(
@@ -72,10 +85,12 @@ def draw(
     generator: Generator,
     parts: Sequence[GivenPart] = (),
     reference_probability: float = 1.0,
+    routes: Sequence[Route] = (),
 ) -> Drawn:
     """A batch at noise that `generator` draws: video and audio each their own sigma and noise, video first.
 
     parts: what is given now and then instead of learned. reference_probability: how often a batch is trained with its references.
+    routes: around which blocks tokens are routed; which of them is drawn last, so that the noise is the same with and without.
     """
     sampler, parts = with_offset(sampler, batch.sigma_offset), with_first_frame(parts, batch.gives_first_frame)
     of_video, of_audio = ([part for part in parts if part.modality == modality] for modality in ("video", "audio"))
@@ -87,11 +102,19 @@ def draw(
         audio = draw_noise(batch.audio, sampler=sampler, generator=generator, grid=grid, learned=batch.audio_learned, parts=of_audio)
     if batch.reference is not None and float(torch.rand((), generator=generator)) >= reference_probability:
         batch = replace(batch, reference=None)
-    return Drawn(batch=batch, video=video, audio=audio)
+    kept: tuple[torch.Tensor, ...] = ()
+    if video is not None:
+        references = 0 if batch.reference is None else batch.reference.tokens.shape[1]
+        kept = draw_kept(routes, learned=video.learned, references=references, generator=generator)
+    return Drawn(batch=batch, video=video, audio=audio, kept=kept)
 
 
 def losses_of(model: Model, drawn: Drawn, *, audio_weight: float) -> Losses:
-    """The losses of a batch at its noise."""
+    """The losses of a batch at its noise. Raises ValueError for tokens that were drawn for other routes than the model's."""
+    if drawn.kept:
+        if model.router is None:
+            raise ValueError("expected a model with routes, since tokens were drawn for some")
+        model.router.keep(drawn.kept)
     return _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight)
 
 

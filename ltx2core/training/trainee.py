@@ -19,6 +19,7 @@ from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_bloc
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
+from ltx2core.training.tread import Route, Router, add_routes, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How the trainee is built. tokens: video tokens of the largest batch. fast: None lets the device decide."""
+    """How the trainee is built. tokens: video tokens of the largest batch. fast: None lets the device decide. routes: as written."""
 
     adapter: AdapterSettings
     adam: AdamSettings
@@ -46,6 +47,7 @@ class TrainSettings:
     seed: int
     tokens: int
     batch_size: int
+    routes: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +79,21 @@ def build_trainee(
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
-    return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+    return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit)
 
 
 def check_trainee(
     checkpoint: Checkpoint, settings: TrainSettings, *, video: bool, audio: bool, device: torch.device, dtype: torch.dtype
 ) -> LTX2VideoTransformer3DModel:
     """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
-    first."""
+    first. Routes of tread_config, too, are held against the model's blocks: ConfigError."""
     if _against_fast(settings, video=video, device=device) is not None:
-        return check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
-    _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-    return check_transformer(checkpoint, audio=audio)
+        empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    else:
+        _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+        empty = check_transformer(checkpoint, audio=audio)
+    resolve(settings.routes, len(empty.transformer_blocks))
+    return empty
 
 
 def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
@@ -114,10 +119,18 @@ def _outside(target: str) -> bool:
 
 
 def _reference(
-    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool, audio: bool, device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    video: bool,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
 ) -> Trainee:
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
-    model = Model(transformer=transformer, device=device, dtype=dtype)
+    router = _router(transformer, settings.routes, video=video, emit=emit)
+    model = Model(transformer=transformer, device=device, dtype=dtype, router=router)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -164,7 +177,8 @@ def _fast(
     )
     fast.blocks.skeleton.use_attention(choice.backend)
     _tell_rounding(fast.rounding, emit)
-    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False)
+    router = _router(fast.transformer, settings.routes, video=True, emit=emit)
+    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
     return Trainee(
         model=model,
@@ -174,6 +188,23 @@ def _fast(
         refresh=fast.adapter.refresh,
         software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
     )
+
+
+def _router(
+    transformer: LTX2VideoTransformer3DModel, routes: tuple[Route, ...], *, video: bool, emit: Callable[[Event], None]
+) -> Router | None:
+    """What lets tokens skip blocks, with a Notice that says which; None without routes."""
+    if not routes:
+        return None
+    if not video:
+        emit(Notice(code="no_effect", level="warning", text="tread_config has no effect, since sound is trained alone: it is not routed."))
+        return None
+    num_blocks = len(transformer.transformer_blocks)
+    resolved = resolve(routes, num_blocks)
+    spans = " and ".join(f"{route.ratio:.0%} of them skip blocks {route.start} to {route.end}" for route in resolved)
+    text = f"TREAD: video tokens are routed while training: {spans} of 0 to {num_blocks - 1}, drawn anew in each step."
+    emit(Notice(code="tread", text=f"{text} Given and reference tokens stay; samples and the held-out loss are computed with every token."))
+    return add_routes(transformer, resolved)
 
 
 def _plan(
