@@ -14,6 +14,16 @@ import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, also where there is a network; the library reads this when it is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # read when torch is: two processes whose threads wait by spinning slow each other a hundredfold
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker a core for the whole suite; none for single files, whose tests are over before a worker has started."""
+    return min(os.cpu_count() or 1, 8) if config.args == list(config.getini("testpaths")) else 0
+
 
 Picture = Callable[[int], np.ndarray]  # frame number -> uint8 [H, W, 3]
 

@@ -182,38 +182,46 @@ def reference_nano(settings: AdapterSettings = SETTINGS, *, audio: bool = True) 
 
 
 def fast_nano(
-    fast: FastSettings | None = None, settings: AdapterSettings = SETTINGS, *, audio: bool = True, dtype: torch.dtype = F32
+    fast: FastSettings | None = None,
+    settings: AdapterSettings = SETTINGS,
+    *,
+    audio: bool = True,
+    dtype: torch.dtype = F32,
+    device: torch.device = CPU,
 ) -> tuple[Model, FastModel]:
-    """nano in the engine, with `adapter_values`. Not compiled."""
-    model = load_fast(nano(), settings=fast or FastSettings(compile=False), adapter=settings, audio=audio, seed=0, dtype=dtype, device=CPU)
+    """nano in the engine, with `adapter_values`. Not compiled, unless the settings say so."""
+    chosen = fast or FastSettings(compile=False)
+    model = load_fast(nano(), settings=chosen, adapter=settings, audio=audio, seed=0, dtype=dtype, device=device)
     load_adapter(model.adapter.parameters, adapter_values(settings, audio=audio))
     model.adapter.refresh()
-    return Model(transformer=model.transformer, device=CPU, dtype=dtype, mixed=False), model
+    return Model(transformer=model.transformer, device=device, dtype=dtype, mixed=False), model
 
 
 def make_batch(
     *,
     count: int = 1,
     grid: tuple[int, int, int] = (2, 2, 3),
+    video: bool = True,
     audio: int | None = 9,
     seed: int = 3,
     fps: float = 25.0,
     reference: Reference | None = None,
+    device: torch.device = CPU,
 ) -> Batch:
-    """A batch for nano: audio is how many latents of sound it has, None for none. The last of them is padding."""
+    """A batch for nano. audio: how many latents of sound it has, None for none; the last of them is padding."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(device)
 
     learned = torch.ones(count, audio or 0, dtype=torch.bool)
     learned[:, -1:] = False
     return Batch(
-        video=random(count, grid[0] * grid[1] * grid[2], 32),
+        video=random(count, grid[0] * grid[1] * grid[2], 32) if video else None,
         audio=None if audio is None else random(count, audio, 32),
-        audio_learned=None if audio is None else learned,
+        audio_learned=None if audio is None else learned.to(device),
         text=TextEmbedding(random(count, 16, 64), random(count, 16, 64)),
-        grid=grid,
+        grid=grid if video else (1, 1, 1),
         fps=torch.full((count,), fps),
         bucket="",
         reference=reference,
@@ -243,12 +251,7 @@ def fast_step(model: Model, fast: FastModel, drawn: Drawn) -> tuple[Tensor, dict
 
 def gradients_of(fast: FastModel) -> dict[str, Tensor]:
     """Copies of the adapter's gradients by its parameters' names."""
-    segments = fast.adapter.gradients()
-    found = {}
-    for name, parameter in fast.adapter.parameters.items():
-        segment, start, end = fast.adapter.span_of[name]
-        found[name] = segments[segment][start:end].view(parameter.shape).clone()
-    return found
+    return {name: fast.adapter.gradient_of(name).clone() for name in fast.adapter.parameters}
 
 
 def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

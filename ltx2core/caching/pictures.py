@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ltx2core.caching.ahead import Request
 from ltx2core.caching.clips import Job, encode_clips
+from ltx2core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,10 @@ def encode_pictures(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
         vae = load_video_vae(work.checkpoint, dtype=work.dtype, device=work.device, half="encoder")
 
         def encode(frames: Tensor, jobs: Sequence[Job], _: object) -> list[Mapping[str, Tensor]]:
-            latents = encode_video(vae, frames.permute(0, 4, 1, 2, 3), levers=work.levers).to(torch.bfloat16)
+            try:
+                latents = encode_video(vae, frames.permute(0, 4, 1, 2, 3), levers=work.levers).to(torch.bfloat16)
+            except torch.OutOfMemoryError as error:
+                raise _no_room(work, jobs) from error
             return [{"latents": latents[index]} for index in range(len(jobs))]
 
         return encode
@@ -56,6 +60,14 @@ def read_masks(work: CachePass, clips: Sequence[CachedClip]) -> set[str]:
 
     jobs = [Job(name=name, clip=clip, request=_mask_of(clip)) for name, clip in missing.items()]
     return encode_clips(work, "mask", jobs, load, phase="cache_masks", tell=work.leave_out)
+
+
+def _no_room(work: CachePass, jobs: Sequence[Job]) -> CheckpointError:
+    size, clips = jobs[0].request, f"{len(jobs)} clips" if len(jobs) > 1 else "a clip"
+    lower = "Lower vae_batch_size" if len(jobs) > 1 else "Use a smaller or shorter bucket"
+    fix = lower if work.levers.temporal_roll else f"Set vae_enable_temporal_roll, which needs the least memory. {lower}"
+    text = f"{work.device} has no room for the VAE to encode {clips} of {size.width}x{size.height}@{size.frames}."
+    return CheckpointError(text, fix=f"{fix}." if work.levers.temporal_roll else f"{fix} if that is not enough.")
 
 
 def frames_of(work: CachePass, name: str, clip: CachedClip) -> Request:

@@ -25,7 +25,10 @@ STORED: dict[Storage, torch.dtype] = {"bf16": torch.bfloat16, "int8": torch.int8
 GROUP = 128
 LEAST_SNR_DB = 36.0  # below it a scale a row gives way to one a group
 _FEWEST_ROWS = 17  # _int_mm takes no fewer rows of input
+_INT8_MOST = 127.0
 _FP8_MOST = 448.0
+_LEAST_SCALE = torch.finfo(torch.float32).tiny  # a smaller one may be taken for 0, and be divided by
+_LEAST_ROW = 1e-30  # what a row of input is taken for when it is 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,14 @@ def quantise(weight: Tensor, storage: Storage, *, least_snr_db: float = LEAST_SN
     """The weight in 8 bits. int8 goes from rows to groups of 128 where rows lose too much. Waits for the device: for loading only."""
     full = weight.float()
     if storage == "fp8":
-        scale = full.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / _FP8_MOST
+        scale = (full.abs().amax(dim=1) / _FP8_MOST).clamp(min=_LEAST_SCALE)
         stored = (full / scale[:, None]).clamp(-_FP8_MOST, _FP8_MOST).to(torch.float8_e4m3fn)
         return Quantised(stored, scale, snr_db(full, stored.float() * scale[:, None]))
     if storage != "int8":
         raise ValueError(f"expected int8 or fp8, got {storage}")
     stored, scale = _to_int8(full)
     found = snr_db(full, stored.float() * scale[:, None])
-    if found >= least_snr_db or full.shape[1] % GROUP:
+    if found >= least_snr_db or full.shape[1] % GROUP or full.shape[1] == GROUP:
         return Quantised(stored, scale, found)
     grouped, scales = _to_int8(full.view(-1, GROUP))
     stored, scale = grouped.view_as(full), scales.view(full.shape[0], -1)
@@ -100,7 +103,9 @@ def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, *,
 
 
 def _multiplies_fp8(x: Tensor, weight: Tensor) -> bool:
-    return weight.dtype == torch.float8_e4m3fn and x.is_cuda and has_fp8(x.device.index or 0)
+    """Whether the card's fp8 units take this product: rows scaled one by one come out in bf16 only, from multiples of 16."""
+    fits = x.dtype == torch.bfloat16 and not any(size % 16 for size in weight.shape)
+    return weight.dtype == torch.float8_e4m3fn and fits and x.is_cuda and has_fp8(x.device.index or 0)
 
 
 def _eight_bit_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -144,8 +149,8 @@ def has_fp8(device: int) -> bool:
 
 
 def _to_int8(full: Tensor) -> tuple[Tensor, Tensor]:
-    scale = full.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (full / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+    scale = (full.abs().amax(dim=1) / _INT8_MOST).clamp(min=_LEAST_SCALE)
+    return (full / scale[:, None]).round().clamp(-_INT8_MOST, _INT8_MOST).to(torch.int8), scale
 
 
 def _widen(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -161,9 +166,9 @@ def _rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         from ltx2core.models.kernels import round_rows
 
         return round_rows(x, dtype)
-    most = 127.0 if dtype == torch.int8 else _FP8_MOST
+    most = _INT8_MOST if dtype == torch.int8 else _FP8_MOST
     full = x.float()
-    level = full.abs().amax(dim=1).clamp(min=1e-12) / most
+    level = full.abs().amax(dim=1).clamp(min=_LEAST_ROW) / most
     scaled = full / level[:, None]
     return (scaled.round() if dtype == torch.int8 else scaled).clamp(-most, most).to(dtype), level
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.offload.layout import Place
+from ltx2core.offload.ring import join_captured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,10 @@ class HostActivations:
         self._waiting.clear()
         self._coming.clear()
         self._leaving = None
+
+    def join(self) -> None:
+        """Have the compute stream wait for copies that are being captured."""
+        join_captured(self._stream)
 
     def put(self, index: int, tensors: Sequence[Tensor]) -> None:
         """Send a block's inputs away. Blocks come in rising order; one that comes again begins a new sweep."""

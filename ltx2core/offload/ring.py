@@ -95,6 +95,10 @@ class Ring:
         self._copied = [None] * len(self._slots)
         self._used = [None] * len(self._slots)
 
+    def join(self) -> None:
+        """Have the compute stream wait for copies that are being captured: a capture cannot end before, not even a failed one."""
+        join_captured(self._stream)
+
     def forward_follower(self, index: int, *, wrap: bool = False) -> int | None:
         """What the slot of a block takes when it is done forwards. wrap: the next sweep runs forwards again (sampling)."""
         following = index + len(self._slots)
@@ -121,6 +125,16 @@ class Ring:
         with torch.cuda.stream(self._stream):
             self._slots[slot].copy_(self._masters[index], non_blocking=True)
             self._copied[slot] = self._stream.record_event()
+
+
+def join_captured(stream: torch.cuda.Stream | None) -> None:
+    """Have the current stream wait for another one, if that has a part in a capture."""
+    if stream is None:
+        return
+    with torch.cuda.stream(stream):
+        captured = torch.cuda.is_current_stream_capturing()
+    if captured:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 class PinnedMemory:

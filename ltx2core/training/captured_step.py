@@ -1,8 +1,9 @@
-"""A step's forward and backward, run as it is the first time a shape comes, and from then on as one captured CUDA graph.
+"""A step's forward and backward, run as it is the first two times that a shape comes, and from then on as one captured CUDA graph.
 
 Launching tens of thousands of kernels takes the host longer than the card takes to run them; a graph is launched at once. Each graph
 belongs to one shape of batch and reads static copies of its inputs. A few are kept; they share one pool of memory, for no two run at
-once. Nothing is captured on a CPU.
+once. A shape is captured right after its second run, when all that a run makes once (rotary tables, host memory, compiled kernels) is
+there and cannot have been pushed out by another shape. Nothing is captured on a CPU.
 """
 
 from __future__ import annotations
@@ -42,13 +43,16 @@ class StepRunner:
         *,
         capture: bool,
         before: Callable[[], None] = lambda: None,
+        join: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
     ) -> None:
         """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
 
-        holds: what outlives a capture because the graph reads it.
+        join: brings other streams back to the current one, as a capture must before it ends. holds: what outlives a capture because the
+        graph reads it.
         """
-        self._compute, self._capture, self._before, self._holds = compute, capture, before, holds
+        self._compute, self._capture = compute, capture
+        self._before, self._join, self._holds = before, join, holds
         self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._seen: set[Hashable] = set()
         self._pool: tuple[int, int] | None = None
@@ -62,13 +66,13 @@ class StepRunner:
         key = (shapes, variant)
         if key in self._graphs:
             return self._replay(key, drawn)
-        if key not in self._seen:  # compiles, and finds out how much memory it takes
-            self._seen.add(key)
-            return self._compute(drawn)
-        self._graphs[key] = self._record(drawn)
-        while len(self._graphs) > _MOST_GRAPHS:
-            self._graphs.popitem(last=False)
-        return self._replay(key, drawn)
+        values = self._compute(drawn)
+        if key in self._seen:  # shapes that come once are not worth a graph
+            self._graphs[key] = self._record(drawn)
+            while len(self._graphs) > _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._seen.add(key)
+        return values
 
     def forget(self) -> None:
         """Drop every graph and its memory: what they were made for has changed, or memory has run out."""
@@ -86,7 +90,10 @@ class StepRunner:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool):  # type: ignore[arg-type]
-                values = self._compute(inputs)
+                try:
+                    values = self._compute(inputs)
+                finally:
+                    self._join()  # or an error of the capture would hide what went wrong: most often, memory that ran out
         finally:
             self._before()
         self.captured += 1

@@ -22,6 +22,7 @@ from ltx2core.training.step import losses_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ltx2core.lora.layers import Modality
     from ltx2core.planning.step_plan import StepPlan
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
@@ -76,13 +77,14 @@ class FastEngine:
         self.plan = plan
         self._audio_weight = audio_weight
         self._parts = 1
-        self._runner = StepRunner(self._compute, capture=model.device.type == "cuda", before=fast.blocks.settle, holds=self._outlive)
+        blocks, capture = fast.blocks, model.device.type == "cuda"
+        self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
         self._fast.adapter.accumulate = part > 0
         heard = drawn.audio is not None
-        self._optimizer.sound_had_gradients = heard or (part > 0 and self._optimizer.sound_had_gradients)
+        self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(drawn)
@@ -127,10 +129,12 @@ class FastEngine:
         self._fast.apply(plan)
         _free_memory()
 
-    def _outlive(self) -> object:
-        """What a graph reads and newer ones may take the place of: rotary tables, host memory for activations."""
-        tables = [dict(module.kept) for module in self._fast.transformer.modules() if hasattr(module, "kept")]
-        return tables, self._fast.blocks.host.buffers()
+
+def _modalities(drawn: Drawn) -> frozenset[Modality]:
+    """What a batch teaches: what ties the two together only has a part where both are there."""
+    if drawn.video is None:
+        return frozenset({"audio"})
+    return frozenset({"video"}) if drawn.audio is None else frozenset({"video", "audio", "both"})
 
 
 def _free_memory() -> None:

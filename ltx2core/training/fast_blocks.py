@@ -88,6 +88,12 @@ class FastBlocks:
         if self.ring is not None:
             self.ring.settle()
 
+    def join(self) -> None:
+        """Bring the copy streams back to the compute stream: how a capture ends, whatever it was broken off by."""
+        self.host.join()
+        if self.ring is not None:
+            self.ring.join()
+
     def streamed(self, index: int) -> bool:
         """Whether a block's weights travel."""
         return bool(self.ring_index) and self.ring_index[index] is not None

@@ -97,6 +97,11 @@ class FastModel:
         self.settings = settings
         blocks.keep = settings.policy(count, streamed=travelling)
 
+    def graph_memory(self) -> object:
+        """What a captured step reads and newer things may take the place of: rotary tables, host memory for activations."""
+        tables = [dict(module.kept) for module in self.transformer.modules() if hasattr(module, "kept")]
+        return tables, self.blocks.host.buffers()
+
     def close(self) -> None:
         """Give locked host memory back."""
         for master in self.masters:

@@ -7,14 +7,13 @@ of layers that share an input lie together, as GroupedLinear takes them.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ltx2core.lora.layers import modality_of
+from ltx2core.lora.layers import Modality, modality_of
 from ltx2core.training.batches import generator_for
 
 if TYPE_CHECKING:
@@ -23,11 +22,13 @@ if TYPE_CHECKING:
     from ltx2core.models.fused_block import Group
 
 _ALIGNED = 128  # numbers: every matrix begins where a matrix unit can load from
-_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
+_MODALITIES: tuple[Modality, ...] = ("video", "audio", "both")
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
+    """Where a matrix lies in the flat buffers, in numbers."""
+
     start: int
     shape: tuple[int, ...]
 
@@ -35,37 +36,47 @@ class _Span:
         return flat[self.start : self.start + math.prod(self.shape)].view(self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the buffers, float32 [n], that has gradients in the same steps: those on its modality, `both` in those on both at once."""
+
+    modality: Modality
+    values: nn.Parameter
+    gradient: Tensor
+
+
 class FlatAdapter:
-    """The adapter of all blocks. `parameters` are its matrices under the names that files and checkpoints use, float32, shared with
-    `segments`: what is trained on every clip, then what only clips with sound train."""
+    """The adapter of all blocks. `parameters` are its matrices under the names that files and checkpoints use, float32; they share their
+    memory with the segments."""
 
     def __init__(self, groups: Sequence[Group], *, num_blocks: int, rank: int, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         self.rank = rank
         spans: list[dict[str, tuple[_Span, _Span]]] = [{} for _ in range(num_blocks)]
         place = 0
-        borders = []
-        for of_video in (True, False):
+        cuts: dict[Modality, tuple[int, int]] = {}
+        for modality in _MODALITIES:
+            first = place
             for block in range(num_blocks):
                 for group in groups:
-                    if group.lora and (modality_of(group.members[0]) == "video") == of_video:
+                    if group.lora and modality_of(group.members[0]) == modality:
                         count = len(group.members)
                         a, place = _next(place, (count * rank, group.columns))
                         b, place = _next(place, (count, group.rows, rank))
                         spans[block][group.name] = a, b
-            borders.append(place)
+            if place > first:
+                cuts[modality] = first, place
         self._master = torch.zeros(place, device=device)
         self._grad = torch.zeros_like(self._master)
         self._work = torch.zeros(place, device=device, dtype=dtype)
-        cuts = [(start, end) for start, end in ((0, borders[0]), (borders[0], place)) if end > start]
-        self.segments = [nn.Parameter(self._master[start:end]) for start, end in cuts]
-        self._segment_grads = [self._grad[start:end] for start, end in cuts]
-        self.segment_of_sound = len(cuts) - 1 if borders[0] < place else None
+        self.segments = [
+            Segment(modality, nn.Parameter(self._master[start:end]), self._grad[start:end]) for modality, (start, end) in cuts.items()
+        ]
         self.parameters: dict[str, nn.Parameter] = {}
         self.span_of: dict[str, tuple[int, int, int]] = {}  # of a parameter: segment, and the numbers of it that are its own
         for block, found in enumerate(spans):
             for group in groups:
                 if group.name in found:
-                    self._name(block, group, *found[group.name], cuts)
+                    self._name(block, group, *found[group.name], list(cuts.values()))
         self.parameters = dict(sorted(self.parameters.items()))
         self._leaves = [
             {
@@ -120,11 +131,13 @@ class FlatAdapter:
             torch._foreach_copy_(totals, grads)
 
     def forget_gradients(self) -> None:
+        """Set all to 0."""
         self._grad.zero_()
 
-    def gradients(self) -> list[Tensor]:
-        """A flat gradient for each segment."""
-        return self._segment_grads
+    def gradient_of(self, name: str) -> Tensor:
+        """A parameter's gradient: a view of its segment's."""
+        segment, start, end = self.span_of[name]
+        return self.segments[segment].gradient[start:end].view(self.parameters[name].shape)
 
     def refresh(self) -> None:
         """Cast the masters to the precision that the blocks compute in: after a step, after loading."""

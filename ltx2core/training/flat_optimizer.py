@@ -13,19 +13,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltx2core.training.flat_adapter import FlatAdapter
+    from ltx2core.lora.layers import Modality
+    from ltx2core.training.flat_adapter import FlatAdapter, Segment
     from ltx2core.training.optimizer import AdamSettings
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class FlatOptimizer:
-    """Does what AdapterOptimizer does, on the adapter's segments. A segment that had no gradient in a step is left as it is."""
+    """Does what AdapterOptimizer does, on the adapter's segments.
+
+    `reached` is set before `clip`: of which modalities the update's batches were. A segment of another one is left as it is: it had no
+    gradients, and weight decay or momentum alone must not move it.
+    """
 
     def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         self._adapter = adapter
         self._adam = torch.optim.AdamW(
-            adapter.segments,
+            [segment.values for segment in adapter.segments],
             lr=0.0,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -33,39 +38,36 @@ class FlatOptimizer:
             fused=True,
         )
         self._average = None if average is None else AdapterAverage(adapter.parameters, average)
-        self.sound_had_gradients = True
+        self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
     def clip(self, max_norm: float | None) -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
-        gradients = self._given()
-        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients.values()]))
+        gradients = [segment.gradient for segment in self._reached()]
+        if not gradients:
+            return torch.zeros((), device=self._adapter.segments[0].values.device)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
         if max_norm:
             scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_(list(gradients.values()), scale)
+            torch._foreach_mul_(gradients, scale)
         return norm
 
     def step(self, learning_rate: float, *, finite: Tensor) -> None:
         """Update the adapter and forget its gradients; where `finite` (a bool on the device) is False nothing changes."""
-        given = self._given()
-        for index, segment in enumerate(self._adapter.segments):
-            segment.grad = given.get(index)
+        for segment in self._reached():
+            segment.values.grad = segment.gradient
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
         self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._adam.step()
         for segment in self._adapter.segments:
-            segment.grad = None
+            segment.values.grad = None
         self._adapter.refresh()
         if self._average is not None:
             self._average.update()
 
-    def _given(self) -> dict[int, Tensor]:
-        """The gradients by segment; without that of sound where no clip of the step had any."""
-        gradients = dict(enumerate(self._adapter.gradients()))
-        if not self.sound_had_gradients and self._adapter.segment_of_sound is not None:
-            del gradients[self._adapter.segment_of_sound]
-        return gradients
+    def _reached(self) -> list[Segment]:
+        return [segment for segment in self._adapter.segments if segment.modality in self.reached]
 
     def averaged(self) -> dict[str, Tensor] | None:
         """The adapter's running average by its parameters' names; None where none is kept."""
@@ -81,7 +83,7 @@ class FlatOptimizer:
         found: dict[str, Tensor] = {}
         for name, parameter in self._adapter.parameters.items():
             segment, start, end = self._adapter.span_of[name]
-            state = self._adam.state[self._adapter.segments[segment]]
+            state = self._adam.state[self._adapter.segments[segment].values]
             found |= {f"{moment}.{name}": state[moment][start:end].view_as(parameter) for moment in _MOMENTS if moment in state}
             if "step" in state:
                 found[f"step.{name}"] = state["step"]
@@ -96,7 +98,7 @@ class FlatOptimizer:
             if f"step.{name}" not in tensors:
                 continue
             segment, start, end = self._adapter.span_of[name]
-            owner = self._adapter.segments[segment]
+            owner = self._adapter.segments[segment].values
             state = self._adam.state[owner]
             for moment in _MOMENTS:
                 state.setdefault(moment, torch.zeros_like(owner))

@@ -207,5 +207,5 @@ def vae_levers(config: TrainConfig) -> VaeLevers:
 
 def trigger_of(loaded: LoadedConfig) -> str:
     """The words that call the concept: what the datasets put into every caption; empty without any."""
-    prompts = [dataset.instance_prompt for dataset in loaded.datasets.videos if dataset.instance_prompt]
+    prompts = [one.instance_prompt for one in loaded.datasets.videos if one.instance_prompt and not one.is_regularisation_data]
     return next((prompt if isinstance(prompt, str) else prompt[0] for prompt in prompts), "")

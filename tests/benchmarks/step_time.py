@@ -217,7 +217,8 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         compute,
         capture=case.capture and DEVICE.type == "cuda",
         before=fast.blocks.settle,
-        holds=lambda: [dict(module.kept) for module in fast.transformer.modules() if hasattr(module, "kept")],
+        join=fast.blocks.join,
+        holds=fast.graph_memory,
     )
     batch, generator = make_batch(grid, audio=case.audio), torch.Generator().manual_seed(0)
 

@@ -16,7 +16,7 @@ from ltx2core.caching.manage import measure_cache, prune_cache, verify_cache
 from ltx2core.caching.passes import Cached, CachePass
 from ltx2core.caching.store import Store
 from ltx2core.caching.tensors import write_tensors
-from ltx2core.errors import DatasetError, Stopped
+from ltx2core.errors import CheckpointError, DatasetError, Stopped
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.components import load_audio_vae, load_video_vae
 from ltx2core.models.latents import decode_video, encode_video
@@ -277,6 +277,18 @@ def test_a_pass_says_how_busy_its_encoder_was(folder: Path, make_config: MakeCon
     assert 0 < video.busy_seconds <= video.seconds
     assert 0 <= video.waited_seconds <= video.seconds
     assert any(isinstance(event, Notice) and event.code == "cache_video_speed" for event in events)
+
+
+def test_a_device_without_room_for_the_vae_names_the_lever(
+    folder: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr("ltx2core.models.latents.encode_video", full)
+    with pytest.raises(CheckpointError, match="no room for the VAE to encode a clip of 64x64@9") as raised:
+        _cache(tmp_path / "cold", _samples(make_config, folder))
+    assert raised.value.fix.startswith("Set vae_enable_temporal_roll")
 
 
 def test_a_caption_that_many_clips_have_is_stored_once(folder: Path, make_config: MakeConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,8 +196,19 @@ def test_sound_may_end_a_quarter_second_early(make_clip, missing: float, said: b
 @pytest.mark.parametrize(
     ("fps", "said"),
     [
-        *((fps, False) for fps in ("24000/1001", "30000/1001", "25", "48", "50", "60", "120")),
-        *((fps, True) for fps in ("12", "15", "20", "23", "27", "40")),
+        ("24000/1001", False),
+        ("30000/1001", False),
+        ("25", False),
+        ("48", False),
+        ("50", False),
+        ("60", False),
+        ("120", False),
+        ("12", True),
+        ("15", True),
+        ("20", True),
+        ("23", True),
+        ("27", True),
+        ("40", True),
     ],
 )
 def test_a_rate_the_model_has_not_seen_is_said(make_clip, fps: str, said: bool) -> None:
@@ -273,7 +285,7 @@ def test_a_folder_without_permission_is_named_and_the_rest_goes_on(make_clip, tm
     make_clip("a.mp4", frames=9)
     make_clip("closed/b.mp4", frames=9)
     (tmp_path / "closed").chmod(0)
-    for folder in [tmp_path, *tmp_path.parents[:2]]:
+    for folder in [tmp_path, *takewhile(lambda place: place.name.startswith(("pytest-", "popen-")), tmp_path.parents)]:
         folder.chmod(0o755)
     request.getfixturevalue("nobody")
     clips = scan_folder(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
@@ -14,7 +16,10 @@ from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
 from ltx2core.training.batches import generator_for
 from ltx2core.training.data import Batch
 from ltx2core.training.sigma import ShiftedLogitNormal
-from ltx2core.training.step import Model, training_losses
+from ltx2core.training.step import Model, draw, losses_of
+
+if TYPE_CHECKING:
+    from ltx2core.training.objective import Losses
 
 SMALL = AdapterSettings(rank=4, alpha=4)
 
@@ -40,10 +45,12 @@ def _batch(model: Model, *, audio: bool) -> Batch:
     )
 
 
+def _losses(model: Model, batch: Batch, purpose: str) -> Losses:
+    return losses_of(model, draw(batch, sampler=ShiftedLogitNormal(), generator=generator_for(0, purpose)), audio_weight=1.0)
+
+
 def _backward(model: Model, *, audio: bool) -> torch.Tensor:
-    losses = training_losses(
-        model, _batch(model, audio=audio), sampler=ShiftedLogitNormal(), generator=generator_for(0, "test"), audio_weight=1.0
-    )
+    losses = _losses(model, _batch(model, audio=audio), "test")
     losses.total.backward()
     return losses.total.detach()
 
@@ -113,10 +120,7 @@ def test_a_new_adapter_changes_nothing_and_follows_from_the_seed_alone() -> None
     assert not all(torch.equal(first[name], third[name]) for name in first)
     with torch.no_grad():
         batch = _batch(model, audio=True)
-        results = [
-            training_losses(each, batch, sampler=ShiftedLogitNormal(), generator=generator_for(0, "x"), audio_weight=1.0).total
-            for each in (base, model)
-        ]
+        results = [_losses(each, batch, "x").total for each in (base, model)]
     assert torch.equal(results[0], results[1])
 
 

@@ -151,7 +151,7 @@ def test_a_run_with_given_parts_trains_otherwise_than_one_without(make_config: M
         run = open_run(silent, name)
         assert run.run() == "finished", run.failure
         losses[name] = [event.video_loss for event in events_of(run) if isinstance(event, StepDone)]
-    assert losses["never"] == losses["without"]  # drawing alone changes nothing of a clip without sound
+    assert losses["never"] == pytest.approx(losses["without"], rel=1e-6)  # drawing alone changes nothing of a clip without sound
     assert losses["with"] != losses["without"]
 
 

@@ -57,7 +57,7 @@ def compare(drawn: Drawn, settings: AdapterSettings = SETTINGS, *, audio: bool =
     found = fast_step(*fast_nano(settings=settings, audio=audio), drawn)
     torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=0)
     assert difference(found[1], expected[1]) < tolerance
-    assert sum(float(value.norm()) > 0 for value in expected[1].values()) > 0.3 * len(expected[1])
+    assert sum(float(value.norm()) > 0 for value in expected[1].values()) > 0.25 * len(expected[1])
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,16 @@ def test_samples_of_a_batch_have_their_own_noise_levels() -> None:
     compare(drawn)
 
 
-def test_a_batch_without_sound_in_a_joint_run_teaches_sound_nothing() -> None:
-    drawn = draw_batch(make_batch(audio=None))
+@pytest.mark.parametrize("missing", ["audio", "video"])
+def test_a_batch_of_one_modality_in_a_joint_run_teaches_the_other_nothing(missing: str) -> None:
+    drawn = draw_batch(make_batch(audio=None) if missing == "audio" else make_batch(video=False))
     compare(drawn)
     model, fast = fast_nano()
-    gradients = fast_step(model, fast, drawn)[1]
-    of_sound = fast.adapter.gradients()[fast.adapter.segment_of_sound or 0]
-    assert float(of_sound.abs().max()) == 0
-    assert any(float(value.norm()) > 0 for value in gradients.values())
+    fast_step(model, fast, draw_batch(make_batch()))
+    assert all(float(segment.gradient.norm()) > 0 for segment in fast.adapter.segments)
+    fast_step(model, fast, drawn)
+    taught = {segment.modality for segment in fast.adapter.segments if float(segment.gradient.norm()) > 0}
+    assert taught == {"video", "audio"} - {missing}
 
 
 FIRST_FRAME = GivenPart(kind="first_frame", probability=1.0)

@@ -46,7 +46,14 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
     between = SimpleNamespace(due=lambda step: False)
     nothing = cast("Any", None)
     trained = OnADevice(
-        model=cast("Any", model), optimizer=nothing, reader=nothing, clips=(), order=nothing, settings=settings, emit=events.append
+        model=cast("Any", model),
+        engine=nothing,
+        optimizer=nothing,
+        reader=nothing,
+        clips=(),
+        order=nothing,
+        settings=settings,
+        emit=events.append,
     )
     assert trained.run(start=0, control=Control(), between=cast("Any", between)) == (4, False)
     seconds = [event.seconds for event in events if isinstance(event, StepDone)]

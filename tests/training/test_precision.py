@@ -14,14 +14,19 @@ from ltx2core.runs.events import Notice, SampleReady, StepDone
 if TYPE_CHECKING:
     from engine_fixtures import MakeConfig, OpenRun
 
+KINDS: dict[str, dict[str, object]] = {"picture and sound": {}, "sound alone": {"audio": {"audio_only": True}}}
 
+
+@pytest.mark.parametrize("dataset", KINDS.values(), ids=KINDS)
 def test_a_bf16_run_trains_float32_adapters_close_to_the_float32_run(
-    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, dataset: dict[str, object]
 ) -> None:
-    exact = open_run(make_config(max_train_steps=2), "float32")
+    exact = open_run(make_config(max_train_steps=2, dataset=dataset), "float32")
     assert exact.run() == "finished"
     monkeypatch.setattr("ltx2core.training.prepare.pick_device", lambda _: (torch.device("cpu"), torch.bfloat16))
-    loaded = make_config(max_train_steps=2, validation_disable=False, validation_step_interval=2, gradient_checkpointing=True)
+    loaded = make_config(
+        max_train_steps=2, validation_disable=False, validation_step_interval=2, gradient_checkpointing=True, dataset=dataset
+    )
     session = open_run(loaded, "bf16")
     assert session.run() == "finished", session.failure
     events = events_of(session)
@@ -35,7 +40,10 @@ def test_a_bf16_run_trains_float32_adapters_close_to_the_float32_run(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_on_the_gpu_never_waits_inside_a_step(make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dataset", KINDS.values(), ids=KINDS)
+def test_a_run_on_the_gpu_never_waits_inside_a_step(
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, dataset: dict[str, object]
+) -> None:
     from ltx2core.training.loop import Loop
 
     real = Loop._step
@@ -48,5 +56,5 @@ def test_a_run_on_the_gpu_never_waits_inside_a_step(make_config: MakeConfig, ope
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Loop, "_step", watched)
-    session = open_run(make_config(max_train_steps=4, validation_disable=False, validation_step_interval=4))
+    session = open_run(make_config(max_train_steps=4, validation_disable=False, validation_step_interval=4, dataset=dataset))
     assert session.run() == "finished", session.failure

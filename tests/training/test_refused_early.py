@@ -107,8 +107,7 @@ def test_a_disk_without_room_for_the_cache_is_told_with_both_amounts(
 ) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
     failure = _refused(make_config(), tmp_path / "root")
-    assert f"The cache in {tmp_path / 'root' / 'cache'} needs 0.0" in failure.text
-    assert "its disk has 0.00 GB free" in failure.text
+    assert f"at most 1.3 MB, and {tmp_path / 'root' / 'cache'} has 10 kB free" in failure.text
     assert "--root" in failure.fix
 
 
