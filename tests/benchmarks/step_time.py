@@ -40,12 +40,14 @@ from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Drawn, Model, draw, losses_of
+from ltx2core.training.tread import Route, add_routes, resolve
 
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16
 GRIDS = {2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
 CONTEXT_GIB = 0.6
+TREAD = (Route(ratio=0.5, start=2, end=-2),)  # as SimpleTuner's quickstart has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Case:
     audio: bool = True
     capture: bool = True
     usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
+    routes: tuple[Route, ...] = ()  # of TREAD
 
 
 FP8 = StepWish(storage="fp8", precision="w8a8")
@@ -69,6 +72,7 @@ def cases() -> dict[str, Case]:
     for tokens in GRIDS:
         found[f"resident-{tokens}"] = Case(tokens=tokens)
         found[f"recomputed-{tokens}"] = Case(tokens=tokens, wish=StepWish(recompute_all=True))
+        found[f"tread-{tokens}"] = Case(tokens=tokens, routes=TREAD)
     for tokens in (2688, 6144):
         for name, wish in (("int8", INT8), ("fp8-w8a8", FP8), ("fp8-both-ways", FP8_BOTH_WAYS)):
             found[f"{name}-{tokens}"] = Case(tokens=tokens, wish=wish)
@@ -199,7 +203,8 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     grid = GRIDS[case.tokens]
     choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=1, dtype=DTYPE, device=DEVICE)
     fast.blocks.skeleton.use_attention(choice.backend)
-    model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False)
+    router = add_routes(fast.transformer, resolve(case.routes, layers)) if case.routes else None
+    model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, AdamSettings())
 
     def compute(drawn: Drawn) -> Tensor:
@@ -218,11 +223,12 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     batch, generator = make_batch(grid, audio=case.audio), torch.Generator().manual_seed(0)
 
     def step() -> Tensor:
-        values = runner.run(draw(batch, sampler=ShiftedLogitNormal(), generator=generator))
+        values = runner.run(draw(batch, sampler=ShiftedLogitNormal(), generator=generator, routes=model.routes))
         optimizer.step(1e-4, finite=torch.isfinite(optimizer.clip(1.0)))
         return values
 
     result: dict[str, object] = {
+        "routes": [f"{route.ratio:.0%} of the tokens skip blocks {route.start} to {route.end}" for route in model.routes],
         "attention": choice.name,
         "attention_ms": choice.milliseconds,
         "storage": settings.storage,
