@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -406,3 +407,15 @@ def test_a_loss_that_is_never_finite_fails_the_run_and_leaves_the_lora_as_it_was
 def test_importing_the_session_loads_no_torch() -> None:
     code = "import sys, ltx2core.training.session; assert 'torch' not in sys.modules; assert 'diffusers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_lets_the_gpu_s_segments_grow_unless_they_are_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltx2core.training.session import _let_segments_grow
+
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    _let_segments_grow()
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    _let_segments_grow()
+    assert os.environ.get("PYTORCH_CUDA_ALLOC_CONF") == ("expandable_segments:True" if sys.platform == "linux" else None)
