@@ -141,7 +141,7 @@ def test_a_capture_that_breaks_off_leaves_the_next_step_as_it_should_be(settings
 @pytest.mark.parametrize("settings", HOLDINGS.values(), ids=HOLDINGS)
 def test_the_host_never_waits_inside_a_step(settings: FastSettings, capture: bool) -> None:
     steps = Steps(settings, capture=capture)
-    batches = [make_batch(seed=seed, device=GPU) for seed in range(6)]
+    batches = [make_batch(seed=seed, device=GPU) for seed in range(6)]  # copied from ordinary memory: that waits
     for seed, batch in enumerate(batches):
         torch.cuda.set_sync_debug_mode("error" if seed > 2 else "default")
         drawn = draw_batch(batch, seed=seed, parts=[FIRST_FRAME])
