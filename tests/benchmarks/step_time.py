@@ -15,9 +15,10 @@ import json
 import statistics
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import LTX2VideoTransformer3DModel
@@ -40,6 +41,9 @@ from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Drawn, Model, draw, losses_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,20 +144,17 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastMod
     for weights in fast.blocks.weights:
         for name, member in fast.layout.members.items():
             place = fast.layout.matrices.get(member.name) or fast.layout.rest[member.name]
-            shape = (member.rows, *place.shape[1:]) if place.shape else ()
-            value = torch.randn(shape, device=DEVICE, dtype=DTYPE)
-            value = (
-                value * place.shape[1] ** -0.5
-                if len(shape) == 2 and "table" not in name
-                else 1 + 0.01 * value
-                if "norm" in name
-                else 0.01 * value
-            )
-            weights.put(name, value)
+            weights.put(name, random_value(name, (member.rows, *place.shape[1:]) if place.shape else ()))
     fast.blocks.weights_changed()
-    if fast.blocks.ring is not None:
-        fast.blocks.ring.reload()
     return fast
+
+
+def random_value(name: str, shape: tuple[int, ...]) -> Tensor:
+    """What keeps activations of 48 blocks in range: matrices that keep a bell curve one, norms near 1, everything else near 0."""
+    value = torch.randn(shape, device=DEVICE, dtype=DTYPE)
+    if len(shape) == 2 and "table" not in name:
+        return value * shape[1] ** -0.5
+    return 1 + 0.01 * value if "norm" in name else 0.01 * value
 
 
 def usual_model(*, layers: int) -> tuple[Model, dict[str, nn.Parameter]]:
@@ -184,16 +185,16 @@ def make_batch(grid: tuple[int, int, int], *, audio: bool) -> Batch:
     )
 
 
-@dataclass
-class Measured:
-    """A case under way: what a step does, and what is told of it."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case ready to run: `step` does one and gives back its losses; `facts` is what is told of it."""
 
-    step: Any
-    result: dict[str, object]
-    close: Any = lambda: None
+    step: Callable[[], Tensor]
+    facts: dict[str, object]
+    close: Callable[[], None] = lambda: None
 
 
-def prepare_fast(case: Case, layers: int) -> Measured:
+def prepare_fast(case: Case, layers: int) -> Prepared:
     settings, because = planned(case, layers=layers)
     fast = random_model(settings, audio=case.audio, layers=layers)
     grid = GRIDS[case.tokens]
@@ -222,7 +223,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         optimizer.step(1e-4, finite=torch.isfinite(optimizer.clip(1.0)))
         return values
 
-    result: dict[str, object] = {
+    facts: dict[str, object] = {
         "attention": choice.name,
         "attention_ms": choice.milliseconds,
         "storage": settings.storage,
@@ -235,10 +236,10 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "because": because,
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
-    return Measured(step, result, fast.close)
+    return Prepared(step, facts, fast.close)
 
 
-def prepare_usual(case: Case, layers: int) -> Measured:
+def prepare_usual(case: Case, layers: int) -> Prepared:
     model, parameters = usual_model(layers=layers)
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-4, fused=True)
     batch, generator = make_batch(GRIDS[case.tokens], audio=True), torch.Generator().manual_seed(0)
@@ -251,57 +252,74 @@ def prepare_usual(case: Case, layers: int) -> Measured:
         optimizer.zero_grad(set_to_none=True)
         return losses.total.detach()[None]
 
-    return Measured(step, {"path": "diffusers and PEFT, eager, blocks checkpointed"})
+    return Prepared(step, {"path": "diffusers and PEFT, eager, blocks checkpointed"})
 
 
 def measure(name: str, case: Case, *, steps: int, layers: int, profile: bool) -> None:
+    """Print a case's line, and its kernels if they are asked for."""
     free_memory()
-    if case.cap_gib is not None:
+    if case.cap_gib is not None and DEVICE.type == "cuda":
         fraction = (case.cap_gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(fraction)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, fraction))
     begun = time.perf_counter()
-    measured = prepare_usual(case, layers) if case.usual else prepare_fast(case, layers)
+    prepared = prepare_usual(case, layers) if case.usual else prepare_fast(case, layers)
     synchronize()
     built = time.perf_counter()
-    losses = [measured.step() for _ in range(2)]  # the first compiles, the second is captured
-    synchronize()
-    ready = time.perf_counter()
+    try:
+        losses = [prepared.step() for _ in range(2)]  # the first compiles, the second is captured after it has run
+        synchronize()
+        ready = time.perf_counter()
+        times = timed(prepared, steps, losses)
+        result: dict[str, object] = {
+            "case": name,
+            "tokens": case.tokens,
+            "audio": case.audio,
+            "cap_gib": case.cap_gib,
+            "seconds": round(statistics.median(times), 4),
+            "spread": [round(min(times), 4), round(max(times), 4)],
+            "build_seconds": round(built - begun, 1),
+            "first_steps_seconds": round(ready - built, 1),
+            "losses": [round(float(loss[0]), 4) for loss in losses[:3]],
+            **prepared.facts,
+            **memory_taken(),
+        }
+        print(json.dumps(result), flush=True)
+        if profile:
+            show_kernels(prepared)
+    finally:
+        prepared.close()
+
+
+def timed(prepared: Prepared, steps: int, losses: list[Tensor]) -> list[float]:
+    """Seconds of each step, one after the other; what they gave back is added to `losses`."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     times = []
     for _ in range(steps):
         begin = time.perf_counter()
-        losses.append(measured.step())
+        losses.append(prepared.step())
         synchronize()
         times.append(time.perf_counter() - begin)
-    result: dict[str, object] = {
-        "case": name,
-        "tokens": case.tokens,
-        "audio": case.audio,
-        "cap_gib": case.cap_gib,
-        "seconds": round(statistics.median(times), 4),
-        "spread": [round(min(times), 4), round(max(times), 4)],
-        "build_seconds": round(built - begun, 1),
-        "first_steps_seconds": round(ready - built, 1),
-        "losses": [round(float(loss[0]), 4) for loss in losses[:3]],
-        **measured.result,
+    return times
+
+
+def memory_taken() -> dict[str, object]:
+    """GiB on the card: tensors at the peak, what the allocator holds, and the process with its context."""
+    if DEVICE.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {
+        "allocated_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
+        "reserved_gib": round(torch.cuda.memory_reserved() / GIB, 2),
+        "process_gib": round((total - free) / GIB, 2),
     }
-    if DEVICE.type == "cuda":
-        result["allocated_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
-        result["reserved_gib"] = round(torch.cuda.memory_reserved() / GIB, 2)
-        free, total = torch.cuda.mem_get_info()
-        result["process_gib"] = round((total - free) / GIB, 2)
-    print(json.dumps(result), flush=True)
-    if profile:
-        show_kernels(measured)
-    measured.close()
 
 
-def show_kernels(measured: Measured) -> None:
+def show_kernels(prepared: Prepared) -> None:
     """Where the card's time goes: kernels by their total, and what is between them."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         begin = time.perf_counter()
-        measured.step()
+        prepared.step()
         synchronize()
         seconds = time.perf_counter() - begin
     found = sorted(profiler.key_averages(), key=lambda item: -item.device_time_total)
@@ -350,7 +368,8 @@ def main() -> None:
     options = parser.parse_args()
     known = cases()
     wanted = options.cases.split(",") if options.cases else list(known)
-    if unknown := [name for name in wanted if name not in known]:
+    profiled = options.profile.split(",") if options.profile else []
+    if unknown := [name for name in (*wanted, *profiled) if name not in known]:
         sys.exit(f"no case {', '.join(unknown)}; there are {', '.join(known)}")
     if DEVICE.type == "cuda":
         rate = link_rate()
@@ -360,10 +379,8 @@ def main() -> None:
         )
     for name in wanted:
         try:
-            measure(name, known[name], steps=options.steps, layers=options.layers, profile=name in options.profile.split(","))
+            measure(name, known[name], steps=options.steps, layers=options.layers, profile=name in profiled)
         except Exception as error:  # noqa: BLE001 - one case that does not fit must not end the table
-            import traceback
-
             print(json.dumps({"case": name, "error": f"{type(error).__name__}: {error}"[:600]}), flush=True)
             traceback.print_exc()
 
