@@ -114,6 +114,8 @@ def _(
     return grad_x, torch.empty_like(lora_a), torch.empty_like(lora_b)
 
 
+# What waits for the backward: x and x A^T, both in the model's precision. The weight is saved as the view that it is: a slot of the ring
+# that was overwritten since raises there instead of giving wrong gradients.
 def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, weight, weight_scale, _, lora_a, lora_b, scale, precision = inputs
     ctx.save_for_backward(x if lora_a is not None else None, output[1], weight, weight_scale, lora_a, lora_b)

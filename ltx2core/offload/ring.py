@@ -1,9 +1,9 @@
 """Blocks that travel: their matrices live in host memory and pass through a few slots on the card, always in the same order.
 
-A step visits the streamed blocks 0 .. S-1 forwards and S-1 .. 0 backwards. Block k always uses slot k mod R. When block k is done
-forwards, its slot takes k + R; when it is done backwards, k - R. So the last R blocks of the forward sweep are still there when the
-backward sweep begins, the first R when the next step does, and a step loads exactly 2 (S - R) blocks, the fewest there can be:
-frozen weights only ever travel to the card, never back.
+A step visits the S streamed blocks 0 .. S-1 forwards and S-1 .. 0 backwards, through R slots. Block k always uses slot k mod R. When
+block k is done forwards, its slot takes k + R; when it is done backwards, k - R. So the last R blocks of the forward sweep are still
+there when the backward sweep begins, the first R when the next step does, and a step loads exactly 2 (S - R) blocks, the fewest there
+can be: frozen weights only ever travel to the card, never back.
 
 Copies run on a stream of their own. A slot is overwritten only after the compute stream has passed an event that its last user left
 there, and read only after an event of its copy; the host never waits, so the whole step can be captured as a graph.
@@ -43,6 +43,7 @@ class Ring:
 
     @property
     def slot_bytes(self) -> int:
+        """Memory of all slots."""
         return sum(slot.nbytes for slot in self._slots)
 
     @property
@@ -51,6 +52,7 @@ class Ring:
         return len(self._masters)
 
     def loads_per_step(self) -> int:
+        """How many blocks a step brings to the card."""
         return 2 * (len(self._masters) - len(self._slots))
 
     def slot_of(self, index: int) -> Tensor:
@@ -110,6 +112,7 @@ class Ring:
         return first if first != index else None
 
     def backward_follower(self, index: int) -> int | None:
+        """What the slot of a block takes when it is done backwards."""
         following = index - len(self._slots)
         return following if following >= 0 else None
 

@@ -162,7 +162,10 @@ class BlockAt(nn.Module):
 
 
 class _Node(torch.autograd.Function):
-    """A block in autograd's graph."""
+    """A block in autograd's graph: one node, whose gradients for the adapter go to the flat buffer and not through autograd.
+
+    One sweep at a time: inputs in host memory and slots of the ring belong to the newest forward.
+    """
 
     @staticmethod
     def forward(

@@ -106,6 +106,8 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
         return "sound alone is trained"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
+    if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
+        return "peft_lora_target_modules names layers of single blocks"
     wanted = settings.wish.storage != "bf16" or settings.wish.streamed
     if settings.fast is None and device.type != "cuda" and not wanted:
         return "there is no GPU"
@@ -116,6 +118,12 @@ def _outside(target: str) -> bool:
     from ltx2core.lora.layers import OUTSIDE_BLOCKS
 
     return any(name == target or name.endswith(f".{target}") for name in OUTSIDE_BLOCKS)
+
+
+def _in_every_block(target: str) -> bool:
+    from ltx2core.lora.layers import IN_A_BLOCK
+
+    return any(name == target or name.endswith(f".{target}") for name in IN_A_BLOCK)
 
 
 def _reference(

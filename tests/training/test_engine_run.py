@@ -1,0 +1,43 @@
+"""Whole runs on nano by either way of computing steps: the same losses, and told when one stands in for the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_fixtures import events_of
+
+from ltx2core.runs.events import Notice, StepDone
+
+if TYPE_CHECKING:
+    from engine_fixtures import MakeConfig, OpenRun
+
+    from ltx2core.training.session import TrainingSession
+
+
+def losses(run: TrainingSession) -> list[float]:
+    assert run.run() == "finished", run.failure
+    return [event.loss or 0.0 for event in events_of(run) if isinstance(event, StepDone)]
+
+
+def told(run: TrainingSession) -> dict[str, str]:
+    return {event.code: event.text for event in events_of(run) if isinstance(event, Notice)}
+
+
+def test_both_ways_have_the_same_losses_with_and_without_sound_and_given_frames(make_config: MakeConfig, open_run: OpenRun) -> None:
+    """One of the three clips has no sound, so batches of both kinds come, two of them to an update."""
+    keys: dict[str, object] = {
+        "max_train_steps": 6,
+        "gradient_accumulation_steps": 2,
+        "ltx2_first_frame_conditioning_probability": 0.5,
+        "gradient_checkpointing": True,
+    }
+    found = {engine: losses(open_run(make_config(step_engine=engine, **keys), engine)) for engine in ("reference", "fast")}
+    assert len(found["fast"]) == 6
+    assert found["fast"] == pytest.approx(found["reference"], rel=1e-4)
+
+
+def test_layers_of_a_single_block_are_trained_by_the_reference_path_which_is_told(make_config: MakeConfig, open_run: OpenRun) -> None:
+    run = open_run(make_config(step_engine="fast", peft_lora_target_modules=["transformer_blocks.1.attn1.to_q"], max_train_steps=1))
+    assert len(losses(run)) == 1
+    assert "names layers of single blocks" in told(run)["reference_engine"]
