@@ -31,6 +31,9 @@ Keep = Literal["all", "inputs", "host"]
 """What a block leaves for its backward: all that it computed, its inputs alone (it is computed again), or those in host memory."""
 
 
+_MOST_COMPILED = 128  # shapes of a block: buckets x with and without sound, given tokens, a route, gradients
+
+
 @dataclass(kw_only=True)
 class FastBlocks:
     """All blocks. weights: of each; ring_index: its place among the streamed ones, None for a block that lies on the card."""
@@ -51,7 +54,11 @@ class FastBlocks:
 
     def __post_init__(self) -> None:
         block = self._eager = _Levelled(self.skeleton.block)
-        self._call = torch.compile(block, fullgraph=True, dynamic=False) if self.compile else block
+        self._call = block
+        if self.compile:
+            # The compiler's own limit, 8, ends a run with an error: two buckets whose tokens are routed, with and without gradients, are 8.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
+            self._call = torch.compile(block, fullgraph=True, dynamic=False)
         self.host = HostActivations()
         self._find_tensors()
 
