@@ -9,7 +9,9 @@ from ltx2core.config.keys import Keys, Later, key, later
 
 OTHER_OPTIMIZERS = Later(name="optimizers other than AdamW", instead="AdamW with float32 state is used")
 CLIP_BY_VALUE = Later(name="clipping gradients by value", instead="max_grad_norm limits their norm")
-OTHER_LOSSES = Later(name="losses other than the mean squared error", instead="the mean squared error is used")
+MASKED_LOSS = Later(
+    name="limiting the loss by masks now and then", instead="a mask says what is given, by ltx2_mask_conditioning_probability"
+)
 PERTURBATION = Later(name="input perturbation", instead="noise is drawn as usual")
 PREFETCH = Later(name="choosing how far to read ahead", instead="the program chooses how batches are read")
 FLOAT_MODES = Later(name="choosing TF32", instead="PyTorch's default is kept")
@@ -83,11 +85,34 @@ class OptimisationKeys(Keys):
         ge=0,
         le=1000,
     )
-    loss_type: Literal["l2", "huber", "smooth_l1"] = later("l2", OTHER_LOSSES, "Loss", "How errors are measured.")
-    huber_schedule: str = later("snr", OTHER_LOSSES, "Huber schedule", "How the Huber loss changes with noise.")
-    huber_c: float = later(0.1, OTHER_LOSSES, "Huber width", "Where the Huber loss turns from square to straight.")
-    snr_gamma: float | None = later(None, OTHER_LOSSES, "SNR gamma", "A weighting by noise level, for other kinds of model.")
-    masked_loss_probability: float = later(1.0, OTHER_LOSSES, "Masked loss", "How often a mask limits where errors count.")
+    loss_type: Literal["l2", "huber", "smooth_l1"] = key(
+        "l2",
+        "Loss",
+        "How errors are measured while training. l2: squared. huber: squared where they are small, straight beyond, so that odd clips "
+        "count less. smooth_l1: the same, divided by huber_c. The held-out loss is always squared.",
+    )
+    huber_schedule: Literal["snr", "exponential", "constant"] = key(
+        "snr",
+        "Huber schedule",
+        "How the width of the Huber loss follows the noise level: 1 at a clean clip and huber_c at pure noise (snr, exponential), or "
+        "huber_c everywhere (constant).",
+    )
+    huber_c: float = key(
+        0.1,
+        "Huber width",
+        "The error at which the Huber loss turns from square to straight, at pure noise. Smaller: closer to l1.",
+        gt=0,
+        le=1,
+    )
+    snr_gamma: float | None = key(
+        None,
+        "SNR gamma",
+        "Min-SNR: weigh noise levels by min((1 - sigma)^2, gamma sigma^2), so that almost clean and almost pure noise count little. The "
+        "paper uses 5. Empty: all levels count alike, as in the official trainer.",
+        gt=0,
+        le=1000,
+    )
+    masked_loss_probability: float = later(1.0, MASKED_LOSS, "Masked loss", "How often a mask limits where errors count.")
     input_perturbation: float = later(0.0, PERTURBATION, "Input perturbation", "Extra noise on the input.")
     input_perturbation_steps: int = later(0, PERTURBATION, "Perturbation steps", "Steps over which that noise fades.")
     dataloader_prefetch: bool = later(False, PREFETCH, "Read ahead", "Read batches before they are needed.")

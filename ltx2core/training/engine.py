@@ -17,6 +17,7 @@ from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.objective import Losses
+from ltx2core.training.penalty import SQUARES
 from ltx2core.training.step import losses_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.penalty import Penalty
     from ltx2core.training.step import Drawn, Model
 
 
@@ -47,12 +49,12 @@ class Engine(Protocol):
 class ReferenceEngine:
     """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
 
-    def __init__(self, model: Model, *, audio_weight: float) -> None:
-        self._model, self._audio_weight = model, audio_weight
+    def __init__(self, model: Model, *, audio_weight: float, penalty: Penalty = SQUARES) -> None:
+        self._model, self._audio_weight, self._penalty = model, audio_weight, penalty
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         with self._model.autocast():
-            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
+            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
         (losses.total / parts).backward()  # type: ignore[no-untyped-call]
         return losses.detached()
 
@@ -72,10 +74,11 @@ class FastEngine:
         *,
         audio_weight: float,
         emit: Callable[[Event], None],
+        penalty: Penalty = SQUARES,
     ) -> None:
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
         self.plan = plan
-        self._audio_weight = audio_weight
+        self._audio_weight, self._penalty = audio_weight, penalty
         self._parts = 1
         blocks, capture = fast.blocks, model.device.type == "cuda"
         self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
@@ -106,7 +109,7 @@ class FastEngine:
             return None
 
     def _compute(self, drawn: Drawn) -> Tensor:
-        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
+        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
         nothing = torch.zeros_like(losses.total)
         return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])

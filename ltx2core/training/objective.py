@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.training.conditions import draw_given
+from ltx2core.training.penalty import SQUARES, Penalty
 from ltx2core.training.sigma import MixFlowDraw
 
 if TYPE_CHECKING:
@@ -109,23 +110,42 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor) -> Tensor:
-    """Mean squared velocity error of each sample, 0 where nothing is learned: float32 [B], left on the device.
+def velocity_loss(
+    predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor, *, sigma: Tensor | None = None, penalty: Penalty = SQUARES
+) -> Tensor:
+    """Mean velocity error of each sample, squared unless `penalty` says otherwise, 0 where nothing is learned: float32 [B], left on the
+    device.
 
-    predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding.
-    Raises ValueError when shapes disagree. Equal to the official masked error divided by the mask's mean.
+    predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding. sigma: [B],
+    which penalties other than squares need.
+    Raises ValueError when shapes disagree. With squares equal to the official masked error divided by the mask's mean.
     """
     if not predicted.shape == clean.shape == noise.shape or learned.shape != clean.shape[:2]:
         raise ValueError(f"expected three [B, L, C] and one [B, L], got {[[*t.shape] for t in (predicted, clean, noise, learned)]}")
-    error = (predicted.float() - (noise.float() - clean.float())).square().mean(dim=2)  # [B, L]
-    return (error * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
+    error = predicted.float() - (noise.float() - clean.float())
+    if sigma is None:
+        if penalty != SQUARES:
+            raise ValueError("expected sigma with a penalty that follows it")
+        return mean_of_learned(error.square().mean(dim=2), learned)
+    return penalty.weigh(mean_of_learned(penalty.of(error, sigma).mean(dim=2), learned), sigma)
+
+
+def mean_of_learned(values: Tensor, learned: Tensor) -> Tensor:
+    """The mean of a sample's tokens [B, L] that are learned, 0 where none is: [B]."""
+    return (values * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
 
 
 def combine(
-    video_velocity: Tensor | None, audio_velocity: Tensor | None, *, video: Noised | None, audio: Noised | None, audio_weight: float
+    video_velocity: Tensor | None,
+    audio_velocity: Tensor | None,
+    *,
+    video: Noised | None,
+    audio: Noised | None,
+    audio_weight: float,
+    penalty: Penalty = SQUARES,
 ) -> Losses:
     """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
-    video_loss, audio_loss = _mean_loss(video_velocity, video), _mean_loss(audio_velocity, audio)
+    video_loss, audio_loss = _mean_loss(video_velocity, video, penalty), _mean_loss(audio_velocity, audio, penalty)
     weighted = None if audio_loss is None else audio_weight * audio_loss
     if video_loss is None:
         if weighted is None:
@@ -134,8 +154,8 @@ def combine(
     return Losses(total=video_loss if weighted is None else video_loss + weighted, video=video_loss, audio=audio_loss)
 
 
-def _mean_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
+def _mean_loss(velocity: Tensor | None, noised: Noised | None, penalty: Penalty) -> Tensor | None:
     """A modality's loss over the batch; None where there is none."""
     if velocity is None or noised is None:
         return None
-    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned).mean()
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned, sigma=noised.sigma, penalty=penalty).mean()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
+from ltx2core.training.penalty import Penalty
 from ltx2core.training.sigma import (
     BetaDraw,
     CurveDraw,
@@ -43,6 +44,11 @@ def sigma_sampler(config: TrainConfig) -> SigmaSampler:
     if shift:
         return StaticShift(shift=shift, scale=config.flow_sigmoid_scale)
     return ShiftedLogitNormal(std=config.flow_sigmoid_scale, most_tokens=config.flow_shift_max_tokens)
+
+
+def penalty_of(config: TrainConfig) -> Penalty:
+    """How errors are punished while training."""
+    return Penalty(shape=config.loss_type, width=config.huber_c, schedule=config.huber_schedule, snr_gamma=config.snr_gamma)
 
 
 def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:

@@ -11,6 +11,7 @@ import torch
 from ltx2core.models.forward import predict_velocity
 from ltx2core.training.conditions import with_first_frame
 from ltx2core.training.objective import add_noise, combine, draw_noise, to_device
+from ltx2core.training.penalty import SQUARES
 from ltx2core.training.reference import before, places
 from ltx2core.training.sigma import with_offset
 from ltx2core.training.tread import draw_kept
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Batch
     from ltx2core.training.objective import Losses, Noised
+    from ltx2core.training.penalty import Penalty
     from ltx2core.training.sigma import SigmaSampler
     from ltx2core.training.tread import Route, Router
 
@@ -109,13 +111,13 @@ def draw(
     return Drawn(batch=batch, video=video, audio=audio, kept=kept)
 
 
-def losses_of(model: Model, drawn: Drawn, *, audio_weight: float) -> Losses:
+def losses_of(model: Model, drawn: Drawn, *, audio_weight: float, penalty: Penalty = SQUARES) -> Losses:
     """The losses of a batch at its noise. Raises ValueError for tokens that were drawn for other routes than the model's."""
     if drawn.kept:
         if model.router is None:
             raise ValueError("expected a model with routes, since tokens were drawn for some")
         model.router.keep(drawn.kept)
-    return _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight)
+    return _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight, penalty)
 
 
 def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator, audio_weight: float) -> Losses:
@@ -133,11 +135,13 @@ def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator,
     return _losses(model, batch, video, audio, audio_weight)
 
 
-def _losses(model: Model, batch: Batch, video: Noised | None, audio: Noised | None, audio_weight: float) -> Losses:
+def _losses(
+    model: Model, batch: Batch, video: Noised | None, audio: Noised | None, audio_weight: float, penalty: Penalty = SQUARES
+) -> Losses:
     text = batch.text.to(model.device, model.dtype)
     if video is None:
         velocity = _sound_alone(model, audio, text)
-        return combine(None, velocity, video=None, audio=audio, audio_weight=audio_weight)
+        return combine(None, velocity, video=None, audio=audio, audio_weight=audio_weight, penalty=penalty)
     tokens, timesteps, reference, where = video.noisy, video.timesteps, batch.reference, None
     if reference is not None:
         tokens, timesteps = before(reference, tokens, timesteps)
@@ -158,7 +162,7 @@ def _losses(model: Model, batch: Batch, video: Noised | None, audio: Noised | No
     )
     if reference is not None:
         video_velocity = video_velocity[:, reference.tokens.shape[1] :]
-    return combine(video_velocity, audio_velocity, video=video, audio=audio, audio_weight=audio_weight)
+    return combine(video_velocity, audio_velocity, video=video, audio=audio, audio_weight=audio_weight, penalty=penalty)
 
 
 def _sound_alone(model: Model, audio: Noised | None, text: TextEmbedding) -> torch.Tensor:

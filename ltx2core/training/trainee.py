@@ -18,6 +18,7 @@ from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
+from ltx2core.training.penalty import SQUARES, Penalty
 from ltx2core.training.step import Model
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
@@ -48,6 +49,7 @@ class TrainSettings:
     tokens: int
     batch_size: int
     routes: tuple[Route, ...] = ()
+    penalty: Penalty = SQUARES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,7 @@ def _reference(
         model=model,
         parameters=parameters,
         optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
-        engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
+        engine=ReferenceEngine(model, audio_weight=settings.audio_weight, penalty=settings.penalty),
         refresh=lambda: None,
         software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
     )
@@ -192,7 +194,7 @@ def _fast(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, penalty=settings.penalty),
         refresh=fast.adapter.refresh,
         software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
     )
