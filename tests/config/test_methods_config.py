@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ltx2core.config.load import LoadedConfig, load_config_dict
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path)
 
 
 def load(**keys: object) -> LoadedConfig:
