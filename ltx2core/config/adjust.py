@@ -8,14 +8,13 @@ from pydantic import BaseModel
 
 from ltx2core.config.keys import Later, facts_of, switched_on
 from ltx2core.config.media_keys import AudioSettings
+from ltx2core.config.method_checks import adjust_methods, changed
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
 from ltx2core.data.buckets import FRAME_STEP, MAX_SECONDS, SIDE_STEP, snap_frames, snap_size
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ltx2core.config.datasets import VideoDataset
     from ltx2core.config.media_keys import VideoSettings
     from ltx2core.config.train import TrainConfig
@@ -50,9 +49,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if overruled := _overruled_sigmas(config):
         text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
-    if config.loss_type == "l2" and (unread := _changed(config, ("huber_schedule", "huber_c"))):
-        text = f"{file} {', '.join(unread)}: no effect, since loss_type is l2."
-        notices.append(Notice(code="no_effect", level="warning", text=text, fix='Set loss_type to "huber" or "smooth_l1".'))
+    adjust_methods(config, changes, notices, file=file)
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices
@@ -72,13 +69,7 @@ def _overruled_sigmas(config: TrainConfig) -> list[str]:
     way = next((name for name in ways if getattr(config, name)), None)
     read = {way, *ways[way]} if way else {"flow_sigmoid_scale", "flow_shift_max_tokens"}
     every = {*ways, *(name for names in ways.values() for name in names), "flow_sigmoid_scale", "flow_shift_max_tokens"}
-    return _changed(config, sorted(every - read))
-
-
-def _changed(config: TrainConfig, names: Iterable[str]) -> list[str]:
-    """Those of the keys that are set, and to something else than what holds without them."""
-    fields = type(config).model_fields
-    return [name for name in names if getattr(config, name) and getattr(config, name) != fields[name].default]
+    return changed(config, sorted(every - read))
 
 
 def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: float) -> tuple[VideoDataset, list[Notice]]:

@@ -6,6 +6,7 @@ forms and docs/CONFIG.md all read these declarations; nothing lists keys a secon
 
 from __future__ import annotations
 
+import json
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
@@ -80,6 +81,17 @@ class Keys(BaseModel):
         if isinstance(value, bool) and info.field_name is not None and _is_number(cls.model_fields[info.field_name].annotation):
             raise PydanticCustomError("bool_not_expected", "true or false is not a number")
         return value
+
+
+def read_json(value: object) -> object:
+    """A list or a group of keys written as a string, as command lines need it, read as what it says; anything else as it is."""
+    if not (isinstance(value, str) and value.lstrip().startswith(("[", "{"))):
+        return value
+    try:
+        parsed: object = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return parsed
 
 
 def _is_number(annotation: object) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from ltx2core.config.keys import Keys, Later, key, later
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
-OTHER_OPTIMIZERS = Later(name="optimizers other than AdamW", instead="AdamW with float32 state is used")
-CLIP_BY_VALUE = Later(name="clipping gradients by value", instead="max_grad_norm limits their norm")
+from ltx2core.config.keys import Keys, Later, key, later, read_json
+from ltx2core.config.optimizers import RULES, is_known
+
+SMALL_STATES = Later(name="AdamW with a compressed state", instead="AdamW with float32 state is used")
 MASKED_LOSS = Later(
     name="limiting the loss by masks now and then", instead="a mask says what is given, by ltx2_mask_conditioning_probability"
 )
@@ -52,6 +55,20 @@ class OptimisationKeys(Keys):
     learning_rate: float = key(
         1e-4, "Learning rate", "How far each update goes. 1e-4 suits LoRAs; too high gives noise, too low learns nothing.", gt=0, le=1
     )
+    audio_learning_rate: float | None = key(
+        None,
+        "Learning rate of sound",
+        "A learning rate of its own for the layers whose values go into sound; it follows the same shape over the run. A tenth to a third "
+        "of learning_rate helps where sound is learned too fast. Empty: the same. 0: those layers stay as they are.",
+        ge=0,
+        le=1,
+    )
+    learning_rate_pattern: dict[str, Annotated[float, Field(ge=0, le=1000)]] = key(
+        {},
+        "Learning rates of layers",
+        'What the learning rate of layers is multiplied by, by their names or whole parts of them: {"attn2": 0.5}. The longest name that '
+        "fits counts.",
+    )
     lr_scheduler: Literal["constant_with_warmup", "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "sine"] = key(
         "constant_with_warmup", "Learning rate shape", "How the learning rate changes over the run."
     )
@@ -62,7 +79,14 @@ class OptimisationKeys(Keys):
     lr_num_cycles: int = key(1, "Cycles", "How often cosine_with_restarts and sine go up and down.", ge=1, le=10_000)
     lr_power: float = key(0.8, "Power", "The bend of the polynomial shape; 1 is a straight line.", gt=0, le=100)
     optimizer: str = later(
-        "adamw", OTHER_OPTIMIZERS, "Optimizer", "The rule that turns gradients into updates.", built=("adamw_bf16", "torch-adamw")
+        "adamw",
+        SMALL_STATES,
+        "Optimizer",
+        "The rule that turns gradients into updates. adamw: the fastest, updates are skipped without asking the host. adafactor, came: "
+        "less memory. prodigy: finds the learning rate itself; learning_rate multiplies it, so leave it at 1.0. adamw_schedulefree: no "
+        "schedule; use lr_scheduler constant_with_warmup. muon: orthogonal updates. came, prodigy and adamw_schedulefree need "
+        "`pip install 'ltx2tui[optimizers]'`. SimpleTuner's other names of the same rules work too.",
+        built=tuple(RULES),
     )
     adam_beta1: float = key(0.9, "Adam beta 1", "How long AdamW remembers the direction of past gradients.", ge=0, lt=1)
     adam_beta2: float = key(0.999, "Adam beta 2", "How long AdamW remembers the size of past gradients.", ge=0, lt=1)
@@ -74,7 +98,9 @@ class OptimisationKeys(Keys):
         "A gradient longer than this is shortened to it, so that one odd clip cannot ruin the LoRA. 0: no limit.",
         ge=0,
     )
-    grad_clip_method: Literal["norm", "value"] = later("norm", CLIP_BY_VALUE, "Limit by", "What max_grad_norm limits.")
+    grad_clip_method: Literal["norm", "value"] = key(
+        "norm", "Limit by", "What max_grad_norm limits: the length of the whole gradient, or each of its numbers alone."
+    )
     caption_dropout_probability: float = key(
         0.0, "Caption dropout", "Share of steps that train without a caption, so that the style also shows without its words.", ge=0, le=1
     )
@@ -120,3 +146,17 @@ class OptimisationKeys(Keys):
     allow_tf32: bool = later(False, FLOAT_MODES, "Allow TF32", "Let float32 products use TF32.")
     disable_tf32: bool = later(False, FLOAT_MODES, "Forbid TF32", "Forbid TF32 in float32 products.")
     ignore_final_epochs: bool = later(False, SHORT_EPOCHS, "Ignore last epochs", "Go on past the last epoch until the steps are done.")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_rule(cls, value: str) -> str:
+        if not is_known(value):
+            raise PydanticCustomError(
+                "unknown_optimizer", "no such optimizer is built here; use one of {names}", {"names": ", ".join(RULES)}
+            )
+        return value
+
+    @field_validator("learning_rate_pattern", mode="before")
+    @classmethod
+    def _rates_in_a_string(cls, value: object) -> object:
+        return read_json(value)

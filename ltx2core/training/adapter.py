@@ -24,6 +24,7 @@ from ltx2core.lora.layers import (
     VIDEO_ATTENTIONS,
     modality_of,
 )
+from ltx2core.lora.shape import LayerShape, Pattern, makes_sound, unmatched, value_for
 from ltx2core.training.batches import generator_for
 
 if TYPE_CHECKING:
@@ -36,12 +37,39 @@ _NAME = "default"  # PEFT's name of the one adapter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterSettings:
-    """What decides an adapter's shape. alpha / rank scales its delta. targets: None for the mode's own."""
+    """What decides an adapter's shape. alpha / rank scales its delta, alpha / sqrt(rank) of a rank-stabilised one (arXiv 2312.03732).
+
+    targets: None for the mode's own. The patterns name layers that differ: in rank, alpha, and the share of the learning rate.
+    audio_rate: that share for the layers whose values go into sound.
+    """
 
     rank: int = 32
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None
+    rank_pattern: Pattern = ()
+    alpha_pattern: Pattern = ()
+    rate_pattern: Pattern = ()
+    audio_rate: float = 1.0
+    rank_stabilised: bool = False
+
+    def shape_of(self, layer: str) -> LayerShape:
+        """A layer's own rank, scale and share of the learning rate."""
+        rank = int(value_for(layer, self.rank_pattern, self.rank))
+        alpha = value_for(layer, self.alpha_pattern, self.alpha)
+        rate = value_for(layer, self.rate_pattern, 1.0) * (self.audio_rate if makes_sound(layer) else 1.0)
+        return LayerShape(rank=rank, scale=alpha / (math.sqrt(rank) if self.rank_stabilised else rank), rate=rate)
+
+    def rates(self, parameters: Iterable[str]) -> dict[str, float]:
+        """Of each of the adapter's parameters, by name."""
+        return {name: self.shape_of(layer_of(name)).rate for name in parameters}
+
+    @property
+    def kind(self) -> str:
+        """What tells an adapter's maths from that of another one of the same rank and alpha; empty for the plain kind."""
+        parts = ["rank-stabilised"] if self.rank_stabilised else []
+        parts += [f"{word} {pattern}" for word, pattern in (("ranks", self.rank_pattern), ("alphas", self.alpha_pattern)) if pattern]
+        return " ".join(parts)
 
 
 def target_modules(transformer: nn.Module, *, audio: bool, video: bool = True, wanted: Sequence[str] | None = None) -> list[str]:
@@ -74,6 +102,20 @@ def target_modules(transformer: nn.Module, *, audio: bool, video: bool = True, w
     return chosen
 
 
+def check_patterns(settings: AdapterSettings, layers: Sequence[str]) -> None:
+    """Raise ConfigError for names in the patterns that none of the layers that get a LoRA has."""
+    keys = {
+        "lora_rank_pattern": settings.rank_pattern,
+        "lora_alpha_pattern": settings.alpha_pattern,
+        "learning_rate_pattern": settings.rate_pattern,
+    }
+    problems = [
+        f"{key}: no layer with a LoRA is called {', '.join(lost)}." for key, pattern in keys.items() if (lost := unmatched(pattern, layers))
+    ]
+    if problems:
+        raise ConfigError(problems, fix=f"Use whole parts of their names, such as {layers[0]} or {layers[0].rpartition('.')[2]}.")
+
+
 def add_adapter(
     transformer: nn.Module, settings: AdapterSettings, *, audio: bool, seed: int, video: bool = True
 ) -> dict[str, nn.Parameter]:
@@ -88,7 +130,10 @@ def add_adapter(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type, unused-ignore]
         lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilised,
         target_modules="|".join(re.escape(name) for name in names),
+        rank_pattern={re.escape(name): settings.shape_of(name).rank for name in names} if settings.rank_pattern else {},
+        alpha_pattern=_alphas(settings, names),
         init_lora_weights=False,
     )
     transformer.requires_grad_(False)
@@ -114,7 +159,19 @@ def load_adapter(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, T
 
 def module_names(parameter_names: Iterable[str]) -> list[str]:
     """The layers that adapter parameters sit on, each once, in order."""
-    return list(dict.fromkeys(re.sub(r"\.lora_[AB]\.weight$", "", name) for name in parameter_names))
+    return list(dict.fromkeys(layer_of(name) for name in parameter_names))
+
+
+def layer_of(parameter_name: str) -> str:
+    """The layer that a parameter of the adapter sits on."""
+    return re.sub(r"\.lora_[AB]\.weight$", "", parameter_name)
+
+
+def _alphas(settings: AdapterSettings, names: Sequence[str]) -> dict[str, float]:
+    """PEFT's alpha of each layer, where they differ."""
+    if not settings.alpha_pattern:
+        return {}
+    return {re.escape(name): value_for(name, settings.alpha_pattern, settings.alpha) for name in names}
 
 
 def _adapter_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:

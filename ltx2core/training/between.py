@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
-    from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import Optimizer
     from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
 
@@ -55,7 +54,7 @@ class Milestones:
     reader: Reader
     held_out: Sequence[CachedClip]
     parameters: Mapping[str, nn.Parameter]
-    optimizer: AdapterOptimizer | FlatOptimizer
+    optimizer: Optimizer
     identity: Identity
     folder: RunFolder
     control: Control
@@ -121,9 +120,10 @@ class Milestones:
         if not self.held_out:
             return
         self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
-        result = measure_held_out(
-            self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
-        )
+        with self.optimizer.at_rest():
+            result = measure_held_out(
+                self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
+            )
         if result is None:
             return
         if not math.isfinite(result.loss):  # JSON has no NaN, and a curve no place for it
@@ -148,16 +148,17 @@ class Milestones:
 
         self.engine.park()
         try:
-            path = write_sample(
-                self.model,
-                self.checkpoint,
-                self.folder.step_folder(self.folder.samples, step),
-                text=self.reader.text(self.prompt),
-                negative=self.reader.text(self.negative_prompt),
-                settings=self.sample_settings,
-                reference=self.reference,
-                on_step=on_step,
-            )
+            with self.optimizer.at_rest():
+                path = write_sample(
+                    self.model,
+                    self.checkpoint,
+                    self.folder.step_folder(self.folder.samples, step),
+                    text=self.reader.text(self.prompt),
+                    negative=self.reader.text(self.negative_prompt),
+                    settings=self.sample_settings,
+                    reference=self.reference,
+                    on_step=on_step,
+                )
         except Stopped:
             return
         except Ltx2Error as error:

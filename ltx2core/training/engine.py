@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.penalty import Penalty
+    from ltx2core.training.rules import RuleOptimizer
     from ltx2core.training.step import Drawn, Model
 
 
@@ -69,7 +70,7 @@ class FastEngine:
         self,
         model: Model,
         fast: FastModel,
-        optimizer: FlatOptimizer,
+        optimizer: FlatOptimizer | RuleOptimizer,
         plan: StepPlan,
         *,
         audio_weight: float,

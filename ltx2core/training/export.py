@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ltx2core.data.clip import Sample
     from ltx2core.lora.write import Written
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.training.adapter import AdapterSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSettings:
-    """How the file is written. rank and alpha are the adapter's in training; the file's B holds alpha / rank."""
+    """How the file is written. The file's B holds the scale that a layer of the adapter has in training."""
 
-    rank: int
-    alpha: float
+    adapter: AdapterSettings
     layout: Written = "official"
     dtype: torch.dtype = torch.bfloat16
 
@@ -41,10 +41,10 @@ def export_lora(path: Path, adapter: Mapping[str, Tensor], settings: ExportSetti
     """
     write_lora(
         path,
-        pairs_of(adapter, scale=settings.alpha / settings.rank),
+        pairs_of(adapter, scale=lambda layer: settings.adapter.shape_of(layer).scale),
         layout=settings.layout,
         dtype=settings.dtype,
-        metadata={**metadata, "trained_alpha": f"{settings.alpha:g}"},
+        metadata={**metadata, "trained_alpha": f"{settings.adapter.alpha:g}"},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ltx2core.lora.layers import Modality
     from ltx2core.training.flat_adapter import FlatAdapter, Segment
-    from ltx2core.training.optimizer import AdamSettings
+    from ltx2core.training.optimizer import AdamSettings, ClipBy
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -30,7 +31,7 @@ class FlatOptimizer:
     def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         self._adapter = adapter
         self._adam = torch.optim.AdamW(
-            [segment.values for segment in adapter.segments],
+            [{"params": [segment.values], "rate": segment.rate} for segment in adapter.segments],
             lr=0.0,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -40,13 +41,16 @@ class FlatOptimizer:
         self._average = None if average is None else AdapterAverage(adapter.parameters, average)
         self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
-    def clip(self, max_norm: float | None) -> Tensor:
+    def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
         gradients = [segment.gradient for segment in self._reached()]
         if not gradients:
             return torch.zeros((), device=self._adapter.segments[0].values.device)
         norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-        if max_norm:
+        if max_norm and by == "value":
+            for gradient in gradients:
+                gradient.clamp_(-max_norm, max_norm)
+        elif max_norm:
             scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, scale)
         return norm
@@ -56,7 +60,7 @@ class FlatOptimizer:
         for segment in self._reached():
             segment.values.grad = segment.gradient
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
         self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._adam.step()
@@ -68,6 +72,9 @@ class FlatOptimizer:
 
     def _reached(self) -> list[Segment]:
         return [segment for segment in self._adapter.segments if segment.modality in self.reached]
+
+    def at_rest(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def averaged(self) -> dict[str, Tensor] | None:
         """The adapter's running average by its parameters' names; None where none is kept."""

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
-    from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.objective import Losses
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import ClipBy, Optimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
     from ltx2core.training.step import Model
@@ -51,6 +50,7 @@ class LoopSettings:
     sampler: SigmaSampler
     accumulation: int = 1
     max_grad_norm: float = 1.0
+    clip_by: ClipBy = "norm"
     audio_weight: float = 1.0
     caption_dropout: float = 0.0
     parts: tuple[GivenPart, ...] = ()  # of a clip, given now and then instead of learned
@@ -92,7 +92,7 @@ class Loop:
         *,
         model: Model,
         engine: Engine,
-        optimizer: AdapterOptimizer | FlatOptimizer,
+        optimizer: Optimizer,
         reader: Reader,
         clips: Sequence[CachedClip],
         order: Order,
@@ -169,7 +169,7 @@ class Loop:
             except TryAgain:
                 parts.clear()
             bucket = batch.bucket
-        norm = self._optimizer.clip(settings.max_grad_norm)
+        norm = self._optimizer.clip(settings.max_grad_norm, by=settings.clip_by)
         total = torch.stack([part.total for part in parts]).mean()
         video = [part.video for part in parts if part.video is not None]
         audio = [part.audio for part in parts if part.audio is not None]

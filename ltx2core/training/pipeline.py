@@ -17,7 +17,7 @@ from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
-from ltx2core.training.adapter import load_adapter, module_names, target_modules
+from ltx2core.training.adapter import check_patterns, load_adapter, module_names, target_modules
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
@@ -53,8 +53,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
     from ltx2core.training.checkpoint import Saved
-    from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import Optimizer
     from ltx2core.training.prepare import Prepared
     from ltx2core.training.trainee import Trainee
 
@@ -83,7 +82,8 @@ class Pipeline:
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
         if (first := self.loaded.config.init_lora) and self.saved is None:
-            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
+            settings = adapter_settings(self.loaded.config)
+            check_rank(read_lora(Path(first)), lambda layer: settings.shape_of(layer).rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         self._check(prepared)
         cached = prepared.cache()
@@ -97,6 +97,7 @@ class Pipeline:
         settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        check_patterns(adapter_settings(config), layers)
         if config.init_lora and self.saved is None:
             weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
             check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
@@ -128,8 +129,10 @@ class Pipeline:
             base=checkpoint.fingerprint("transformer"),
             rank=settings.rank,
             alpha=settings.alpha,
+            kind=settings.kind,
             targets=fingerprint({"layers": " ".join(layers)}),
             seed=config.seed,
+            optimizer=trainee.rule,
             data=fingerprint(
                 {
                     "clips": " ".join(_trained_on(clip) for clip in clips),
@@ -215,9 +218,7 @@ class Pipeline:
             raise DatasetError("No clip is left to train on.", fix="Give the eval dataset other clips than the others.")
         return list(parts.trained), list(parts.measured)
 
-    def _load_checkpoint(
-        self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, identity: Identity
-    ) -> tuple[int, str]:
+    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, identity: Identity) -> tuple[int, str]:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
@@ -233,8 +234,10 @@ class Pipeline:
             "base": "another model",
             "rank": "another rank",
             "alpha": "another alpha",
+            "kind": "another kind of LoRA, or other ranks of layers",
             "targets": "other layers",
             "seed": "another seed",
+            "optimizer": "another optimizer",
         }
         changed = [name for name in words if getattr(saved.identity, name) != getattr(identity, name)]
         if changed:
@@ -255,12 +258,10 @@ class Pipeline:
             raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
         return saved.step, saved.identity.init
 
-    def _start_from(
-        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, settings: AdapterSettings
-    ) -> str:
+    def _start_from(self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: AdapterSettings) -> str:
         """The name and digest of the LoRA file that the adapter is given the values of."""
         lora = read_lora(path)
-        fresh = start_from(parameters, lora, scale=settings.alpha / settings.rank)
+        fresh = start_from(parameters, lora, scale=lambda layer: settings.shape_of(layer).scale)
         optimizer.restart_average()
         text = f"Starts from {path.name}: rank {lora.rank}, {len(lora.pairs)} layers"
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
@@ -276,7 +277,7 @@ class Pipeline:
     def _export(
         self,
         parameters: Mapping[str, nn.Parameter],
-        optimizer: AdapterOptimizer | FlatOptimizer,
+        optimizer: Optimizer,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
@@ -301,7 +302,8 @@ class Pipeline:
             files = {average_path(self.folder.lora): (averaged, metadata | words)} | files
         self.emit(PhaseStarted(phase="export", total=len(files), unit="files"))
         for path, (adapter, header) in files.items():
-            export_lora(path, adapter, export_settings(config), metadata=header)
+            with optimizer.at_rest():
+                export_lora(path, adapter, export_settings(config), metadata=header)
             self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
+from ltx2core.config.optimizers import rule_of
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
@@ -18,6 +19,7 @@ from ltx2core.training.export import ExportSettings
 from ltx2core.training.loop import LoopSettings
 from ltx2core.training.objective_settings import given_parts, penalty_of, sigma_sampler, tread_routes
 from ltx2core.training.optimizer import AdamSettings
+from ltx2core.training.rules import RuleSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.trainee import TrainSettings
 from ltx2core.validation.media import SampleSettings
@@ -59,12 +61,19 @@ def text_settings(config: TrainConfig) -> TextSettings:
 
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
-    targets = config.peft_lora_target_modules
+    targets, ranks, alphas = config.peft_lora_target_modules, config.lora_rank_pattern, config.lora_alpha_pattern
+    if config.lora_alpha is None:  # a layer's alpha is its rank, then
+        alphas = {name: float(rank) for name, rank in ranks.items()} | alphas
     return AdapterSettings(
         rank=config.lora_rank,
         alpha=config.lora_alpha or float(config.lora_rank),
         dropout=config.lora_dropout,
         targets=tuple(targets) if targets else None,
+        rank_pattern=tuple(sorted(ranks.items())),
+        alpha_pattern=tuple(sorted(alphas.items())),
+        rate_pattern=tuple(sorted(config.learning_rate_pattern.items())),
+        audio_rate=1.0 if config.audio_learning_rate is None else config.audio_learning_rate / config.learning_rate,
+        rank_stabilised=config.use_rslora,
     )
 
 
@@ -74,16 +83,18 @@ def adam_settings(config: TrainConfig) -> AdamSettings:
     )
 
 
+def rule_settings(config: TrainConfig) -> RuleSettings:
+    return RuleSettings(rule=rule_of(config.optimizer), adam=adam_settings(config))
+
+
 def average_settings(config: TrainConfig) -> AverageSettings | None:
     """None where no average of the LoRA is asked for."""
     return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:
-    adapter = adapter_settings(config)
     return ExportSettings(
-        rank=adapter.rank,
-        alpha=adapter.alpha,
+        adapter=adapter_settings(config),
         layout="diffusers" if config.lora_format == "diffusers" else "official",
         dtype=torch.float32 if config.lora_dtype == "fp32" else torch.bfloat16,
     )
@@ -93,7 +104,7 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
     """tokens: video tokens of the longest clip."""
     return TrainSettings(
         adapter=adapter_settings(config),
-        adam=adam_settings(config),
+        rule=rule_settings(config),
         average=average_settings(config),
         wish=step_wish(config),
         fast={"auto": None, "fast": True, "reference": False}[config.step_engine],
@@ -162,6 +173,7 @@ def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
         sampler=sigma_sampler(config),
         accumulation=config.gradient_accumulation_steps,
         max_grad_norm=config.max_grad_norm,
+        clip_by=config.grad_clip_method,
         audio_weight=config.audio_loss_weight,
         caption_dropout=config.caption_dropout_probability,
         parts=given_parts(config),

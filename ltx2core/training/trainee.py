@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.config.optimizers import TITLES, Rule
 from ltx2core.errors import RunError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.models.attention_choice import choose_attention
@@ -17,8 +18,9 @@ from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
-from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
+from ltx2core.training.optimizer import AdapterOptimizer, Optimizer
 from ltx2core.training.penalty import SQUARES, Penalty
+from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
 from ltx2core.training.step import Model
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
+    from ltx2core.training.flat_adapter import FlatAdapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class TrainSettings:
     """How the trainee is built. tokens: video tokens of the largest batch. fast: None lets the device decide. routes: as written."""
 
     adapter: AdapterSettings
-    adam: AdamSettings
+    rule: RuleSettings
     average: AverageSettings | None
     wish: StepWish
     fast: bool | None
@@ -58,10 +61,11 @@ class Trainee:
 
     model: Model
     parameters: dict[str, nn.Parameter]
-    optimizer: AdapterOptimizer | FlatOptimizer
+    optimizer: Optimizer
     engine: Engine
     refresh: Callable[[], None]
     software: str  # a sentence about what computes
+    rule: Rule  # of the optimizer
 
 
 def build_trainee(
@@ -94,6 +98,7 @@ def check_trainee(
     else:
         _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, audio=audio)
+    check_package(settings.rule.rule)
     resolve(settings.routes, len(empty.transformer_blocks))
     return empty
 
@@ -108,6 +113,9 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
         return "sound alone is trained"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
+    patterns = settings.adapter.rank_pattern + settings.adapter.alpha_pattern + settings.adapter.rate_pattern
+    if any(not _in_every_block(name) and any(part.isdigit() for part in name.split(".")) for name, _ in patterns):
+        return "a pattern of ranks, alphas or learning rates names layers of single blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers of single blocks"
     wanted = settings.wish.storage != "bf16" or settings.wish.streamed
@@ -148,11 +156,33 @@ def _reference(
     return Trainee(
         model=model,
         parameters=parameters,
-        optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
+        optimizer=_optimizer(parameters, settings),
         engine=ReferenceEngine(model, audio_weight=settings.audio_weight, penalty=settings.penalty),
         refresh=lambda: None,
-        software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
+        software=f"PyTorch {torch.__version__}'s attention, {_rule_words(settings.rule)}, activations {kept}, not compiled",
+        rule=settings.rule.rule,
     )
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> Optimizer:
+    """Over parameters that are tensors of their own."""
+    rates = settings.adapter.rates(parameters)
+    if settings.rule.rule == "adamw":
+        return AdapterOptimizer(parameters, settings.rule.adam, average=settings.average, rates=rates)
+    return RuleOptimizer(parameters, settings.rule, average=settings.average, rates=rates)
+
+
+def _flat_optimizer(adapter: FlatAdapter, settings: TrainSettings) -> FlatOptimizer | RuleOptimizer:
+    """Over an adapter whose parameters are views of flat buffers."""
+    if settings.rule.rule == "adamw":
+        return FlatOptimizer(adapter, settings.rule.adam, average=settings.average)
+    rates = settings.adapter.rates(adapter.parameters)
+    return RuleOptimizer(adapter.parameters, settings.rule, average=settings.average, rates=rates, flat=adapter)
+
+
+def _rule_words(rule: RuleSettings) -> str:
+    words = TITLES[rule.rule]
+    return words if rule.rule == "adamw" else f"{words} (which waits for the device once an update)"
 
 
 def _fast(
@@ -189,14 +219,15 @@ def _fast(
     _tell_rounding(fast.rounding, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
-    optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
+    optimizer = _flat_optimizer(fast.adapter, settings)
     return Trainee(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
         engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, penalty=settings.penalty),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
+        software=_software(plan, choice.name, choice.milliseconds, rule=settings.rule, compiled=settings.compile and device.type == "cuda"),
+        rule=settings.rule.rule,
     )
 
 
@@ -247,7 +278,7 @@ def _check_host(needed_bytes: int) -> None:
         )
 
 
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:
+def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, rule: RuleSettings, compiled: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
     products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
     if plan.storage != "bf16":
@@ -257,7 +288,7 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = "blocks compiled, steps captured" if compiled else "not compiled"
-    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
+    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {_rule_words(rule)} on flat buffers, {how}"
 
 
 def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:

@@ -256,9 +256,9 @@ def test_each_way_of_drawing_noise_levels_is_built() -> None:
         assert load(keys).notices == ()
 
 
-def test_other_optimizers_are_told_and_adamw_is_not() -> None:
+def test_optimizers_with_a_compressed_state_are_told_and_adamw_is_not() -> None:
     assert load({"optimizer": "adamw_bf16"}).notices == ()
-    assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
+    assert "AdamW" in notices(load({"optimizer": "bnb-adamw8bit"}), "not_built_yet")[0].text
 
 
 def test_a_list_of_layers_may_be_written_as_text() -> None:
