@@ -8,8 +8,7 @@ from pydantic import Field, field_validator
 
 from ltx2core.config.keys import Keys, Later, key, later, read_json
 
-LYCORIS = Later(name="LyCORIS", instead="a standard LoRA is trained")
-LORA_KINDS = Later(name="DoRA, SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
+LORA_KINDS = Later(name="SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
 ASSISTANT = Later(name="an assistant LoRA", instead="the model is trained as it is")
 EMA_PLACE = Later(name="choosing where the average is kept", instead="it is kept beside the LoRA, on the GPU where there is one")
 EMA_SAMPLES = Later(name="samples of the average", instead="samples are made with the LoRA of their step")
@@ -51,10 +50,25 @@ class AdapterKeys(Keys):
         "trained.",
         min_length=1,
     )
-    lora_type: Literal["standard", "lycoris"] = later("standard", LYCORIS, "LoRA type", "The kind of adapter.")
-    lycoris_config: str | None = later(None, LYCORIS, "LyCORIS settings", "The file with LyCORIS settings.")
+    lora_type: Literal["standard", "lycoris"] = key(
+        "standard",
+        "LoRA type",
+        "standard: two matrices a layer. lycoris: a LoKr, a Kronecker product, small for what it changes; trained by the reference path, "
+        "and exported with the names that ComfyUI reads.",
+    )
+    lycoris_config: str | None = key(
+        None,
+        "LyCORIS settings",
+        "The JSON file with LyCORIS settings: algo (lokr), linear_dim, linear_alpha, factor, decompose_both, full_matrix and "
+        "apply_preset.target_module. Empty: a LoKr of whole matrices with factor 16.",
+    )
     lora_init_type: str = later("default", LORA_KINDS, "Starting values", "How the LoRA's weights are drawn at the start.")
-    use_dora: bool = later(False, LORA_KINDS, "DoRA", "Learn direction and length of the weights apart.")
+    use_dora: bool = key(
+        False,
+        "DoRA",
+        "Learn the length of each row of a weight apart from its direction: closer to a full fine-tune at low ranks. Trained by the "
+        "reference path, which is slower.",
+    )
     peft_lora_mode: Literal["standard", "singlora"] = later("standard", LORA_KINDS, "LoRA mode", "Two matrices, or one used twice.")
     init_lora: str | None = key(
         None,

@@ -12,6 +12,7 @@ from ltx2core.config.dataset_checks import offset_notices
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
 from ltx2core.config.keys import facts_of
+from ltx2core.config.method_checks import lycoris_problems, method_problems
 from ltx2core.config.paths import find, from_here, looks_like_file
 from ltx2core.config.reading import read_settings, unusable
 from ltx2core.config.train import TrainConfig
@@ -99,6 +100,7 @@ def _load(
     _read_tread(known, file=file, base=base, found=found)
     config = _checked(known, file, written, found)
     _lengths(known, written, file, found.problems)
+    found.problems += method_problems(config, file=file)
     given = {name for name in known if name in TrainConfig.model_fields}
     config = _with_paths(config, given=given, base=base, file=file, found=found)
     config, told = adjust_config(config, file=file)
@@ -191,6 +193,11 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         if place is None:  # no problem: a run that has begun needs it no more
             text = f"{file} init_lora = {shown(config.init_lora)}: there is no such file; a new run cannot start."
             found.notices.append(Notice(code="no_init_lora", level="warning", text=text, fix="Name one that exists, or remove the key."))
+    if config.lycoris_config:
+        place = find(config.lycoris_config, (base,))
+        changes["lycoris_config"] = config.lycoris_config if place is None else str(place)
+        if config.lora_type == "lycoris":
+            found.problems += lycoris_problems(place, config.lycoris_config, file=file)
     if config.output_dir is not None:
         changes["output_dir"] = from_here(config.output_dir)
     return config.model_copy(update=changes)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ltx2core.config.lycoris import read_lycoris
 from ltx2core.config.optimizers import rule_of
+from ltx2core.config.wording import shown
+from ltx2core.errors import ConfigError
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from ltx2core.config.train import TrainConfig
 
@@ -22,6 +26,36 @@ def adjust_methods(config: TrainConfig, changes: dict[str, object], notices: lis
         _prodigy(config, changes, notices, file)
     if rule_of(config.optimizer) == "schedule-free":
         _schedule_free(config, notices, file)
+
+
+def method_problems(config: TrainConfig, *, file: str) -> list[str]:
+    """Keys that cannot go together, a line each."""
+    problems: list[str] = []
+    lokr = config.lora_type == "lycoris"
+    if lokr and config.use_dora:
+        problems.append(f'{file} use_dora = true and lora_type = "lycoris": an adapter is one of them; set use_dora to false.')
+    if lokr and (others := [name for name in ("lora_rank_pattern", "lora_alpha_pattern", "use_rslora") if getattr(config, name)]):
+        problems.append(f"{file} {', '.join(others)}: a LoKr has one rank and alpha, in lycoris_config; remove them.")
+    if lokr and config.lora_dropout:
+        problems.append(f"{file} lora_dropout = {config.lora_dropout:g}: a LoKr has none; use 0.")
+    if (lokr or config.use_dora) and config.init_lora:
+        problems.append(f"{file} init_lora: only a plain LoRA can start from a file; remove it, or train a plain one.")
+    if lokr and config.lora_format == "diffusers":
+        problems.append(f'{file} lora_format = "diffusers": diffusers reads no LoKr; use "comfyui".')
+    if config.use_dora and rule_of(config.optimizer) == "muon":
+        problems.append(f"{file} optimizer = {config.optimizer}: Muon updates matrices, and a DoRA has lengths as well; use adamw.")
+    return problems
+
+
+def lycoris_problems(path: Path | None, written: str, *, file: str) -> list[str]:
+    """What is wrong with the file that lycoris_config names, a line each."""
+    if path is None:
+        return [f"{file} lycoris_config = {shown(written)}: there is no such file; name one that exists, or remove the key."]
+    try:
+        read_lycoris(path)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def changed(config: TrainConfig, names: Iterable[str]) -> list[str]:

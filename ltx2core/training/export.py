@@ -11,12 +11,13 @@ import torch
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.lora.layers import kind_of, modality_of
 from ltx2core.lora.write import pairs_of, write_lora
+from ltx2core.training.export_other import other_tensors, write_other
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ltx2core.caching.passes import CachedClip, References
     from ltx2core.data.clip import Sample
@@ -34,11 +35,25 @@ class ExportSettings:
     dtype: torch.dtype = torch.bfloat16
 
 
-def export_lora(path: Path, adapter: Mapping[str, Tensor], settings: ExportSettings, *, metadata: Mapping[str, str]) -> None:
+def export_lora(
+    path: Path,
+    adapter: Mapping[str, Tensor],
+    settings: ExportSettings,
+    *,
+    metadata: Mapping[str, str],
+    transformer: nn.Module | None = None,
+) -> None:
     """Write the adapter (names as training/adapter.py gives them) as a LoRA file, read it back, and compare the two.
 
-    Raises as write_lora does: the file on disk is the adapter, or there is an error.
+    transformer: with the adapter on it, which the file of a DoRA needs. Raises as write_lora does: the file on disk is the adapter, or
+    there is an error.
     """
+    if settings.adapter.dora or settings.adapter.lokr is not None:
+        if transformer is None:
+            raise ValueError("expected the transformer with a DoRA or LoKr")
+        tensors = other_tensors(adapter, settings.adapter, transformer, layout=settings.layout)
+        write_other(path, tensors, dtype=settings.dtype, metadata=metadata)
+        return
     write_lora(
         path,
         pairs_of(adapter, scale=lambda layer: settings.adapter.shape_of(layer).scale),

@@ -187,7 +187,7 @@ class Pipeline:
         step, stopped = loop.run(start=start, control=self.control, between=between)
         between.after_training(step)
         if step > 0:
-            self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
+            self._export(trainee, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
@@ -272,12 +272,12 @@ class Pipeline:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
         dtype = str(trainee.model.dtype).removeprefix("torch.")
         self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
-        self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
+        kind = "DoRA" if self.loaded.config.use_dora else "LoKr" if self.loaded.config.lora_type == "lycoris" else "LoRA"
+        self.emit(Notice(code="adapter", text=f"A {kind} of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
         self,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer: Optimizer,
+        trainee: Trainee,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
@@ -285,7 +285,8 @@ class Pipeline:
         step: int,
         init: str,
     ) -> None:
-        config, averaged = self.loaded.config, optimizer.averaged()
+        config, optimizer, parameters = self.loaded.config, trainee.optimizer, trainee.parameters
+        averaged = optimizer.averaged()
         metadata = training_metadata(
             checkpoint=checkpoint,
             layers=layers,
@@ -303,7 +304,7 @@ class Pipeline:
         self.emit(PhaseStarted(phase="export", total=len(files), unit="files"))
         for path, (adapter, header) in files.items():
             with optimizer.at_rest():
-                export_lora(path, adapter, export_settings(config), metadata=header)
+                export_lora(path, adapter, export_settings(config), metadata=header, transformer=trainee.model.transformer)
             self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.config.lycoris import LokrSettings, read_lycoris
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.optimizers import rule_of
+from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
@@ -26,7 +29,6 @@ from ltx2core.validation.media import SampleSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
@@ -62,6 +64,11 @@ def text_settings(config: TrainConfig) -> TextSettings:
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
     targets, ranks, alphas = config.peft_lora_target_modules, config.lora_rank_pattern, config.lora_alpha_pattern
+    lokr = None
+    if config.lora_type == "lycoris":
+        lokr = LokrSettings() if config.lycoris_config is None else read_lycoris(Path(config.lycoris_config))
+        if lokr.feed_forward and targets is None:
+            targets = list(ATTENTIONS_AND_FEED_FORWARD)
     if config.lora_alpha is None:  # a layer's alpha is its rank, then
         alphas = {name: float(rank) for name, rank in ranks.items()} | alphas
     return AdapterSettings(
@@ -74,6 +81,8 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
         rate_pattern=tuple(sorted(config.learning_rate_pattern.items())),
         audio_rate=1.0 if config.audio_learning_rate is None else config.audio_learning_rate / config.learning_rate,
         rank_stabilised=config.use_rslora,
+        dora=config.use_dora,
+        lokr=lokr,
     )
 
 

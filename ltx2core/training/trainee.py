@@ -107,6 +107,10 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
         return "step_engine asks for it"
+    if settings.adapter.dora:
+        return "use_dora learns lengths and directions apart"
+    if settings.adapter.lokr is not None:
+        return "a LoKr is trained"
     if settings.adapter.dropout:
         return "lora_dropout is not 0"
     if not video:

@@ -77,3 +77,21 @@ def test_patterns_may_be_written_as_text_and_give_layers_their_own_rank_alpha_an
 
 def test_rslora_divides_by_the_root_of_the_rank() -> None:
     assert adapter_settings(load(lora_rank=16, lora_alpha=8, use_rslora=True).config).shape_of("attn1.to_q").scale == 2.0
+
+
+def test_adapters_that_cannot_be_both_and_lycoris_files_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        load(use_dora=True, lora_type="lycoris", lora_rank_pattern={"attn1": 4}, lora_format="diffusers", lycoris_config="none.json")
+    said = " ".join(error.value.problems)
+    assert all(word in said for word in ("use_dora", "lora_rank_pattern", "lora_format", "none.json"))
+    with pytest.raises(ConfigError, match="Muon updates matrices"):
+        load(use_dora=True, optimizer="muon")
+
+
+def test_a_lokr_of_feed_forward_layers_targets_them() -> None:
+    Path("lycoris.json").write_text('{"algo": "lokr", "factor": 4, "apply_preset": {"target_module": ["Attention", "FeedForward"]}}')
+    settings = adapter_settings(load(lora_type="lycoris", lycoris_config="lycoris.json").config)
+    assert settings.lokr is not None
+    assert settings.lokr.factor == 4
+    assert settings.targets is not None
+    assert {"ff.net.2", "attn1.to_q"} <= set(settings.targets)

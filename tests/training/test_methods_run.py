@@ -14,6 +14,8 @@ from ltx2core.lora.read import read_lora
 from ltx2core.runs.events import Notice, StepDone
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine_fixtures import MakeConfig, OpenRun
 
     from ltx2core.training.session import TrainingSession
@@ -123,3 +125,29 @@ def test_a_resumed_run_with_other_ranks_is_refused(make_config: MakeConfig, open
     assert other.run() == "failed"
     assert other.failure is not None
     assert "other ranks" in other.failure.text
+
+
+@pytest.mark.parametrize("kind", ["dora", "lokr"])
+def test_a_dora_and_a_lokr_train_by_the_reference_path_resume_exactly_and_are_exported(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, kind: str
+) -> None:
+    lycoris = tmp_path / "lycoris.json"
+    lycoris.write_text('{"algo": "lokr", "linear_dim": 4, "linear_alpha": 4, "factor": 8}')
+    keys: dict[str, object] = {"step_engine": "fast", "checkpoint_step_interval": 1, "use_ema": True, "validation_disable": False}
+    keys |= {"use_dora": True} if kind == "dora" else {"lora_type": "lycoris", "lycoris_config": str(lycoris)}
+    whole = open_run(make_config(max_train_steps=3, **keys), "whole")
+    found = losses(whole)
+    assert ("lengths and directions" if kind == "dora" else "LoKr") in notice(whole, "reference_engine")
+    assert ("DoRA" if kind == "dora" else "LoKr") in notice(whole, "adapter")
+    part = open_run(make_config(max_train_steps=3, **keys), "part")
+    shutil.copytree(
+        whole.folder.path, part.folder.path, ignore=shutil.ignore_patterns("step-000002*", "step-000003*", "*.sock", "run.lock")
+    )
+    again = open_run(make_config(max_train_steps=3, **keys), "part", resume=True)
+    assert losses(again)[-2:] == found[-2:]
+    file = "step-000003/adapter.safetensors"
+    assert (again.folder.checkpoints / file).read_bytes() == (whole.folder.checkpoints / file).read_bytes()
+    for path in (whole.folder.lora, whole.folder.lora.with_name("whole-ema.safetensors")):
+        tensors = read_tensors(path)
+        assert tensors is not None
+        assert any(name.endswith(".dora_scale" if kind == "dora" else ".lokr_w2_b") for name in tensors)
