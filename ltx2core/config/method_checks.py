@@ -22,6 +22,7 @@ def adjust_methods(config: TrainConfig, changes: dict[str, object], notices: lis
     if config.loss_type == "l2" and (unread := changed(config, ("huber_schedule", "huber_c"))):
         text = f"{file} {', '.join(unread)}: no effect, since loss_type is l2."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix='Set loss_type to "huber" or "smooth_l1".'))
+    _rollouts(config, notices, file)
     if rule_of(config.optimizer) == "prodigy":
         _prodigy(config, changes, notices, file)
     if rule_of(config.optimizer) == "schedule-free":
@@ -62,6 +63,42 @@ def changed(config: TrainConfig, names: Iterable[str]) -> list[str]:
     """Those of the keys that are set, and to something else than what holds without them."""
     fields = type(config).model_fields
     return [name for name in names if getattr(config, name) and getattr(config, name) != fields[name].default]
+
+
+def _rollouts(config: TrainConfig, notices: list[Notice], file: str) -> None:
+    """What rollouts cost, before they are trained with; and which of their keys do nothing."""
+    names = [name for name in type(config).model_fields if name.startswith("scheduled_sampling_")]
+    most, likely = config.scheduled_sampling_max_step_offset, config.rollout_probability
+    if not most or not likely:
+        if asked := changed(config, names):
+            missing = "scheduled_sampling_probability is 0" if most else "scheduled_sampling_max_step_offset is 0"
+            text = f"{file} {', '.join(asked)}: no effect, since {missing} and no batch is rolled out."
+            notices.append(Notice(code="no_effect", level="warning", text=text))
+        return
+    extra = config.rollout_forwards
+    upto = " at the end of the ramp" if config.scheduled_sampling_ramp_steps else ""
+    text = (
+        f"{file} scheduled sampling: {likely:.0%} of batches{upto} take {extra:.2g} more forwards on average, {extra * likely:.2g} over "
+        f"all. A step without costs about 4 (its forward, its blocks once more, and gradients, which are two), so expect "
+        f"{1 + extra * likely / 4:.2g} times its time."
+    )
+    notices.append(Notice(code="rollout_cost", text=text))
+    if config.scheduled_sampling_sampler != "euler" or config.scheduled_sampling_order != 1:
+        text = f"{file} scheduled_sampling_sampler, scheduled_sampling_order: rollouts go by Euler's method, as LTX-2 is sampled."
+        notices.append(Notice(code="sampler_changed", text=text))
+    if config.mixflow_enabled:
+        text = f"{file} mixflow_enabled and scheduled sampling: a batch that is rolled out gets no further noise from MixFlow."
+        notices.append(Notice(code="mixflow_and_rollouts", text=text))
+    unread = (
+        ("scheduled_sampling_probability",)
+        if config.scheduled_sampling_ramp_steps
+        else tuple(n for n in names if "prob_" in n or "ramp_" in n)
+    )
+    if not config.scheduled_sampling_reflexflow:
+        unread += tuple(name for name in names if "reflexflow_" in name)
+    if idle := changed(config, unread):
+        text = f"{file} {', '.join(idle)}: no effect beside the other keys of scheduled sampling."
+        notices.append(Notice(code="no_effect", level="warning", text=text))
 
 
 def _prodigy(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:

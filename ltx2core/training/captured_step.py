@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ltx2core.training.objective import Noised
     from ltx2core.training.step import Drawn
 
-_MOST_GRAPHS = 6
+MOST_GRAPHS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,16 @@ class StepRunner:
         before: Callable[[], None] = lambda: None,
         join: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
+        most: int = MOST_GRAPHS,
     ) -> None:
         """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
 
         join: brings other streams back to the current one, as a capture must before it ends. holds: what outlives a capture because the
-        graph reads it.
+        graph reads it. most: how many graphs are kept.
         """
         self._compute, self._capture = compute, capture
         self._before, self._join, self._holds = before, join, holds
+        self._most = most
         self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._seen: set[Hashable] = set()
         self._pool: tuple[int, int] | None = None
@@ -69,7 +71,7 @@ class StepRunner:
         values = self._compute(drawn)
         if key in self._seen:  # shapes that come once are not worth a graph
             self._graphs[key] = self._record(drawn)
-            while len(self._graphs) > _MOST_GRAPHS:
+            while len(self._graphs) > self._most:
                 self._graphs.popitem(last=False)
         self._seen.add(key)
         return values
@@ -118,6 +120,7 @@ def _key(drawn: Drawn) -> Hashable | None:
         tuple(tuple(tensor.shape) for tensor in _tensors(drawn)),
         drawn.video is None,
         drawn.audio is None,
+        drawn.rollout_steps,
     )
 
 

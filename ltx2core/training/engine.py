@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice
-from ltx2core.training.captured_step import StepRunner
+from ltx2core.training.captured_step import MOST_GRAPHS, StepRunner
 from ltx2core.training.objective import Losses
 from ltx2core.training.penalty import SQUARES
 from ltx2core.training.step import losses_of
@@ -82,7 +82,10 @@ class FastEngine:
         self._audio_weight, self._penalty = audio_weight, penalty
         self._parts = 1
         blocks, capture = fast.blocks, model.device.type == "cuda"
-        self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
+        lengths = 1 if model.rollouts is None else 1 + model.rollouts.most_steps  # of rollouts, none among them: a graph each
+        self._runner = StepRunner(
+            self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory, most=MOST_GRAPHS * lengths
+        )
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts

@@ -7,6 +7,7 @@ the weights, compute again what was not kept, give the gradients away, let the n
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from ltx2core.offload.activations import HostActivations
 from ltx2core.offload.ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
 
@@ -45,6 +46,7 @@ class FastBlocks:
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
+    compile_lookers: bool = False  # also forwards without gradients: those of a training step, whose shapes come again
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
     _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
@@ -140,6 +142,20 @@ class FastBlocks:
         return found[0], found[1]
 
 
+@contextlib.contextmanager
+def known_shapes(transformer: nn.Module) -> Iterator[None]:
+    """Inside, the engine's blocks, where the transformer has them, are compiled for forwards without gradients too."""
+    blocks: Any = next(iter(transformer.transformer_blocks), None)  # type: ignore[arg-type, unused-ignore]
+    owner = blocks._blocks[0] if isinstance(blocks, BlockAt) else None
+    if owner is not None:
+        owner.compile_lookers = True
+    try:
+        yield
+    finally:
+        if owner is not None:
+            owner.compile_lookers = False
+
+
 class BlockAt(nn.Module):
     """Stands in a transformer's list of blocks."""
 
@@ -160,7 +176,7 @@ class BlockAt(nn.Module):
     def _run(self, hidden_states: Tensor, audio_hidden_states: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
         if not torch.is_grad_enabled():
-            found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=True)
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=not blocks.compile_lookers)
             blocks.done(index, forwards=True, wrap=True)
             return found
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph

@@ -163,6 +163,8 @@ class Loop:
                 parts=settings.parts,
                 reference_probability=settings.reference_probability,
                 routes=self._model.routes,
+                rollouts=self._model.rollouts,
+                step=step,
             )
             try:
                 parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))

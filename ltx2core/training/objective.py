@@ -111,23 +111,30 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def velocity_loss(
-    predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor, *, sigma: Tensor | None = None, penalty: Penalty = SQUARES
+    predicted: Tensor,
+    clean: Tensor,
+    noise: Tensor,
+    learned: Tensor,
+    *,
+    sigma: Tensor | None = None,
+    penalty: Penalty = SQUARES,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean velocity error of each sample, squared unless `penalty` says otherwise, 0 where nothing is learned: float32 [B], left on the
     device.
 
     predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding. sigma: [B],
-    which penalties other than squares need.
+    which penalties other than squares need. weights: of each number, [B, L, C]; None for 1.
     Raises ValueError when shapes disagree. With squares equal to the official masked error divided by the mask's mean.
     """
     if not predicted.shape == clean.shape == noise.shape or learned.shape != clean.shape[:2]:
         raise ValueError(f"expected three [B, L, C] and one [B, L], got {[[*t.shape] for t in (predicted, clean, noise, learned)]}")
     error = predicted.float() - (noise.float() - clean.float())
-    if sigma is None:
-        if penalty != SQUARES:
-            raise ValueError("expected sigma with a penalty that follows it")
-        return mean_of_learned(error.square().mean(dim=2), learned)
-    return penalty.weigh(mean_of_learned(penalty.of(error, sigma).mean(dim=2), learned), sigma)
+    if sigma is None and penalty != SQUARES:
+        raise ValueError("expected sigma with a penalty that follows it")
+    each = error.square() if sigma is None else penalty.of(error, sigma)
+    losses = mean_of_learned((each if weights is None else weights * each).mean(dim=2), learned)
+    return losses if sigma is None else penalty.weigh(losses, sigma)
 
 
 def mean_of_learned(values: Tensor, learned: Tensor) -> Tensor:
@@ -146,6 +153,11 @@ def combine(
 ) -> Losses:
     """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
     video_loss, audio_loss = _mean_loss(video_velocity, video, penalty), _mean_loss(audio_velocity, audio, penalty)
+    return add_up(video_loss, audio_loss, audio_weight=audio_weight)
+
+
+def add_up(video_loss: Tensor | None, audio_loss: Tensor | None, *, audio_weight: float) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None."""
     weighted = None if audio_loss is None else audio_weight * audio_loss
     if video_loss is None:
         if weighted is None:

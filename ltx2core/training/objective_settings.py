@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.penalty import Penalty
+from ltx2core.training.rollout import ReflexFlow, Rollouts
 from ltx2core.training.sigma import (
     BetaDraw,
     CurveDraw,
@@ -44,6 +45,29 @@ def sigma_sampler(config: TrainConfig) -> SigmaSampler:
     if shift:
         return StaticShift(shift=shift, scale=config.flow_sigmoid_scale)
     return ShiftedLogitNormal(std=config.flow_sigmoid_scale, most_tokens=config.flow_shift_max_tokens)
+
+
+def rollouts_of(config: TrainConfig) -> Rollouts | None:
+    """How batches are rolled out; None where they never are."""
+    if not config.scheduled_sampling_max_step_offset or not config.rollout_probability:
+        return None
+    reflexflow = ReflexFlow(
+        alpha=config.scheduled_sampling_reflexflow_alpha,
+        beta1=config.scheduled_sampling_reflexflow_beta1,
+        beta2=config.scheduled_sampling_reflexflow_beta2,
+    )
+    return Rollouts(
+        most_steps=config.scheduled_sampling_max_step_offset,
+        step_size=config.scheduled_sampling_step_size,
+        strategy=config.scheduled_sampling_strategy,
+        probability=config.scheduled_sampling_probability,
+        first=config.scheduled_sampling_prob_start,
+        last=config.scheduled_sampling_prob_end,
+        ramp_steps=config.scheduled_sampling_ramp_steps,
+        ramp=config.scheduled_sampling_ramp_shape,
+        start_step=config.scheduled_sampling_start_step,
+        reflexflow=reflexflow if config.scheduled_sampling_reflexflow else None,
+    )
 
 
 def penalty_of(config: TrainConfig) -> Penalty:

@@ -20,7 +20,7 @@ from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
 from ltx2core.training.export import ExportSettings
 from ltx2core.training.loop import LoopSettings
-from ltx2core.training.objective_settings import given_parts, penalty_of, sigma_sampler, tread_routes
+from ltx2core.training.objective_settings import given_parts, penalty_of, rollouts_of, sigma_sampler, tread_routes
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.rules import RuleSettings
 from ltx2core.training.schedule import LearningRate
@@ -125,6 +125,7 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
         batch_size=config.train_batch_size,
         routes=tread_routes(config),
         penalty=penalty_of(config),
+        rollouts=rollouts_of(config),
     )
 
 

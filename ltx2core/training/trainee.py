@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
     from ltx2core.training.flat_adapter import FlatAdapter
+    from ltx2core.training.rollout import Rollouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class TrainSettings:
     batch_size: int
     routes: tuple[Route, ...] = ()
     penalty: Penalty = SQUARES
+    rollouts: Rollouts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,7 @@ def _reference(
 ) -> Trainee:
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     router = _router(transformer, settings.routes, video=video, emit=emit)
-    model = Model(transformer=transformer, device=device, dtype=dtype, router=router)
+    model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -222,7 +224,7 @@ def _fast(
     fast.blocks.skeleton.use_attention(choice.backend)
     _tell_rounding(fast.rounding, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
-    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
+    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts)
     optimizer = _flat_optimizer(fast.adapter, settings)
     return Trainee(
         model=model,

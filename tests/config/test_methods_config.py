@@ -9,6 +9,7 @@ import pytest
 from ltx2core.config.load import LoadedConfig, load_config_dict
 from ltx2core.config.optimizers import RULES
 from ltx2core.errors import ConfigError
+from ltx2core.training.objective_settings import rollouts_of
 from ltx2core.training.settings import adapter_settings, rule_settings
 
 
@@ -95,3 +96,24 @@ def test_a_lokr_of_feed_forward_layers_targets_them() -> None:
     assert settings.lokr.factor == 4
     assert settings.targets is not None
     assert {"ff.net.2", "attn1.to_q"} <= set(settings.targets)
+
+
+def test_what_rollouts_cost_is_said_before_they_are_trained_with() -> None:
+    loaded = load(scheduled_sampling_max_step_offset=10, scheduled_sampling_probability=0.5, scheduled_sampling_sampler="unipc")
+    assert "50% of batches take 5.5 more forwards on average, 2.8 over all" in told(loaded, "rollout_cost")
+    assert "1.7 times its time" in told(loaded, "rollout_cost")
+    assert "Euler" in told(loaded, "sampler_changed")
+    rollouts = rollouts_of(loaded.config)
+    assert rollouts is not None
+    assert (rollouts.most_steps, rollouts.step_size, rollouts.probability, rollouts.reflexflow) == (10, 0.05, 0.5, None)
+
+
+def test_keys_of_rollouts_that_never_happen_are_named() -> None:
+    for keys in ({"scheduled_sampling_max_step_offset": 4}, {"scheduled_sampling_probability": 0.5}):
+        loaded = load(**keys)
+        assert "no batch is rolled out" in told(loaded, "no_effect")
+        assert rollouts_of(loaded.config) is None
+    ramp = {"scheduled_sampling_max_step_offset": 4, "scheduled_sampling_ramp_steps": 10, "scheduled_sampling_probability": 0.5}
+    assert "scheduled_sampling_probability" in told(load(**ramp), "no_effect")
+    assert "reflexflow_alpha" in told(load(**ramp, scheduled_sampling_reflexflow_alpha=2), "no_effect")
+    assert load().notices == ()

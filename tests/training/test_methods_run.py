@@ -151,3 +151,30 @@ def test_a_dora_and_a_lokr_train_by_the_reference_path_resume_exactly_and_are_ex
         tensors = read_tensors(path)
         assert tensors is not None
         assert any(name.endswith(".dora_scale" if kind == "dora" else ".lokr_w2_b") for name in tensors)
+
+
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_a_run_with_rollouts_resumes_to_the_same_bytes_and_says_what_they_cost(
+    make_config: MakeConfig, open_run: OpenRun, engine: str
+) -> None:
+    keys: dict[str, object] = {
+        "step_engine": engine,
+        "checkpoint_step_interval": 2,
+        "scheduled_sampling_max_step_offset": 2,
+        "scheduled_sampling_step_size": 0.2,
+        "scheduled_sampling_ramp_steps": 3,
+        "scheduled_sampling_prob_end": 1.0,
+        "scheduled_sampling_reflexflow": engine == "fast",
+    }
+    whole = open_run(make_config(**keys), "whole")
+    found = losses(whole)
+    assert "more forwards on average" in notice(whole, "rollout_cost")
+    part = open_run(make_config(**keys), "part")
+    shutil.copytree(whole.folder.path, part.folder.path, ignore=shutil.ignore_patterns("step-000004*", "*.sock", "run.lock"))
+    again = open_run(make_config(**keys), "part", resume=True)
+    assert losses(again)[-2:] == found[-2:]
+    file = "step-000004/adapter.safetensors"
+    assert (again.folder.checkpoints / file).read_bytes() == (whole.folder.checkpoints / file).read_bytes()
+    plain = losses(open_run(make_config(step_engine=engine), "plain"))
+    assert plain[0] == found[0]  # the ramp begins at 0
+    assert plain[3] != found[3]
