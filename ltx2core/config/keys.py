@@ -34,11 +34,13 @@ class KeyFacts:
     aliases: tuple[str, ...]
     later: Later | None
     built: tuple[object, ...]  # the values that work although `later` is set
+    switch: str = ""  # the key that turns on what this one is about; it means nothing without
 
 
-def key(default: Any, title: str, description: str, *, aliases: tuple[str, ...] = (), **rules: Any) -> Any:
+def key(default: Any, title: str, description: str, *, aliases: tuple[str, ...] = (), switch: str = "", **rules: Any) -> Any:
     """A field whose feature is built. `rules` are pydantic's (ge, le, min_length, ...)."""
-    return Field(default, title=title, description=description, json_schema_extra={"aliases": list(aliases)}, **rules)
+    extra: Any = {"aliases": list(aliases), "switch": switch}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **rules)
 
 
 def later(default: Any, feature: Later, title: str, description: str, *, built: tuple[object, ...] = (), **rules: Any) -> Any:
@@ -55,6 +57,7 @@ def facts_of(field: FieldInfo) -> KeyFacts:
         aliases=tuple(extra.get("aliases", ())),
         later=Later(name=feature[0], instead=feature[1], switch=feature[2]) if feature else None,
         built=tuple(extra.get("built", ())),
+        switch=extra.get("switch", ""),
     )
 
 

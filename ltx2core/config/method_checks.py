@@ -23,6 +23,7 @@ def adjust_methods(config: TrainConfig, changes: dict[str, object], notices: lis
         text = f"{file} {', '.join(unread)}: no effect, since loss_type is l2."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix='Set loss_type to "huber" or "smooth_l1".'))
     _rollouts(config, notices, file)
+    _crepa(config, notices, file)
     if rule_of(config.optimizer) == "prodigy":
         _prodigy(config, changes, notices, file)
     if rule_of(config.optimizer) == "schedule-free":
@@ -67,14 +68,14 @@ def changed(config: TrainConfig, names: Iterable[str]) -> list[str]:
 
 def _rollouts(config: TrainConfig, notices: list[Notice], file: str) -> None:
     """What rollouts cost, before they are trained with; and which of their keys do nothing."""
-    names = [name for name in type(config).model_fields if name.startswith("scheduled_sampling_")]
     most, likely = config.scheduled_sampling_max_step_offset, config.rollout_probability
-    if not most or not likely:
-        if asked := changed(config, names):
-            missing = "scheduled_sampling_probability is 0" if most else "scheduled_sampling_max_step_offset is 0"
-            text = f"{file} {', '.join(asked)}: no effect, since {missing} and no batch is rolled out."
-            notices.append(Notice(code="no_effect", level="warning", text=text))
+    if not most:
         return
+    if not likely:
+        text = f"{file} scheduled_sampling_max_step_offset = {most}: no effect, since scheduled_sampling_probability is 0."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Set it, or scheduled_sampling_ramp_steps."))
+        return
+    names = [name for name in type(config).model_fields if name.startswith("scheduled_sampling_")]
     extra = config.rollout_forwards
     upto = " at the end of the ramp" if config.scheduled_sampling_ramp_steps else ""
     text = (
@@ -98,6 +99,16 @@ def _rollouts(config: TrainConfig, notices: list[Notice], file: str) -> None:
         unread += tuple(name for name in names if "reflexflow_" in name)
     if idle := changed(config, unread):
         text = f"{file} {', '.join(idle)}: no effect beside the other keys of scheduled sampling."
+        notices.append(Notice(code="no_effect", level="warning", text=text))
+
+
+def _crepa(config: TrainConfig, notices: list[Notice], file: str) -> None:
+    if not config.crepa_enabled:
+        return
+    of_encoder = ("crepa_encoder", "crepa_model", "crepa_encoder_image_size", "crepa_encoder_frames_batch_size")
+    if idle := changed(config, of_encoder if config.crepa_from_backbone else ("crepa_teacher_block_index",)):
+        source = "backbone" if config.crepa_from_backbone else "encoder"
+        text = f"{file} {', '.join(idle)}: no effect, since CREPA's features come from the {source}."
         notices.append(Notice(code="no_effect", level="warning", text=text))
 
 

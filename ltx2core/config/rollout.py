@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 from ltx2core.config.keys import Keys, key
+
+_key = partial(key, switch="scheduled_sampling_max_step_offset")
 
 
 class RolloutKeys(Keys):
@@ -20,39 +23,39 @@ class RolloutKeys(Keys):
         ge=0,
         le=100,
     )
-    scheduled_sampling_step_size: float = key(
+    scheduled_sampling_step_size: float = _key(
         0.05,
         "Step of a rollout",
         "How far the noise level, 0 to 1, moves in a step of a rollout. 0.05 is what 20 even steps of a sample do.",
         gt=0,
         le=1,
     )
-    scheduled_sampling_strategy: Literal["uniform", "biased_early", "biased_late"] = key(
+    scheduled_sampling_strategy: Literal["uniform", "biased_early", "biased_late"] = _key(
         "uniform", "Strategy", "How the length of a rollout is drawn: all alike, short ones more often, or long ones."
     )
-    scheduled_sampling_probability: float = key(
+    scheduled_sampling_probability: float = _key(
         0.0, "Probability", "Share of batches that are rolled out, unless scheduled_sampling_ramp_steps lets it rise.", ge=0, le=1
     )
-    scheduled_sampling_prob_start: float = key(0.0, "First probability", "Where a rising share begins.", ge=0, le=1)
-    scheduled_sampling_prob_end: float = key(0.5, "Last probability", "Where a rising share ends, and stays.", ge=0, le=1)
-    scheduled_sampling_ramp_steps: int = key(
+    scheduled_sampling_prob_start: float = _key(0.0, "First probability", "Where a rising share begins.", ge=0, le=1)
+    scheduled_sampling_prob_end: float = _key(0.5, "Last probability", "Where a rising share ends, and stays.", ge=0, le=1)
+    scheduled_sampling_ramp_steps: int = _key(
         0, "Ramp", "Steps over which the share of batches that are rolled out rises; 0: scheduled_sampling_probability throughout.", ge=0
     )
-    scheduled_sampling_start_step: int = key(0, "First step", "The step at which rollouts, or their rise, begin.", ge=0)
-    scheduled_sampling_ramp_shape: Literal["linear", "cosine"] = key("linear", "Ramp shape", "How the share rises.")
-    scheduled_sampling_sampler: Literal["euler", "unipc", "dpm"] = key(
+    scheduled_sampling_start_step: int = _key(0, "First step", "The step at which rollouts, or their rise, begin.", ge=0)
+    scheduled_sampling_ramp_shape: Literal["linear", "cosine"] = _key("linear", "Ramp shape", "How the share rises.")
+    scheduled_sampling_sampler: Literal["euler", "unipc", "dpm"] = _key(
         "euler", "Sampler", "Rollouts go by Euler's method whatever is written here, as LTX-2 is sampled."
     )
-    scheduled_sampling_order: int = key(1, "Order", "The order of that sampler; Euler's is 1.", ge=1, le=3)
-    scheduled_sampling_reflexflow: bool | None = key(
+    scheduled_sampling_order: int = _key(1, "Order", "The order of that sampler; Euler's is 1.", ge=1, le=3)
+    scheduled_sampling_reflexflow: bool | None = _key(
         None,
         "ReflexFlow",
         "Use ReflexFlow's loss on rollouts: the direction back to the clip, and more weight where the rollout went wrong. Empty or false: "
         "learn the velocity that leads from the state reached to the clip.",
     )
-    scheduled_sampling_reflexflow_alpha: float = key(1.0, "ReflexFlow alpha", "The weight of where the rollout went wrong.", ge=0)
-    scheduled_sampling_reflexflow_beta1: float = key(10.0, "ReflexFlow beta 1", "The weight of the direction back to the clip.", ge=0)
-    scheduled_sampling_reflexflow_beta2: float = key(1.0, "ReflexFlow beta 2", "The weight of the plain loss.", ge=0)
+    scheduled_sampling_reflexflow_alpha: float = _key(1.0, "ReflexFlow alpha", "The weight of where the rollout went wrong.", ge=0)
+    scheduled_sampling_reflexflow_beta1: float = _key(10.0, "ReflexFlow beta 1", "The weight of the direction back to the clip.", ge=0)
+    scheduled_sampling_reflexflow_beta2: float = _key(1.0, "ReflexFlow beta 2", "The weight of the plain loss.", ge=0)
 
     @property
     def rollout_forwards(self) -> float:

@@ -10,7 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"]
+Phase = Literal[
+    "scan", "cache_video", "cache_masks", "cache_features", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"
+]
 Level = Literal["info", "warning", "error"]
 
 
@@ -84,6 +86,7 @@ class StepDone:
     grad_norm: float | None
     seconds: float  # wall time of the whole step, waiting for data included
     bucket: str = ""
+    similarity: float | None = None  # of CREPA: how near the model's features are to those they are drawn to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,13 +121,15 @@ def _key(drawn: Drawn) -> Hashable | None:
         drawn.video is None,
         drawn.audio is None,
         drawn.rollout_steps,
+        batch.features is None,
     )
 
 
 def _tensors(drawn: Drawn) -> list[Tensor]:
     parts = [part for part in (drawn.video, drawn.audio) if part is not None]
     found = [tensor for part in parts for tensor in (part.clean, part.noise, part.noisy, part.sigma, part.timesteps, part.learned)]
-    return [*found, drawn.batch.text.video, drawn.batch.text.audio, *drawn.kept]
+    features = [] if drawn.batch.features is None else [drawn.batch.features]
+    return [*found, drawn.batch.text.video, drawn.batch.text.audio, *features, *drawn.kept]
 
 
 def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
@@ -139,4 +141,5 @@ def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
 
     video, audio = refilled(drawn.video), refilled(drawn.audio)
     text = TextEmbedding(next(rest), next(rest))
-    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=text), kept=tuple(rest))
+    features = None if drawn.batch.features is None else next(rest)
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=text, features=features), kept=tuple(rest))

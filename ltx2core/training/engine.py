@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.head_optimizer import WithHead
     from ltx2core.training.penalty import Penalty
     from ltx2core.training.rules import RuleOptimizer
     from ltx2core.training.step import Drawn, Model
@@ -54,9 +55,11 @@ class ReferenceEngine:
         self._model, self._audio_weight, self._penalty = model, audio_weight, penalty
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()
         with self._model.autocast():
             losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
-        (losses.total / parts).backward()  # type: ignore[no-untyped-call]
+        (losses.learned / parts).backward()  # type: ignore[no-untyped-call]
         return losses.detached()
 
     def park(self) -> None:
@@ -70,7 +73,7 @@ class FastEngine:
         self,
         model: Model,
         fast: FastModel,
-        optimizer: FlatOptimizer | RuleOptimizer,
+        optimizer: FlatOptimizer | RuleOptimizer | WithHead,
         plan: StepPlan,
         *,
         audio_weight: float,
@@ -92,14 +95,21 @@ class FastEngine:
         self._fast.adapter.accumulate = part > 0
         heard = drawn.audio is not None
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
+        aligned = self._model.crepa is not None and drawn.video is not None
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(drawn)
             if part > 0:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
-        total, video, audio = values.unbind()
-        return Losses(total=total, video=video if drawn.video is not None else None, audio=audio if heard else None)
+        total, video, audio, aside, similarity = values.unbind()
+        return Losses(
+            total=total,
+            video=video if drawn.video is not None else None,
+            audio=audio if heard else None,
+            aside=aside if aligned else None,
+            similarity=similarity if aligned else None,
+        )
 
     def park(self) -> None:
         self._runner.forget()
@@ -107,6 +117,8 @@ class FastEngine:
         _free_memory()
 
     def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()  # also of an attempt that was broken off
         try:
             return self._runner.run(drawn, (part > 0, parts))
         except torch.OutOfMemoryError:
@@ -114,9 +126,10 @@ class FastEngine:
 
     def _compute(self, drawn: Drawn) -> Tensor:
         losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
-        (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
+        (losses.learned / self._parts).backward()  # type: ignore[no-untyped-call]
         nothing = torch.zeros_like(losses.total)
-        return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+        found = (losses.total, losses.video, losses.audio, losses.aside, losses.similarity)
+        return torch.stack([nothing if loss is None else loss.detach() for loss in found])
 
     def _descend(self, drawn: Drawn) -> None:
         """Take the plan's next rung. Raises RunError when it was the last."""

@@ -73,12 +73,13 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm."""
+    """A step's numbers, still on the device: total, video, audio and similarity (0 without), gradient norm."""
 
     step: int
     values: Tensor
     has_video: bool
     has_audio: bool
+    has_similarity: bool
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
     bucket: str
@@ -145,6 +146,8 @@ class Loop:
     def _step(self, step: int) -> _Measured:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
+        if self._model.crepa is not None:
+            self._model.crepa.set_step(step)
         parts: list[Losses] = []
         bucket = ""
         while len(parts) < settings.accumulation:
@@ -175,14 +178,16 @@ class Loop:
         total = torch.stack([part.total for part in parts]).mean()
         video = [part.video for part in parts if part.video is not None]
         audio = [part.audio for part in parts if part.audio is not None]
+        similar = [part.similarity for part in parts if part.similarity is not None]
         nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
         self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
         return _Measured(
             step=step + 1,
-            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
+            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio, similar)), norm]),
             has_video=bool(video),
             has_audio=bool(audio),
+            has_similarity=bool(similar),
             learning_rate=learning_rate,
             begin=begin,
             bucket=bucket,
@@ -193,7 +198,7 @@ class Loop:
         pending, self._pending = self._pending, measured
         if pending is None:
             return
-        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
+        total, video, audio, similarity, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
         # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
         seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
         self._emit(
@@ -206,6 +211,7 @@ class Loop:
                 grad_norm=norm,
                 seconds=seconds,
                 bucket=pending.bucket,
+                similarity=similarity if pending.has_similarity else None,
             )
         )
         self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0

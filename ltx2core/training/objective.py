@@ -42,16 +42,26 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `video` or `audio` is None when the batch has none."""
+    """Scalars on the device. `video` or `audio` is None when the batch has none.
+
+    aside: what is learned besides and is no error of the velocity, None for nothing; similarity: the number that it tells of.
+    """
 
     total: Tensor
     video: Tensor | None
     audio: Tensor | None
+    aside: Tensor | None = None
+    similarity: Tensor | None = None
+
+    @property
+    def learned(self) -> Tensor:
+        """What gradients are taken of."""
+        return self.total if self.aside is None else self.total + self.aside
 
     def detached(self) -> Losses:
         """The same numbers without the graph that made them."""
-        video, audio = (None if loss is None else loss.detach() for loss in (self.video, self.audio))
-        return Losses(total=self.total.detach(), video=video, audio=audio)
+        video, audio, aside = (None if loss is None else loss.detach() for loss in (self.video, self.audio, self.aside))
+        return Losses(total=self.total.detach(), video=video, audio=audio, aside=aside, similarity=self.similarity)
 
 
 def add_noise(

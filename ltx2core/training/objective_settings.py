@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
+from ltx2core.training.crepa import CrepaSettings, WeightSchedule
 from ltx2core.training.penalty import Penalty
 from ltx2core.training.rollout import ReflexFlow, Rollouts
 from ltx2core.training.sigma import (
@@ -67,6 +68,35 @@ def rollouts_of(config: TrainConfig) -> Rollouts | None:
         ramp=config.scheduled_sampling_ramp_shape,
         start_step=config.scheduled_sampling_start_step,
         reflexflow=reflexflow if config.scheduled_sampling_reflexflow else None,
+    )
+
+
+def crepa_of(config: TrainConfig, *, total_steps: int, width: int | None) -> CrepaSettings | None:
+    """What features are aligned with; None where none are. width: of the image encoder's features, None in backbone mode."""
+    if not config.crepa_enabled:
+        return None
+    return CrepaSettings(
+        width=width,
+        block=config.crepa_block_index,
+        teacher=config.crepa_teacher_block_index,
+        weight=WeightSchedule(
+            peak=config.crepa_lambda,
+            shape=config.crepa_scheduler,
+            warmup=config.crepa_warmup_steps,
+            decay=config.crepa_decay_steps or max(1, total_steps - config.crepa_warmup_steps),
+            end=config.crepa_lambda_end,
+            power=config.crepa_power,
+            cutoff=config.crepa_cutoff_step,
+        ),
+        distance=config.crepa_adjacent_distance,
+        tau=config.crepa_adjacent_tau,
+        cumulative=config.crepa_cumulative_neighbors,
+        mean_frames=config.crepa_normalize_by_frames,
+        mean_neighbours=config.crepa_normalize_neighbour_sum,
+        spatial=config.crepa_spatial_align,
+        threshold=config.crepa_similarity_threshold,
+        average_decay=config.crepa_similarity_ema_decay,
+        permanent=config.crepa_threshold_mode == "permanent",
     )
 
 

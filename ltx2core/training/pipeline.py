@@ -22,6 +22,7 @@ from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
+from ltx2core.training.head_optimizer import WithHead, without_head
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.order import order_of
@@ -94,7 +95,8 @@ class Pipeline:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
         the model does not have, a LoRA to start from that does not fit."""
         config, audio, video = self.loaded.config, prepared.audio, prepared.video
-        settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
+        tokens = _most_tokens(sample.picture for sample in prepared.samples)
+        settings = train_settings(config, tokens=tokens, features=prepared.passes.features)
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
         check_patterns(adapter_settings(config), layers)
@@ -116,7 +118,7 @@ class Pipeline:
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
-            train_settings(config, tokens=tokens),
+            train_settings(config, tokens=tokens, total_steps=total_steps, features=prepared.passes.features),
             video=video,
             audio=audio,
             device=device,
@@ -253,7 +255,7 @@ class Pipeline:
         adapter, state = saved.tensors()
         try:
             load_adapter(parameters, adapter)
-            optimizer.load_state(state)
+            optimizer.load_state(state if isinstance(optimizer, WithHead) else without_head(state))
         except (KeyError, ValueError) as error:
             raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
         return saved.step, saved.identity.init

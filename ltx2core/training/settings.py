@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.caching.features import FeatureWish
 from ltx2core.config.lycoris import LokrSettings, read_lycoris
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.optimizers import rule_of
 from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
+from ltx2core.models.dino import find_encoder
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.step_plan import StepWish
@@ -20,7 +22,7 @@ from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
 from ltx2core.training.export import ExportSettings
 from ltx2core.training.loop import LoopSettings
-from ltx2core.training.objective_settings import given_parts, penalty_of, rollouts_of, sigma_sampler, tread_routes
+from ltx2core.training.objective_settings import crepa_of, given_parts, penalty_of, rollouts_of, sigma_sampler, tread_routes
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.rules import RuleSettings
 from ltx2core.training.schedule import LearningRate
@@ -53,6 +55,14 @@ def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path
         base=base,
         tell=tell,
     )
+
+
+def feature_wish(config: TrainConfig, *, base: Path) -> FeatureWish | None:
+    """The image encoder that CREPA needs, None where it needs none. Raises ConfigError when it is not on this machine."""
+    if (name := config.crepa_encoder_name) is None:
+        return None
+    folder = find_encoder(name, bases=(base,))
+    return FeatureWish(folder=folder, side=config.crepa_encoder_image_size, frames_at_once=config.crepa_encoder_frames_batch_size)
 
 
 def text_settings(config: TrainConfig) -> TextSettings:
@@ -109,8 +119,8 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
-    """tokens: video tokens of the longest clip."""
+def train_settings(config: TrainConfig, *, tokens: int, total_steps: int = 0, features: FeatureWish | None = None) -> TrainSettings:
+    """tokens: video tokens of the longest clip. total_steps: 0 for as many as the config names. features: what CREPA aligns with."""
     return TrainSettings(
         adapter=adapter_settings(config),
         rule=rule_settings(config),
@@ -126,6 +136,7 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
         routes=tread_routes(config),
         penalty=penalty_of(config),
         rollouts=rollouts_of(config),
+        crepa=crepa_of(config, total_steps=total_steps or config.max_train_steps, width=None if features is None else features.width),
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ltx2core.models.text import TextEmbedding
     from ltx2core.training.conditions import GivenPart
+    from ltx2core.training.crepa import Crepa
     from ltx2core.training.data import Batch
     from ltx2core.training.objective import Losses, Noised
     from ltx2core.training.penalty import Penalty
@@ -40,6 +41,7 @@ class Model:
 
     mixed: the layers hold those float32 weights, so that products need autocast; the step engine's hold copies in dtype.
     router: lets tokens skip blocks while training; None where none do. rollouts: how batches are rolled out; None where none are.
+    crepa: what draws features together over frames; None where nothing does.
     """
 
     transformer: LTX2VideoTransformer3DModel
@@ -48,6 +50,7 @@ class Model:
     mixed: bool = True
     router: Router | None = None
     rollouts: Rollouts | None = None
+    crepa: Crepa | None = None
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -60,12 +63,17 @@ class Model:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def route(self, kept: tuple[torch.Tensor, ...]) -> None:
-        """Let the next forward be routed, where tokens were drawn for that. Raises ValueError without a router."""
-        if kept:
+    def begin(self, drawn: Drawn) -> None:
+        """Let the next forward be routed, where tokens were drawn for that, and its features be kept for CREPA.
+
+        Raises ValueError for tokens that were drawn for routes of another model.
+        """
+        if drawn.kept:
             if self.router is None:
                 raise ValueError("expected a model with routes, since tokens were drawn for some")
-            self.router.keep(kept)
+            self.router.keep(drawn.kept)
+        if self.crepa is not None and drawn.video is not None:
+            self.crepa.begin()
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
@@ -144,9 +152,20 @@ def losses_of(model: Model, drawn: Drawn, *, audio_weight: float, penalty: Penal
     if drawn.rollout_steps:
         if model.rollouts is None:
             raise ValueError("expected a model with rollouts, since one was drawn")
-        return _losses_after_rollout(model, drawn, model.rollouts, audio_weight=audio_weight, penalty=penalty)
-    model.route(drawn.kept)
-    return _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight, penalty)
+        losses = _losses_after_rollout(model, drawn, model.rollouts, audio_weight=audio_weight, penalty=penalty)
+    else:
+        model.begin(drawn)
+        losses = _losses(model, drawn.batch, drawn.video, drawn.audio, audio_weight, penalty)
+    return _with_alignment(losses, model, drawn)
+
+
+def _with_alignment(losses: Losses, model: Model, drawn: Drawn) -> Losses:
+    """The losses with what CREPA adds, where the batch has pictures to align."""
+    if model.crepa is None or drawn.video is None:
+        return losses
+    references = 0 if drawn.batch.reference is None else drawn.batch.reference.tokens.shape[1]
+    found = model.crepa.loss(drawn.batch.features, grid=drawn.batch.grid, kept=drawn.kept, references=references)
+    return losses if found is None else replace(losses, aside=found[0], similarity=found[1])
 
 
 def losses_at(model: Model, batch: Batch, *, sigma: float, generator: Generator, audio_weight: float) -> Losses:
@@ -177,7 +196,7 @@ def _losses_after_rollout(model: Model, drawn: Drawn, rollouts: Rollouts, *, aud
     with model.looking():
         video, audio = roll_out(forward.velocities, drawn.video, drawn.audio, steps=drawn.rollout_steps, step_size=rollouts.step_size)
         exact = (None, None) if rollouts.reflexflow is None else forward.velocities(drawn.video, drawn.audio)
-    model.route(drawn.kept)
+    model.begin(drawn)
     if rollouts.reflexflow is None:
         video, audio = (None if stream is None else towards_clip(stream) for stream in (video, audio))
         return combine(*forward.velocities(video, audio), video=video, audio=audio, audio_weight=audio_weight, penalty=penalty)

@@ -15,9 +15,11 @@ from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
+from ltx2core.training.crepa import Crepa, CrepaSettings, check_blocks
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.head_optimizer import WithHead
 from ltx2core.training.optimizer import AdapterOptimizer, Optimizer
 from ltx2core.training.penalty import SQUARES, Penalty
 from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
@@ -55,6 +57,7 @@ class TrainSettings:
     routes: tuple[Route, ...] = ()
     penalty: Penalty = SQUARES
     rollouts: Rollouts | None = None
+    crepa: CrepaSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,10 @@ def check_trainee(
         _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, audio=audio)
     check_package(settings.rule.rule)
-    resolve(settings.routes, len(empty.transformer_blocks))
+    num_blocks = len(empty.transformer_blocks)
+    routes = resolve(settings.routes, num_blocks)
+    if video and settings.crepa is not None:
+        check_blocks(settings.crepa, num_blocks=num_blocks, backbone=settings.crepa.width is None, routes=routes)
     return empty
 
 
@@ -154,7 +160,8 @@ def _reference(
 ) -> Trainee:
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     router = _router(transformer, settings.routes, video=video, emit=emit)
-    model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts)
+    crepa = _crepa(transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
+    model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts, crepa=crepa)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -162,7 +169,7 @@ def _reference(
     return Trainee(
         model=model,
         parameters=parameters,
-        optimizer=_optimizer(parameters, settings),
+        optimizer=_optimizer(parameters, settings) if crepa is None else WithHead(_optimizer(parameters, settings), crepa),
         engine=ReferenceEngine(model, audio_weight=settings.audio_weight, penalty=settings.penalty),
         refresh=lambda: None,
         software=f"PyTorch {torch.__version__}'s attention, {_rule_words(settings.rule)}, activations {kept}, not compiled",
@@ -170,7 +177,30 @@ def _reference(
     )
 
 
-def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> Optimizer:
+def _crepa(
+    transformer: LTX2VideoTransformer3DModel,
+    settings: TrainSettings,
+    router: Router | None,
+    *,
+    video: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
+) -> Crepa | None:
+    """What aligns features, with a Notice that says with what; after routes are in place. None where nothing is aligned."""
+    if settings.crepa is None:
+        return None
+    if not video:
+        emit(Notice(code="no_effect", level="warning", text="crepa_enabled has no effect, since sound is trained alone."))
+        return None
+    routes = () if router is None else router.routes
+    crepa = Crepa(transformer, settings.crepa, routes=routes, seed=settings.seed, device=device, dtype=dtype)
+    what = "an image encoder's, which are cached" if crepa.teacher is None else f"those of block {crepa.teacher}"
+    emit(Notice(code="crepa", text=f"CREPA: features of block {crepa.block} are drawn to {what}, over frames, while training."))
+    return crepa
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> AdapterOptimizer | RuleOptimizer:
     """Over parameters that are tensors of their own."""
     rates = settings.adapter.rates(parameters)
     if settings.rule.rule == "adamw":
@@ -224,8 +254,12 @@ def _fast(
     fast.blocks.skeleton.use_attention(choice.backend)
     _tell_rounding(fast.rounding, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
-    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts)
-    optimizer = _flat_optimizer(fast.adapter, settings)
+    crepa = _crepa(fast.transformer, settings, router, video=True, device=device, dtype=dtype, emit=emit)
+    model = Model(
+        transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts, crepa=crepa
+    )
+    flat = _flat_optimizer(fast.adapter, settings)
+    optimizer = flat if crepa is None else WithHead(flat, crepa)
     return Trainee(
         model=model,
         parameters=fast.adapter.parameters,

@@ -109,10 +109,10 @@ def test_what_rollouts_cost_is_said_before_they_are_trained_with() -> None:
 
 
 def test_keys_of_rollouts_that_never_happen_are_named() -> None:
-    for keys in ({"scheduled_sampling_max_step_offset": 4}, {"scheduled_sampling_probability": 0.5}):
-        loaded = load(**keys)
-        assert "no batch is rolled out" in told(loaded, "no_effect")
-        assert rollouts_of(loaded.config) is None
+    loaded = load(scheduled_sampling_max_step_offset=4)
+    assert "scheduled_sampling_probability is 0" in told(loaded, "no_effect")
+    assert rollouts_of(loaded.config) is None
+    assert rollouts_of(load(scheduled_sampling_probability=0.5).config) is None
     ramp = {"scheduled_sampling_max_step_offset": 4, "scheduled_sampling_ramp_steps": 10, "scheduled_sampling_probability": 0.5}
     assert "scheduled_sampling_probability" in told(load(**ramp), "no_effect")
     assert "reflexflow_alpha" in told(load(**ramp, scheduled_sampling_reflexflow_alpha=2), "no_effect")
