@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from ltx2core.config.wording import key_names, line, nearest, reword, shown
 from ltx2core.errors import ConfigError
 from ltx2core.runs.events import Notice
 from ltx2core.runs.files import write_json
+from ltx2core.runs.secrets import HIDDEN, is_secret, redact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +84,7 @@ def load_part(path: Path) -> LoadedConfig:
 
 def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
     """Write config.json and datasets.json of a run. They load again as an equal config from any current folder."""
-    config = _written(loaded.config) | {LIST_KEY: str(folder.datasets.absolute())}
+    config = json.loads(redact(json.dumps(_written(loaded.config)))) | {LIST_KEY: str(folder.datasets.absolute())}
     write_json(folder.datasets, [_written(entry) for entry in loaded.datasets.entries])
     write_json(folder.config, config)
 
@@ -133,7 +135,11 @@ def _known_keys(values: dict[str, object], file: str, problems: list[str]) -> tu
         name = names.get(bare)
         if name is None:
             match = nearest(bare, key_names(TrainConfig))
-            problems.append(line(file, raw, value, "there is no such key", f"use {match}" if match else "remove it"))
+            shown_value = HIDDEN if is_secret(raw) else value
+            works = (
+                "a token comes from the environment or a login; remove it" if is_secret(raw) else f"use {match}" if match else "remove it"
+            )
+            problems.append(line(file, raw, shown_value, "there is no such key", works))
         elif name in known and known[name] != value and value is not None:
             other = written[name]
             problems.append(f"{file} {other} = {shown(known[name])} and {raw} = {shown(value)} are the same key; remove one of them.")
