@@ -57,7 +57,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class TensorBoard:
-    """Writes event files into the run's folder. first: the step that a run goes on with; what was written beyond, before a kill, is hidden."""
+    """Writes event files into the run's folder. first: the step that a run goes on with; what was written beyond it is hidden."""
 
     def __init__(self, folder: RunFolder, *, first: int) -> None:
         writer = import_module("torch.utils.tensorboard").SummaryWriter
