@@ -42,13 +42,20 @@ class FastSettings:
     streamed: int = 0
     slots: int = 2
     kept: int = 0  # blocks that keep all they computed; the others are computed again
+    attention: int = 0  # of those, how many keep what their self-attention found
     inputs_to_host: bool = False
     compile: bool = True
+    beside: bool = True  # whether the sound's kernels run beside the picture's
 
     def streamed_blocks(self, count: int) -> list[int]:
         """Which blocks travel: evenly between those that stay, so that copies have compute to hide behind."""
         streamed = min(self.streamed, count)
         return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
+
+    def attending(self, policy: Sequence[Keep]) -> frozenset[int]:
+        """The blocks that are computed again without their self-attention."""
+        again = [index for index, keep in enumerate(policy) if keep != "all"]
+        return frozenset(again[max(0, len(again) - self.attention) :])  # the last: they are freed first
 
     def policy(self, count: int, *, streamed: Collection[int] | None = None) -> list[Keep]:
         """What each block keeps. Only resident blocks can keep all. streamed: the blocks that travel, if not those of these settings."""
@@ -83,7 +90,14 @@ class FastModel:
     def apply(self, plan: StepPlan) -> None:
         """Hold the blocks as another plan says. More blocks may travel than before, never fewer."""
         blocks, count = self.blocks, len(self.blocks.weights)
-        settings = replace(self.settings, streamed=plan.streamed, slots=plan.slots, kept=plan.kept, inputs_to_host=plan.inputs_to_host)
+        settings = replace(
+            self.settings,
+            streamed=plan.streamed,
+            slots=plan.slots,
+            kept=plan.kept,
+            attention=plan.attention,
+            inputs_to_host=plan.inputs_to_host,
+        )
         travelling = {index for index, place in enumerate(blocks.ring_index) if place is not None}
         if plan.streamed != len(travelling) or plan.slots != self.settings.slots:
             wanted = [index for index in settings.streamed_blocks(count) if index not in travelling]
@@ -96,6 +110,7 @@ class FastModel:
             blocks.stream(sorted(travelling), slots=plan.slots)
         self.settings = settings
         blocks.keep = settings.policy(count, streamed=travelling)
+        blocks.attention = settings.attending(blocks.keep)
 
     def graph_memory(self) -> object:
         """What a captured step reads and newer things may take the place of: rotary tables, host memory for activations."""
@@ -205,7 +220,16 @@ def build_fast(
 
     weights = [BlockWeights(layout, device=device, matrices_on=matrices(index)) for index in range(count)]
     flat = FlatAdapter(skeleton.groups, num_blocks=count, rank=adapter.rank, seed=seed, device=device, dtype=dtype)
-    blocks = FastBlocks(skeleton=skeleton, weights=weights, adapter=flat, keep=settings.policy(count), compile=settings.compile)
+    policy = settings.policy(count)
+    blocks = FastBlocks(
+        skeleton=skeleton,
+        weights=weights,
+        adapter=flat,
+        keep=policy,
+        attention=settings.attending(policy),
+        compile=settings.compile,
+        beside=settings.beside,
+    )
     blocks.stream(streamed, slots=settings.slots)
     blocks.install(transformer)
     return FastModel(

@@ -166,6 +166,7 @@ def _fast(
             streamed=plan.streamed,
             slots=plan.slots,
             kept=plan.kept,
+            attention=plan.attention,
             inputs_to_host=plan.inputs_to_host,
             compile=settings.compile and device.type == "cuda",
         ),
@@ -183,7 +184,7 @@ def _fast(
         dtype=dtype,
         device=device,
     )
-    fast.blocks.skeleton.use_attention(choice.backend)
+    fast.blocks.use_attention(choice.backend)
     _tell_rounding(fast.rounding, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
