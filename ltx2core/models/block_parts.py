@@ -48,7 +48,6 @@ _WHOLE_ONLY = (
     "a2v_cross_attention_mask",
     "v2a_cross_attention_mask",
     "perturbation_mask",
-    "all_perturbed",
 )
 
 
@@ -176,7 +175,7 @@ class VideoFirst(_Part):
         if self.kernel is None:
             answer, attended = fused.attend(block.attn1, query, key, value, None), None
         else:
-            q, k, v = (part.unflatten(2, (block.attn1.heads, -1)) for part in (query, key, value))
+            q, k, v = (part.view(*part.shape[:2], block.attn1.heads, -1) for part in (query, key, value))
             attended = kept or attend(q, k, v, self.kernel)
             answer = (attended[0] if kept is None else attend_kept(q, k, v, *kept, self.kernel)).flatten(2)
         video = video + fused.finish(block.attn1, normed, answer) * gate
@@ -243,7 +242,8 @@ class AudioLast(_Part):
             asked = block.video_to_audio_norm(audio) * (1 + scale) + shift
             audio = audio + gate * fused.finish(block.video_to_audio_attn, asked, answer)
         shift, scale, gate = self.modulation(block.audio_scale_shift_table, context["temb_audio"], context["levels"][1])[3:6]
-        return audio + block.audio_ff(block.audio_norm3(audio) * (1 + scale) + shift) * gate
+        answer = block.audio_ff(block.audio_norm3(audio) * (1 + scale) + shift)
+        return audio + answer * gate
 
 
 class VideoLast(_Part):
@@ -261,7 +261,8 @@ class VideoLast(_Part):
             query = fused.query(attention, asking, context["ca_video_rotary_emb"])
             video = video + gate * fused.finish(attention, asking, fused.attend(attention, query, key, value, None))
         shift, scale, gate = self.modulation(block.scale_shift_table, context["temb"], context["levels"][0])[3:6]
-        return video + block.ff(block.norm3(video) * (1 + scale) + shift) * gate
+        answer: Tensor = block.ff(block.norm3(video) * (1 + scale) + shift)
+        return video + answer * gate
 
 
 def _video_cross(part: _Part, context: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 GIB = 1024**3
 # Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 65.1 GiB with all of
 # 48 blocks kept against 40.8 with none at 2,688 tokens, 71.3 with 26 at 6,144; video alone 45.6 (tests/benchmarks/step_time.py).
-KEPT_WIDTHS_JOINT = 20.5
-KEPT_WIDTHS_VIDEO = 16.0
+KEPT_WIDTHS_JOINT = 19.0
+KEPT_WIDTHS_VIDEO = 15.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
 _RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
