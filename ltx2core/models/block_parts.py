@@ -154,7 +154,8 @@ class _Part(nn.Module):
         shift, scale = (
             self.block.get_mod_params(rows, given, states.shape[0]) if given is not None else rows[None, None].to(states.dtype).unbind(2)
         )
-        return states * (1 + scale) + shift
+        modulated: Tensor = states * (1 + scale) + shift
+        return modulated
 
 
 class VideoFirst(_Part):

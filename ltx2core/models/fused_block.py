@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2Attention, apply_
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ltx2core.models.lora_linear import GroupedLinear
+from ltx2core.models.lora_linear import LEAVES, GroupedLinear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ltx2core.models.quantised import EightBit
 
 Table = tuple[Tensor, Tensor]
-_LEAVES = ("weight", "weight_scale", "bias", "lora_a", "lora_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
     plain: dict[str, torch.Size] = {}
     for name, module in block.named_modules():
         if isinstance(module, GroupedLinear):
-            places |= {f"{name}.{leaf}": (module, leaf) for leaf in _LEAVES}
+            places |= {f"{name}.{leaf}": (module, leaf) for leaf in LEAVES}
             continue
         for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:

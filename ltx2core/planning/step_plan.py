@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ltx2core.models.quantised import EightBit, Storage
 
 GIB = 1024**3
-# Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 65.1 GiB with all of
-# 48 blocks kept against 40.8 with none at 2,688 tokens, 71.3 with 26 at 6,144; video alone 45.6 (tests/benchmarks/step_time.py).
-KEPT_WIDTHS_JOINT = 19.0
-KEPT_WIDTHS_VIDEO = 15.0
+# Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 56.8 GiB with all of
+# 48 blocks kept against 40.8 with none at 2,688 tokens (tests/benchmarks/step_time.py).
+KEPT_WIDTHS_JOINT = 17.6
+KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
 _RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
@@ -71,7 +71,8 @@ class StepWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """How blocks are held. kept: how many keep all that they computed; attention: how many of the others keep their self-attention.
+    """How blocks are held. kept: how many keep all that they computed; attention: how many of the others keep their self-attention;
+    turned: whether blocks on the card hold their matrices transposed, too.
 
     because: a sentence for each choice, with its numbers.
     """
@@ -83,10 +84,13 @@ class StepPlan:
     kept: int
     inputs_to_host: bool
     attention: int = 0
+    turned: bool = False
     because: tuple[str, ...] = ()
 
     def next_rung(self, num_blocks: int) -> StepPlan | None:
         """A plan that needs less memory, for when this one ran out of it; None when there is none."""
+        if self.turned:
+            return replace(self, turned=False, because=("matrices are transposed anew each time",))
         if self.kept:
             kept = self.kept // 2 if self.kept > 4 else 0
             return replace(self, kept=kept, because=(f"{self.kept - kept} more blocks are computed twice",))

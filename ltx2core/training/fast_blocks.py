@@ -60,7 +60,7 @@ class FastBlocks:
     _parts: BlockInParts = field(init=False)
     _whole: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     host: HostActivations = field(init=False)
-    _tensors: list[dict[str, Tensor]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
+    _tensors: list[dict[str, Tensor | None]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
 
     def __post_init__(self) -> None:
         self._whole = _Levelled(self.skeleton.block)

@@ -44,6 +44,7 @@ class FastSettings:
     kept: int = 0  # blocks that keep all they computed; the others are computed again
     attention: int = 0  # of those, how many keep what their self-attention found
     inputs_to_host: bool = False
+    turned: bool = False  # whether blocks that lie on the card hold their 8-bit matrices transposed, too
     compile: bool = True
     beside: bool = True  # whether the sound's kernels run beside the picture's
 
@@ -102,13 +103,18 @@ class FastModel:
         if plan.streamed != len(travelling) or plan.slots != self.settings.slots:
             wanted = [index for index in settings.streamed_blocks(count) if index not in travelling]
             for index in wanted[: max(0, plan.streamed - len(travelling))]:
+                blocks.weights[index].turned = {}
                 master = PinnedMemory(self.layout.matrix_bytes, register=blocks.weights[index].rest.is_cuda)
                 master.tensor.copy_(blocks.weights[index].matrices)
                 blocks.weights[index].matrices = master.tensor
                 self.masters.append(master)
                 travelling.add(index)
             blocks.stream(sorted(travelling), slots=plan.slots)
-        self.settings = settings
+        if self.settings.turned and not plan.turned:
+            for weights in blocks.weights:
+                weights.turned = {}
+            blocks.weights_changed()
+        self.settings = replace(settings, turned=plan.turned)
         blocks.keep = settings.policy(count, streamed=travelling)
         blocks.attention = settings.attending(blocks.keep)
 
@@ -255,7 +261,16 @@ def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
         raise CheckpointError(
             f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again."
         )
+    turn(model)
     model.blocks.weights_changed()
+
+
+def turn(model: FastModel) -> None:
+    """Transpose the matrices of the blocks that lie on the card, where the settings ask for it: once they are filled."""
+    if model.settings.turned:
+        for index, weights in enumerate(model.blocks.weights):
+            if not model.blocks.streamed(index):
+                weights.turn()
 
 
 def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.device) -> Iterable[tuple[str, Tensor]]:

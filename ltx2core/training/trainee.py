@@ -167,6 +167,7 @@ def _fast(
             slots=plan.slots,
             kept=plan.kept,
             attention=plan.attention,
+            turned=plan.turned,
             inputs_to_host=plan.inputs_to_host,
             compile=settings.compile and device.type == "cuda",
         ),

@@ -35,7 +35,7 @@ from ltx2core.planning.step_plan import StepNeed, StepWish, plan_step
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.data import Batch
-from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of, turn
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.sigma import ShiftedLogitNormal
@@ -118,6 +118,7 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
         slots=plan.slots,
         kept=plan.kept,
         attention=plan.attention,
+        turned=plan.turned,
         inputs_to_host=plan.inputs_to_host,
         compile=DEVICE.type == "cuda",
         beside=case.beside,
@@ -159,6 +160,7 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastMod
                 else 0.01 * value
             )
             weights.put(name, value)
+    turn(fast)
     fast.blocks.weights_changed()
     if fast.blocks.ring is not None:
         fast.blocks.ring.reload()

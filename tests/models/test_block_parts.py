@@ -40,7 +40,7 @@ def test_parts_give_and_learn_what_the_whole_block_does_bit_for_bit(kind: str, t
     streams = [inputs[name].requires_grad_() for name in ("hidden_states", "audio_hidden_states")]
     leaves = [*streams, *fused.leaves.values()]
     whole = fused.skeleton.block(**inputs)
-    found = in_parts(fused.skeleton.block)(*streams, context_of(inputs))
+    found = in_parts(fused.skeleton.block)(streams[0], streams[1], context_of(inputs))
     assert torch.equal(found.video, whole[0])
     assert torch.equal(found.audio, whole[1])
     for one, other in zip(learn((found.video, found.audio), leaves), learn(whole, leaves), strict=True):
