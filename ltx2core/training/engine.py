@@ -78,7 +78,9 @@ class FastEngine:
         self._audio_weight = audio_weight
         self._parts = 1
         blocks, capture = fast.blocks, model.device.type == "cuda"
-        self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
+        self._runner = StepRunner(
+            self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory, crowded=self._tell_crowded
+        )
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
@@ -110,6 +112,10 @@ class FastEngine:
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
         nothing = torch.zeros_like(losses.total)
         return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+
+    def _tell_crowded(self, graphs: int) -> None:
+        text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
+        self._emit(Notice(code="more_shapes_than_graphs", text=text, fix="Fewer resolutions and lengths make fewer shapes."))
 
     def _descend(self, drawn: Drawn) -> None:
         """Take the plan's next rung. Raises RunError when it was the last."""

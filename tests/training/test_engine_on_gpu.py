@@ -197,6 +197,14 @@ def test_page_locked_memory_is_registered_as_it_is_and_copied_from_beside_comput
     assert not memory.registered
 
 
+def test_inputs_of_blocks_wait_in_locked_memory_of_their_own_size() -> None:
+    steps = Steps(HOLDINGS["all streamed, one slot, inputs to host"], capture=False)
+    steps.gradients(drawn_of(0))
+    buffers = steps.fast.blocks.host.buffers()
+    assert len(buffers) == 5
+    assert all(buffer.registered and buffer.tensor.is_pinned() for buffer in buffers)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nothing_is_compiled_again_after_the_first_steps(dtype: torch.dtype) -> None:
