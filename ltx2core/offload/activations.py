@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ltx2core.offload.host_memory import PinnedMemory
 from ltx2core.offload.layout import Place
-from ltx2core.offload.ring import PinnedMemory, join_captured
+from ltx2core.offload.ring import join_captured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -102,6 +102,7 @@ class BlockWeights:
         self.rest = torch.zeros(layout.rest_bytes, dtype=torch.uint8, device=device)
         self.scales: dict[str, Tensor] = {}
         self.snr_db: dict[str, float] = {}
+        self.given: frozenset[str] = frozenset()  # tensors that need not be put: an earlier run left them where `matrices` lie
         self._device = device
         self._parts: dict[str, dict[int, Tensor]] = {}
 

@@ -77,10 +77,18 @@ class FastEngine:
         self.plan = plan
         self._audio_weight = audio_weight
         self._parts = 1
-        blocks, capture = fast.blocks, model.device.type == "cuda"
         self._runner = StepRunner(
-            self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory, crowded=self._tell_crowded
+            self._compute,
+            capture=self._capturable,
+            before=fast.blocks.settle,
+            join=fast.blocks.join,
+            holds=fast.graph_memory,
+            crowded=self._tell_crowded,
         )
+
+    @property
+    def _capturable(self) -> bool:
+        return self._model.device.type == "cuda" and self._fast.blocks.capturable
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
@@ -133,6 +141,7 @@ class FastEngine:
         self._emit(Notice(code="memory_rung", level="warning", text=text, fix="Smaller clips or 8-bit weights avoid the slower way."))
         self.plan = replace(plan, because=self.plan.because + plan.because)
         self._fast.apply(plan)
+        self._runner.capture = self._capturable
         _free_memory()
 
 
