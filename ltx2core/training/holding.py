@@ -13,6 +13,7 @@ from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.runs.events import Notice
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
+from ltx2core.training.rungs import Rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ class Holding:
     blocks: BlockFacts
     plan: StepPlan
     host: HostPlan
+    free_bytes: int | None  # of the card; None without one
 
     @property
     def because(self) -> list[str]:
@@ -64,19 +66,32 @@ def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device
         lora_numbers=blocks.lora_numbers,
         joint=audio,
     )
-    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
+    free_bytes = _free_bytes(device)
+    plan = plan_step(need, settings.wish, free_bytes=free_bytes)
     host = place_blocks(
         blocks_bytes=plan.streamed * blocks.block_bytes,
         inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
         free_bytes=available_memory(),
         disk=settings.disk is not None,
     )
-    holding = Holding(blocks=blocks, plan=plan, host=host)
+    holding = Holding(blocks=blocks, plan=plan, host=host, free_bytes=free_bytes)
     if settings.disk is not None and host.waiting == "disk":
         files = block_files(settings.disk, weights=checkpoint.fingerprint("transformer"), layout=blocks.layout)
         travelling = holding.settings(compiled=False, disk=None).streamed_blocks(blocks.count)
         check_room(settings.disk, files.missing_bytes(travelling))
     return holding
+
+
+def rungs_of(settings: TrainSettings, holding: Holding, *, device: torch.device) -> Rungs | None:
+    """What earlier runs have learned about memory on this card with this model; None where memory does not run out that way."""
+    if settings.rungs is None or holding.free_bytes is None:
+        return None
+    blocks, properties = holding.blocks, torch.cuda.get_device_properties(device)
+    name = (
+        f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; {blocks.count} blocks of {blocks.block_bytes} bytes in "
+        f"{holding.plan.storage} ({holding.plan.precision}), {blocks.lora_numbers} numbers of LoRA; PyTorch {torch.__version__}"
+    )
+    return Rungs(settings.rungs, name=name, free_bytes=holding.free_bytes)
 
 
 def tell_unlocked(masters: Masters, emit: Callable[[Event], None]) -> None:

@@ -90,8 +90,8 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
-    """tokens: video tokens of the longest clip."""
+def train_settings(config: TrainConfig, *, tokens: int, rungs: Path | None = None) -> TrainSettings:
+    """tokens: video tokens of the longest clip. rungs: the file that remembers what did not fit."""
     return TrainSettings(
         adapter=adapter_settings(config),
         adam=adam_settings(config),
@@ -105,6 +105,7 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
         tokens=tokens,
         batch_size=config.train_batch_size,
         disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
+        rungs=rungs,
         routes=tread_routes(config),
     )
 

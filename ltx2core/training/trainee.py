@@ -14,7 +14,7 @@ from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
-from ltx2core.training.holding import hold, tell_unlocked
+from ltx2core.training.holding import hold, rungs_of, tell_unlocked
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
 from ltx2core.training.tread import Route, Router, add_routes, resolve
@@ -48,6 +48,7 @@ class TrainSettings:
     tokens: int
     batch_size: int
     disk: Path | None = None  # a folder for blocks that do not stay on the card
+    rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()
 
 
@@ -159,6 +160,7 @@ def _fast(
 ) -> Trainee:
     holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
+    rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
     fast = load_fast(
         checkpoint,
@@ -187,7 +189,7 @@ def _fast(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
         software=_software(
             plan,
