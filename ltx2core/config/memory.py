@@ -39,6 +39,14 @@ class MemoryKeys(Keys):
     recompute_all_blocks: bool = key(
         False, "Recompute all", "Compute every block twice even where memory would do without: the least memory, a third slower."
     )
+    gpu_memory_limit_gib: float | None = key(
+        None,
+        "GPU memory limit",
+        "GiB of GPU memory that training may take, all of it counted: the plan keeps within it as on a smaller card, and what goes beyond "
+        "is an error. Empty: all that is free.",
+        ge=2,
+        le=1024,
+    )
     vae_enable_tiling: bool = key(
         False,
         "VAE tiling",

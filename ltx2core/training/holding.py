@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory, lock_limit
 from ltx2core.offload.block_files import block_files, check_room
 from ltx2core.planning.host_plan import HostPlan, place_blocks
@@ -66,7 +67,7 @@ def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device
         lora_numbers=blocks.lora_numbers,
         joint=audio,
     )
-    free_bytes = _free_bytes(device)
+    free_bytes = free_device_memory(device) if device.type == "cuda" else None
     plan = plan_step(need, settings.wish, free_bytes=free_bytes)
     host = place_blocks(
         blocks_bytes=plan.streamed * blocks.block_bytes,
@@ -107,10 +108,3 @@ def tell_unlocked(masters: Masters, emit: Callable[[Event], None]) -> None:
 def _lock_limit_words() -> str:
     limit = lock_limit()
     return "`ulimit -l` says that there is none, so it is the driver's" if limit is None else f"`ulimit -l` is {limit / 2**20:.0f} MiB"
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + held

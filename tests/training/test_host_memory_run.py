@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from engine_fixtures import events_of
 
 from ltx2core.planning.host_plan import GIB
@@ -49,3 +50,10 @@ def test_a_folder_for_blocks_that_all_stay_is_told_to_have_no_use(make_config: M
     run = open_run(make_config(max_train_steps=1, group_offload_to_disk_path=str(tmp_path / "blocks")))
     assert len(losses(run)) == 1
     assert "no block waits on disk" in told(run)["plan"]
+
+
+def test_a_limit_of_gpu_memory_is_told_to_have_no_effect_without_a_gpu(make_config: MakeConfig, open_run: OpenRun) -> None:
+    run = open_run(make_config(max_train_steps=1, gpu_memory_limit_gib=8))
+    assert len(losses(run)) == 1
+    if not torch.cuda.is_available():
+        assert "no effect: there is no GPU" in told(run)["gpu_memory_limit"]
