@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.offload.shared_memory import LocalGroup
     from ltx2core.planning.step_plan import StepPlan
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
@@ -84,6 +85,11 @@ class FastModel:
             for index, weights in enumerate(self.blocks.weights)
             for name, value in weights.snr_db.items()
         }
+
+    @property
+    def matrix_names(self) -> frozenset[str]:
+        """The tensors of a block, by diffusers' names, that lie in its matrices."""
+        return frozenset(name for name, member in self.layout.members.items() if member.name in self.layout.matrices)
 
     def apply(self, plan: StepPlan) -> None:
         """Hold the blocks as another plan says. More blocks may travel than before, never fewer."""
@@ -179,9 +185,13 @@ def load_fast(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    group: LocalGroup | None = None,
 ) -> FastModel:
-    """The model of a checkpoint. Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had,
-    StorageError where blocks cannot be written to disk."""
+    """The model of a checkpoint. group: processes of this host that load the same, and share the blocks that travel.
+
+    Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had, StorageError where blocks cannot be
+    written to disk.
+    """
     transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
     shapes = check_transformer(checkpoint, audio=audio)
     targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
@@ -195,6 +205,7 @@ def load_fast(
         dtype=dtype,
         device=device,
         weights_name=checkpoint.fingerprint("transformer") if settings.disk is not None else "",
+        group=group,
     )
     fill(model, _block_tensors(checkpoint, model, device))
     return model
@@ -211,6 +222,7 @@ def build_fast(
     dtype: torch.dtype,
     device: torch.device,
     weights_name: str = "",
+    group: LocalGroup | None = None,
 ) -> FastModel:
     """The model, its blocks' weights still to be filled. shapes: the whole transformer on meta; targets: the layers that get a LoRA;
     weights_name: the checkpoint's fingerprint, by which blocks on disk are found again.
@@ -230,9 +242,8 @@ def build_fast(
     skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     files = block_files(settings.disk, weights=weights_name, layout=layout) if settings.disk is not None else None
-    masters = Masters(layout.matrix_bytes, waiting=settings.waiting, lock=device.type == "cuda", files=files)
-    for index in settings.streamed_blocks(count):
-        masters.add(index)
+    masters = Masters(layout.matrix_bytes, waiting=settings.waiting, lock=device.type == "cuda", files=files, group=group)
+    masters.begin(settings.streamed_blocks(count))
     weights = [BlockWeights(layout, device=device, matrices_on=_room(masters, index, layout, device)) for index in range(count)]
     flat = FlatAdapter(skeleton.groups, num_blocks=count, rank=adapter.rank, seed=seed, device=device, dtype=dtype)
     blocks = FastBlocks(skeleton=skeleton, weights=weights, adapter=flat, keep=settings.policy(count), compile=settings.compile)
@@ -241,6 +252,10 @@ def build_fast(
         transformer=transformer, blocks=blocks, adapter=flat, layout=layout, targets=list(targets), settings=settings, masters=masters
     )
     model.stream(slots=settings.slots)
+    if not masters.filler and files is None:
+        for index in masters.found:
+            weights[index].written = False
+            weights[index].given = model.matrix_names if layout.storage == "bf16" else frozenset()  # scales are found anew
     return model
 
 
@@ -272,6 +287,7 @@ def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
         raise CheckpointError(
             f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again."
         )
+    model.masters.wait()  # for the process that fills what this one shares
     model.blocks.weights_changed()
 
 
@@ -292,10 +308,12 @@ def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.devic
         return checkpoint.tensors("transformer", wanted=wanted, device=place)
 
     members = model.layout.members
+    small = model.layout.members.keys() - model.matrix_names
     yield from tensors(set(range(len(model.blocks.weights))) - on_host - set(on_disk), device, members)
     if on_host:
-        yield from tensors(on_host, "cpu", members)
-    small = [name for name, member in members.items() if member.name in model.layout.rest]
+        yield from tensors(on_host, "cpu", members if model.masters.filler else small)
+    if on_disk and not model.masters.filler:
+        model.masters.wait()  # until they are written
     for index in on_disk:
         assert files is not None
         there = _take_from_disk(model, files, index)
@@ -304,6 +322,8 @@ def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.devic
         yield from tensors({index}, device if model.layout.storage != "bf16" else "cpu", small if there else members)
         if not there:
             _leave_on_disk(model, files, index)
+    if on_disk and model.masters.filler:
+        model.masters.wait()
 
 
 def _take_from_disk(model: FastModel, files: BlockFiles, index: int) -> bool:
@@ -314,7 +334,7 @@ def _take_from_disk(model: FastModel, files: BlockFiles, index: int) -> bool:
     weights.scales = {name: scale.to(weights.rest.device) for name, scale in found[0].items()}
     weights.snr_db = found[1]
     weights.matrices = model.masters.found[index].tensor
-    weights.given = frozenset(name for name, member in model.layout.members.items() if member.name in model.layout.matrices)
+    weights.given = model.matrix_names
     return True
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
+from ltx2core.offload.shared_memory import local_group
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
@@ -170,6 +171,7 @@ def _fast(
         seed=settings.seed,
         dtype=dtype,
         device=device,
+        group=local_group(),
     )
     choice = choose_attention(
         tokens=settings.tokens,
