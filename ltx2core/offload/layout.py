@@ -103,6 +103,8 @@ class BlockWeights:
         self.scales: dict[str, Tensor] = {}
         self.snr_db: dict[str, float] = {}
         self.turned: dict[str, Tensor] = {}  # 8-bit matrices once more, transposed, as some products take them
+        self.given: frozenset[str] = frozenset()  # tensors that need not be put: an earlier run left them where `matrices` lie
+        self.written = True  # False: another process writes the matrices, which this one shares
         self._device = device
         self._parts: dict[str, dict[int, Tensor]] = {}
 
@@ -118,10 +120,12 @@ class BlockWeights:
         target = self.layout.matrices[member.name].view(self.matrices)[member.first : member.first + member.rows]
         _check(name, target, tensor)
         if self.layout.storage == "bf16":
-            target.copy_(tensor)
+            if self.written:
+                target.copy_(tensor)
             return
         found = quantise(tensor.to(self._device), self.layout.storage)
-        target.copy_(found.weight)
+        if self.written:
+            target.copy_(found.weight)
         self.snr_db[name] = found.snr_db
         self._put_scale(member, found.scale)
 

@@ -19,15 +19,17 @@ from ltx2core.models.block_parts import BlockInParts, Computed, can_part
 from ltx2core.models.levels import Levels, pick_levels, use_levels
 from ltx2core.offload.activations import HostActivations
 from ltx2core.offload.ring import Ring, join_captured
+from ltx2core.offload.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
     from torch.nn.attention import SDPBackend
 
     from ltx2core.models.block_parts import Attended
     from ltx2core.models.fused_block import Skeleton
+    from ltx2core.offload.host_memory import Master
     from ltx2core.offload.layout import BlockWeights
     from ltx2core.training.flat_adapter import FlatAdapter
     from ltx2core.training.tread import Router
@@ -98,15 +100,28 @@ class FastBlocks:
         self.levels = use_levels(transformer)
         transformer.transformer_blocks = nn.ModuleList([BlockAt(self, index) for index in range(len(self.weights))])
 
-    def stream(self, indices: Sequence[int], *, slots: int) -> None:
-        """Let these blocks, whose matrices lie in host memory, travel through a new ring of as many slots; none: no ring."""
+    def stream(self, masters: Mapping[int, Master], *, slots: int, staged: bool = False) -> None:
+        """Let these blocks, by their numbers in forward order, travel through a new ring of as many slots; none: no ring.
+
+        staged: whether some of them come through staging buffers.
+        """
+        if self.ring is not None:
+            self.ring.close()
         self.ring, self._tensors = None, []
         self.skeleton.point(dict.fromkeys(self.skeleton.places))  # the memory of the ring before is free for the new one
-        self.ring_index = [indices.index(index) if index in indices else None for index in range(len(self.weights))]
+        indices = list(masters)
+        self.ring_index = [indices.index(index) if index in masters else None for index in range(len(self.weights))]
         device = self.weights[0].rest.device
-        masters = [self.weights[index].matrices for index in indices]
-        self.ring = Ring(masters, slots=max(1, min(slots, len(masters))), device=device) if masters else None
+        if indices:
+            staging = Staging(device=device) if staged else None
+            slots = max(1, min(slots, len(indices)))
+            self.ring = Ring(list(masters.values()), slots=slots, device=device, staging=staging)
         self._find_tensors()
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step can be captured: not while the host has a part in the copies of weights."""
+        return self.ring is None or self.ring.capturable
 
     def settle(self) -> None:
         """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""

@@ -51,6 +51,8 @@ POLICIES = {
     "all streamed, two slots": replace(EAGER, streamed=5, slots=2),
     "all streamed, three slots, inputs to host": replace(EAGER, streamed=5, slots=3, inputs_to_host=True),
     "all streamed, a slot for each": replace(EAGER, streamed=5, slots=5),
+    "three streamed through staging buffers": replace(EAGER, streamed=3, slots=2, waiting="memory"),
+    "all streamed through staging buffers, one slot": replace(EAGER, streamed=5, slots=1, kept=5, waiting="memory"),
 }
 
 
