@@ -21,6 +21,7 @@ KEPT_WIDTHS_JOINT = 17.6
 KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
+_KEPT_SCRATCH_BLOCKS = 0.4  # where some keep all: those come last, and have gone when the first is computed again
 _RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
 _BYTES_PER_LORA_NUMBER = 18  # float32 master, gradient and two moments, and the copy that is computed with
 _SLOTS = 2
@@ -145,16 +146,23 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
     rest = free - (need.num_blocks - streamed + slots) * need.block_bytes
     # Self-attention first: for each byte that it keeps, a block saves the most there.
     attention = 0 if wish.recompute_all else max(0, min(need.num_blocks, rest // need.attended_bytes))
-    kept = _kept(need, wish, rest - attention * need.attended_bytes, resident=need.num_blocks - streamed, attention=attention)
+    spare = rest - attention * need.attended_bytes
+    kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
+    if kept >= 2:
+        spare += int((_SCRATCH_BLOCKS - _KEPT_SCRATCH_BLOCKS) * need.kept_bytes)
+        kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
     again = need.num_blocks - kept
     attention = min(attention, again)
+    turned = wish.precision == "w8a8_full" and not streamed and not again
+    if turned and (turned := spare - kept * need.kept_bytes >= need.num_blocks * need.block_bytes):
+        reasons.append("matrices are held transposed, too, as backward products in fp8 take them")
     if kept:
         reasons.append(f"{kept} blocks keep their activations, {_gib(need.kept_bytes)} each; {again} are computed twice")
     elif again:
         reasons.append("every block is computed twice" + (", as asked" if wish.recompute_all else ""))
     if attention:
         reasons.append(f"{attention} of these keep their self-attention, {_gib(need.attended_bytes)} each")
-    return _plan(wish, streamed=streamed, kept=kept, attention=attention, host=host, slots=slots, because=tuple(reasons))
+    return _plan(wish, streamed=streamed, kept=kept, attention=attention, turned=turned, host=host, slots=slots, because=tuple(reasons))
 
 
 def _streamed(need: StepNeed, free: int) -> int | None:
@@ -185,7 +193,15 @@ def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
 
 
 def _plan(
-    wish: StepWish, *, streamed: int, kept: int, host: bool, because: tuple[str, ...], slots: int = 1, attention: int = 0
+    wish: StepWish,
+    *,
+    streamed: int,
+    kept: int,
+    host: bool,
+    because: tuple[str, ...],
+    slots: int = 1,
+    attention: int = 0,
+    turned: bool = False,
 ) -> StepPlan:
     return StepPlan(
         storage=wish.storage,
@@ -194,6 +210,7 @@ def _plan(
         slots=min(slots, streamed) if streamed else 0,
         kept=max(0, kept),
         attention=attention,
+        turned=turned,
         inputs_to_host=host,
         because=because,
     )
