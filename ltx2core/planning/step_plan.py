@@ -21,8 +21,8 @@ KEPT_WIDTHS_JOINT = 17.6
 KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
-_KEPT_SCRATCH_BLOCKS = 0.4  # where some keep all: those come last, and have gone when the first is computed again
-_RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
+_KEPT_SCRATCH_BLOCKS = 0.4  # where all lie on the card and some keep all: those come last, and have gone when others are computed again
+_RESERVE = GIB + GIB // 4  # the device's context, its libraries' workspaces and what the allocator rounds up
 _BYTES_PER_LORA_NUMBER = 18  # float32 master, gradient and two moments, and the copy that is computed with
 _SLOTS = 2
 
@@ -148,7 +148,7 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
     attention = 0 if wish.recompute_all else max(0, min(need.num_blocks, rest // need.attended_bytes))
     spare = rest - attention * need.attended_bytes
     kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
-    if kept >= 2:
+    if kept >= 2 and not streamed:
         spare += int((_SCRATCH_BLOCKS - _KEPT_SCRATCH_BLOCKS) * need.kept_bytes)
         kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
     again = need.num_blocks - kept
