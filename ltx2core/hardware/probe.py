@@ -16,6 +16,7 @@ from ltx2core.hardware import limits
 from ltx2core.hardware.disk import disk_speed
 from ltx2core.hardware.machine import Gpu, Machine, as_json
 from ltx2core.hardware.nvml import Cards, Nvml
+from ltx2core.hardware.rates_store import rates_file, remembered_rates
 from ltx2core.hardware.software import installed_torch, software_problem
 from ltx2core.hardware.terminal import terminal_of
 from ltx2core.hardware.visible import visible_indices
@@ -50,7 +51,7 @@ def probe_machine(
         gpus=(),
         driver=None,
         no_gpu_because=None,
-        cpu_name=_cpu_name(),
+        cpu_name=cpu_name(),
         cores=limits.usable_cores(),
         machine_cores=os.cpu_count() or 1,
         affinity_cores=limits.affinity_cores(),
@@ -67,7 +68,8 @@ def probe_machine(
         on_battery=_on_battery(),
         terminal=terminal_of(variables),
     )
-    return _with_cards(machine, (nvml or Nvml()).cards(), torch or installed_torch(), variables.get("CUDA_VISIBLE_DEVICES"))
+    machine = _with_cards(machine, (nvml or Nvml()).cards(), torch or installed_torch(), variables.get("CUDA_VISIBLE_DEVICES"))
+    return dataclasses.replace(machine, rates=remembered_rates(machine, rates_file(variables)))
 
 
 def is_wsl(release: str | None = None) -> bool:
@@ -137,7 +139,8 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _cpu_name(lines: Iterable[str] | None = None) -> str:
+def cpu_name(lines: Iterable[str] | None = None) -> str:
+    """What the processor calls itself."""
     try:
         for line in lines if lines is not None else Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
