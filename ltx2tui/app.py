@@ -92,7 +92,7 @@ class Ltx2App(App[str]):
         """What this machine is. Takes a moment: call it from a worker."""
         from ltx2core.hardware.probe import probe_machine
 
-        return probe_machine(self.root, nvml=self._nvml)
+        return probe_machine(self.root, nvml=self._nvml, measure_disk=True)
 
     def on_mount(self) -> None:
         if self.terminal is not None:

@@ -94,7 +94,13 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--out", type=Path, metavar="DIR", help="the folder for --fix (default: PATH-fixed, beside it)"),
         ),
     ),
-    Command("probe", "probe", "say what this machine is", "ltx2tui probe --json", (JSON,)),
+    Command(
+        "probe",
+        "probe",
+        "say what this machine is",
+        "ltx2tui probe --measure",
+        (JSON, _argument("--measure", action="store_true", help="measure how fast the GPU is too, about ten seconds, and remember it")),
+    ),
     Command(
         "config check",
         "config_check",
