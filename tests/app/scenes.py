@@ -47,7 +47,7 @@ class SceneApp(Ltx2App):
         self._machine = machine or CPU_ONLY
         self._first = first
 
-    def probe(self) -> Machine:
+    def probe(self, *, measure_disk: bool = True) -> Machine:
         return self._machine
 
     def open_first(self) -> None:

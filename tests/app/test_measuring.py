@@ -90,3 +90,14 @@ def test_a_hidden_card_and_software_that_does_not_fit_are_told_as_what_is_wrong(
     assert "CUDA_VISIBLE_DEVICES= hides every card." in wrong
     assert "The driver is too old." in wrong
     assert machine_sections(CPU_ONLY)[0].text.startswith("No NVIDIA GPU")
+
+
+async def test_the_review_says_what_should_be_known_of_the_machine_before_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene = page_scene("review", tmp_path, flat=True)
+    scene.app._machine = gpu_machine()  # type: ignore[attr-defined]
+    async with scene.app.run_test(size=(160, 48)) as pilot:
+        await scene.complete(pilot)
+        text = " ".join(shown_text(scene.app).split())
+        assert "Other processes (Xorg 900, python3 4711) hold 1.7 GiB" in text
+        assert "may draw 300 W of its usual 450 W" in text
