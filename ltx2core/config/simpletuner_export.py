@@ -59,10 +59,20 @@ def _config(loaded: LoadedConfig) -> tuple[dict[str, object], list[Row]]:
             theirs[name] = value
             rows.append(Row(verdict="kept", source=said(name, getattr(ours, name)), target=said(name, value)))
     rows += _translate(loaded, theirs)
+    rows += _offload(ours, theirs)
     return theirs, rows
 
 
+_OFFLOAD = (
+    "enable_group_offload",
+    "group_offload_type",
+    "group_offload_blocks_per_group",
+    "group_offload_use_stream",
+    "group_offload_text_encoder",
+    "musubi_blocks_to_swap",
+)
 _TRANSLATED = (
+    *_OFFLOAD,
     "frame_rate",
     "validation_resolution",
     "flow_schedule_shift",
@@ -93,13 +103,36 @@ def _translate(loaded: LoadedConfig, theirs: dict[str, object]) -> list[Row]:
         theirs["max_train_steps"] = ours.max_train_steps
     name, amount = ("max_train_steps", ours.max_train_steps) if ours.max_train_steps else ("num_train_epochs", ours.num_train_epochs)
     rows.append(Row(verdict="kept", source=said(name, amount), target=said(name, amount)))
-    if ours.musubi_blocks_to_swap > _MOST_SWAPPED:
-        name = "musubi_blocks_to_swap"
-        rows.append(_put(theirs, name, ours.musubi_blocks_to_swap, name, _MOST_SWAPPED, "SimpleTuner keeps one block on the GPU"))
     if ours.ltx2_checkpoint_filename:
         why = "SimpleTuner's parser refuses it: name the file itself as pretrained_model_name_or_path"
         rows.append(Row(verdict="refused", source=said("ltx2_checkpoint_filename", ours.ltx2_checkpoint_filename), why=why))
     return rows
+
+
+def _offload(ours: TrainConfig, theirs: dict[str, object]) -> list[Row]:
+    """Blocks that wait in RAM: all of them by RamTorch, since SimpleTuner 4.10 has no group offload, else some by block swap."""
+    fields = type(ours).model_fields
+    set_here = {name: getattr(ours, name) for name in _OFFLOAD if getattr(ours, name) != fields[name].default}
+    stream, text = ours.group_offload_use_stream, ours.group_offload_text_encoder
+    rows: list[Row] = []
+    if ours.enable_group_offload:
+        theirs |= {"ramtorch_target_modules": "transformer_blocks.*", "ramtorch_transformer_percent": 100, "musubi_blocks_to_swap": 0}
+        why = "SimpleTuner 4.10 has no group offload; RamTorch keeps all blocks in RAM too"
+        rows = [
+            _put(theirs, "enable_group_offload", True, "ramtorch", True, why),
+            _put(theirs, "group_offload_use_stream", stream, "ramtorch_disable_extensions", not stream, "RamTorch's way to copy ahead"),
+        ]
+        if text:
+            rows.append(_put(theirs, "group_offload_text_encoder", text, "ramtorch_text_encoder", True, "by RamTorch too"))
+    elif ours.musubi_blocks_to_swap:
+        blocks = min(ours.musubi_blocks_to_swap, _MOST_SWAPPED)
+        theirs["musubi_blocks_to_swap"] = blocks
+        why = "" if blocks == ours.musubi_blocks_to_swap else "SimpleTuner keeps one block on the GPU"
+        source, target = (said("musubi_blocks_to_swap", number) for number in (ours.musubi_blocks_to_swap, blocks))
+        rows = [Row(verdict="changed" if why else "kept", source=source, target=target, why=why)]
+    told = {row.source.partition(" = ")[0] for row in rows}
+    why = "all blocks are in RAM already" if ours.enable_group_offload else "no effect without enable_group_offload"
+    return [*rows, *(Row(verdict="refused", source=said(name, value), why=why) for name, value in set_here.items() if name not in told)]
 
 
 def _put(theirs: dict[str, object], name: str, value: object, other: str, written: object, why: str) -> Row:

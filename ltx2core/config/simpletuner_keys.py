@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-# Names of config.json. Ours that are not among them would make its parser stop; `frame_rate`, `audio_loss_weight` and
-# `ltx2_checkpoint_filename` are such, though its documentation has them.
+# Names of config.json, as release 4.10.1 registers them. Ours that are not among them would make its parser stop; `frame_rate`,
+# `audio_loss_weight` and `ltx2_checkpoint_filename` are such, though its documentation has them.
 _KEYS = """
     model_family model_flavour model_type pretrained_model_name_or_path pretrained_gemma_model_name_or_path
     pretrained_vae_model_name_or_path revision variant base_model_precision text_encoder_1_precision text_encoder_2_precision
     text_encoder_3_precision text_encoder_4_precision quantize_via quantization_config quantize_activations sdnq_group_size
     sdnq_use_hadamard sdnq_hadamard_group_size sdnq_use_quantized_matmul sdnq_compile_mode mixed_precision base_model_default_dtype
     vae_dtype framerate tokenizer_max_length aspect_bucket_alignment aspect_bucket_rounding attention_mechanism dynamo_backend
-    validation_torch_compile fuse_qkv_projections gradient_precision
+    fuse_qkv_projections gradient_precision
     output_dir seed train_batch_size gradient_accumulation_steps num_train_epochs max_train_steps learning_rate optimizer lr_scheduler
     lr_warmup_steps lr_end lr_num_cycles lr_power adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm grad_clip_method
     lora_type lycoris_config lora_rank lora_alpha lora_dropout lora_init_type use_dora peft_lora_mode peft_lora_target_modules init_lora
@@ -26,7 +26,7 @@ _KEYS = """
     checkpoints_total_limit checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir
     resume_from_checkpoint disk_low_threshold disk_low_action disk_low_script report_to tracker_project_name tracker_run_name
     push_to_hub push_checkpoints_to_hub hub_model_id publishing_config model_card_private post_checkpoint_script post_upload_script
-    webhook_config dataloader_prefetch dataloader_prefetch_qlen allow_tf32 disable_tf32 ignore_final_epochs
+    webhook_config dataloader_prefetch dataloader_prefetch_qlen disable_tf32
     data_backend_config resolution resolution_type minimum_image_size maximum_image_size target_downsample_size caption_strategy
     instance_prompt skip_file_discovery
     flow_schedule_shift flow_schedule_auto_shift flow_sigmoid_scale flow_use_uniform_schedule flow_use_beta_schedule
@@ -37,10 +37,9 @@ _KEYS = """
     ltx2_suffix_conditioning_frames ltx2_reference_spatial_scale_factor ltx2_reference_temporal_scale_factor
     ltx2_validation_pipeline_mode ltx2_validation_spatial_upsampler_model ltx2_validation_spatial_upsampler_filename
     ltx2_validation_audio_guidance validation_audio_only validation_ltx2_video_conditioning
-    enable_group_offload group_offload_type group_offload_blocks_per_group group_offload_use_stream group_offload_to_disk_path
-    group_offload_text_encoder group_offload_vae musubi_blocks_to_swap musubi_block_swap_device ramtorch ramtorch_target_modules
+    musubi_blocks_to_swap musubi_block_swap_device ramtorch ramtorch_target_modules
     ramtorch_transformer_percent ramtorch_text_encoder ramtorch_text_encoder_percent ramtorch_vae ramtorch_disable_sync_hooks
-    ramtorch_disable_extensions offload_during_startup offload_during_save enable_model_cpu_offload delete_model_after_load
+    ramtorch_disable_extensions offload_during_startup offload_during_save delete_model_after_load
     keep_vae_loaded accelerator_cache_clear_interval vae_enable_tiling vae_enable_slicing vae_enable_patch_conv
     vae_enable_temporal_roll vae_batch_size vae_cache_ondemand vae_cache_disable text_cache_ondemand text_cache_disable
     compress_disk_cache text_encoder_batch_size

@@ -152,6 +152,20 @@ def test_sizes_names_and_rules_that_differ_are_turned(tmp_path: Path) -> None:
     assert simpletuner_files(_loaded(tmp_path, flow_schedule_shift=3)).config["flow_schedule_shift"] == 3
 
 
+def test_blocks_in_ram_are_asked_for_in_the_way_that_simpletuner_has(tmp_path: Path) -> None:
+    group = simpletuner_files(_loaded(tmp_path, enable_group_offload=True, group_offload_use_stream=True, musubi_blocks_to_swap=6))
+    assert {name: group.config[name] for name in ("ramtorch", "ramtorch_disable_extensions", "musubi_blocks_to_swap")} == {
+        "ramtorch": True,
+        "ramtorch_disable_extensions": False,
+        "musubi_blocks_to_swap": 0,
+    }
+    assert not [name for name in group.config if "group_offload" in name]  # its parser knows them no more
+    assert _row(group.rows, "musubi_blocks_to_swap").verdict == "refused"
+    swap = simpletuner_files(_loaded(tmp_path, musubi_blocks_to_swap=48))
+    assert swap.config["musubi_blocks_to_swap"] == 47
+    assert _row(swap.rows, "musubi_blocks_to_swap").verdict == "changed"
+
+
 def test_a_caption_filter_goes_into_a_file_of_its_own(tmp_path: Path) -> None:
     datasets = [
         {"id": "clips", "instance_data_dir": str(tmp_path)},
