@@ -54,7 +54,7 @@ def warnings_before(machine: Machine, loaded: LoadedConfig, forecast: Forecast |
     first = next(iter(machine.usable_gpus), None)
     found = list(_of_software(machine, loaded.config))
     if first is not None:
-        found += [*_of_others(first), *_of_power(first, machine), *_of_link(first, machine), *_of_spilling(machine)]
+        found += [*_of_order(machine), *_of_others(first), *_of_power(first, machine), *_of_link(first, machine), *_of_spilling(machine)]
     return [*found, *_of_memory(machine, told), *_of_samples(told, loaded.config, first), *_of_disk(machine, loaded, told)]
 
 
@@ -64,6 +64,16 @@ def _of_software(machine: Machine, config: TrainConfig) -> Iterator[Notice]:
     elif machine.no_gpu_because is not None and config.pretrained_model_name_or_path != "nano":
         text = f"No GPU can be used, and LTX-2 trains far too slowly without one. {machine.no_gpu_because}"
         yield Notice(code="no_gpu", level="warning", text=text, fix="Train on a machine with a card; nano trains anywhere.")
+
+
+def _of_order(machine: Machine) -> Iterator[Notice]:
+    """Of cards that differ CUDA takes the one that it counts first, which need not be the first along the bus."""
+    names = [gpu.name for gpu in machine.usable_gpus]
+    if len(set(names)) < 2 or machine.device_order == "PCI_BUS_ID" or "GPU-" in (machine.visible_devices or ""):
+        return
+    text = f"This machine has {' and '.join(dict.fromkeys(names))}: a run takes the one that CUDA counts as the fastest."
+    fix = "To choose, set CUDA_DEVICE_ORDER=PCI_BUS_ID and CUDA_VISIBLE_DEVICES to its number in `ltx2tui probe`."
+    yield Notice(code="several_cards", text=text, fix=fix)
 
 
 def _of_others(gpu: Gpu) -> Iterator[Notice]:

@@ -68,6 +68,7 @@ def probe_machine(
         on_battery=_on_battery(),
         terminal=terminal_of(variables),
     )
+    machine = dataclasses.replace(machine, device_order=variables.get("CUDA_DEVICE_ORDER"))
     machine = _with_cards(machine, (nvml or Nvml()).cards(), torch or installed_torch(), variables.get("CUDA_VISIBLE_DEVICES"))
     return dataclasses.replace(machine, rates=remembered_rates(machine, rates_file(variables)))
 
@@ -80,7 +81,8 @@ def is_wsl(release: str | None = None) -> bool:
 def _with_cards(machine: Machine, cards: Cards, torch: TorchBuild | None, visible: str | None) -> Machine:
     """The machine with its cards, which of them may be used, and whether the software fits them."""
     allowed = visible_indices(visible, cards.gpus)
-    gpus = tuple(dataclasses.replace(gpu, visible=gpu.index in allowed) for gpu in cards.gpus)
+    numbers = {index: number for number, index in enumerate(allowed)}
+    gpus = tuple(dataclasses.replace(gpu, visible=gpu.index in numbers, cuda_index=numbers.get(gpu.index)) for gpu in cards.gpus)
     missing = cards.missing
     if gpus and not allowed:
         missing = f"CUDA_VISIBLE_DEVICES={visible} hides every card: unset it, or name one (0, or the beginning of its UUID)."

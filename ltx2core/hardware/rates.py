@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ltx2core.errors import ConfigError
 
@@ -19,26 +19,26 @@ TERA, GIGA = 1e12, 1e9
 class BlockTime:
     """The forward of one block of LTX-2's shape without gradients, in bf16 (float32 on a CPU)."""
 
-    video_tokens: int
-    audio_tokens: int
-    video_width: int
-    audio_width: int
-    seconds: float
+    video_tokens: Annotated[int, "Tokens of the picture."]
+    audio_tokens: Annotated[int, "Tokens of the sound."]
+    video_width: Annotated[int, "Width of the picture's stream; LTX-2's is 4096."]
+    audio_width: Annotated[int, "Width of the sound's stream; LTX-2's is 2048."]
+    seconds: Annotated[float, "Time of one forward."]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
     """What a device reaches, not what it could at best. None: the device cannot, or it was not measured."""
 
-    device: str
-    source: Source
-    bf16_flops_per_second: float  # of large products with float32 sums; a multiply and an add are two
-    int8_ops_per_second: float | None
-    fp8_flops_per_second: float | None
-    to_device_bytes_per_second: float | None  # from page-locked host memory; None on a CPU, where nothing is copied
-    memory_bytes_per_second: float  # reads and writes of the device's memory added
-    launch_seconds: float  # from one small kernel to the next, launched one by one
-    block: BlockTime | None = None
+    device: Annotated[str, "Its name."]
+    source: Annotated[Source, "measured here, or from a card's datasheet."]
+    bf16_flops_per_second: Annotated[float, "Large products with float32 sums, a multiply and an add being two; of float32 on a CPU."]
+    int8_ops_per_second: Annotated[float | None, "The same of int8."]
+    fp8_flops_per_second: Annotated[float | None, "The same of fp8 with a scale for each row."]
+    to_device_bytes_per_second: Annotated[float | None, "Copies from page-locked memory; null on a CPU, where nothing is copied."]
+    memory_bytes_per_second: Annotated[float, "Its memory, reads and writes added."]
+    launch_seconds: Annotated[float, "From one small kernel to the next, launched one by one."]
+    block: Annotated[BlockTime | None, "The time of a block."] = None
 
     def as_json(self) -> dict[str, object]:
         """The rates as plain JSON values."""

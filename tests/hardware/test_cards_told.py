@@ -139,6 +139,10 @@ def test_a_machine_tells_which_card_is_hidden_and_that_none_is_left(tmp_path: Pa
         return tuple(gpu.visible for gpu in machine.gpus), machine.no_gpu_because
 
     assert probe("1") == ((False, True), None)
+    turned = probe_machine(
+        tmp_path, nvml=Nvml(FakeNvml(FakeCard(), FakeCard())), environment={"CUDA_VISIBLE_DEVICES": "1,0"}, torch=CUDA_13
+    )
+    assert [gpu.index for gpu in turned.usable_gpus] == [1, 0]  # the first is the one that CUDA uses
     shown, why = probe("")
     assert shown == (False, False)
     assert why is not None
