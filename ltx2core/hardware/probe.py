@@ -107,7 +107,10 @@ def _memory(*, wsl: bool) -> dict[str, Any]:
     limit, swap_limit = limits.memory_limit(), limits.swap_limit()
     contained = limit is not None and limit < memory.total
     total = limit if contained and limit is not None else memory.total
-    shm = shutil.disk_usage("/dev/shm") if Path("/dev/shm").is_dir() else None
+    try:
+        shm = shutil.disk_usage("/dev/shm")
+    except OSError:  # not on this system, or not for this user
+        shm = None
     return {
         "ram_total_bytes": total,
         "ram_available_bytes": min(limits.available_memory(), total),
