@@ -118,7 +118,13 @@ class Pipeline:
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
-            train_settings(config, tokens=tokens, total_steps=total_steps, features=prepared.passes.features),
+            train_settings(
+                config,
+                tokens=tokens,
+                total_steps=total_steps,
+                features=prepared.passes.features,
+                rungs=self.root / "cache" / "memory.json",
+            ),
             video=video,
             audio=audio,
             device=device,

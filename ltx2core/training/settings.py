@@ -11,6 +11,7 @@ from ltx2core.caching.features import FeatureWish
 from ltx2core.config.lycoris import LokrSettings, read_lycoris
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.optimizers import rule_of
+from ltx2core.config.paths import from_here
 from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
 from ltx2core.models.dino import find_encoder
@@ -119,8 +120,13 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int, total_steps: int = 0, features: FeatureWish | None = None) -> TrainSettings:
-    """tokens: video tokens of the longest clip. total_steps: 0 for as many as the config names. features: what CREPA aligns with."""
+def train_settings(
+    config: TrainConfig, *, tokens: int, total_steps: int = 0, features: FeatureWish | None = None, rungs: Path | None = None
+) -> TrainSettings:
+    """tokens: video tokens of the longest clip. total_steps: 0 for as many as the config names. features: what CREPA aligns with.
+
+    rungs: the file that remembers what did not fit.
+    """
     return TrainSettings(
         adapter=adapter_settings(config),
         rule=rule_settings(config),
@@ -133,6 +139,8 @@ def train_settings(config: TrainConfig, *, tokens: int, total_steps: int = 0, fe
         seed=config.seed,
         tokens=tokens,
         batch_size=config.train_batch_size,
+        disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
+        rungs=rungs,
         routes=tread_routes(config),
         penalty=penalty_of(config),
         rollouts=rollouts_of(config),
