@@ -37,8 +37,8 @@ from ltx2core.training.step import Model, _Forward, draw, losses_of
 if TYPE_CHECKING:
     from ltx2core.training.data import Batch
 
-SIGMAS = (0.2, 0.4, 0.6)
-PLAIN = Rollouts(most_steps=4, step_size=0.05, probability=1.0)
+SIGMAS = (0.3, 0.5, 0.7)
+PLAIN = Rollouts(most_steps=4, step_size=0.05, probability=0.5)
 WAYS = {
     "without": None,
     "rollouts": PLAIN,
