@@ -51,6 +51,10 @@ class Smoothed:
     def with_value(self, value: float) -> Smoothed:
         return Smoothed(self.total * SMOOTHING + value, self.weight * SMOOTHING + 1)
 
+    def with_known(self, value: float | None) -> Smoothed:
+        """The same when there is no value."""
+        return self if value is None else self.with_value(value)
+
     @property
     def mean(self) -> float:
         return self.total / self.weight if self.weight else math.nan
@@ -79,6 +83,11 @@ class RunState:
     smooth_losses: Series = field(default_factory=Series)
     smoothed: Smoothed = Smoothed()
     seconds: Smoothed = Smoothed()
+    engine: events.EngineChosen | None = None
+    compute_ms: Smoothed = Smoothed()
+    stall_ms: Smoothed = Smoothed()
+    link_gb_per_s: float | None = None
+    mfu: Smoothed = Smoothed()
     learning_rate: float | None = None
     grad_norm: float | None = None
     bucket: str = ""
@@ -163,6 +172,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at, moved_at=at)
         case events.PassMeasured():
             return state  # its Notice says it
+        case events.EngineChosen():
+            return replace(state, engine=event, last_at=at)
         case events.PhaseStarted():
             return _after_phase(state, event, at)
         case events.PhaseMeasured():
@@ -208,6 +219,11 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
         smooth_losses=state.smooth_losses.first(resumed),
         smoothed=Smoothed(),
         seconds=Smoothed(),
+        engine=None,
+        compute_ms=Smoothed(),
+        stall_ms=Smoothed(),
+        link_gb_per_s=None,
+        mfu=Smoothed(),
         not_finite=0,
         last_not_finite_step=0,
         held_out=tuple(point for point in state.held_out if point.step <= resumed) if resumed else (),
@@ -245,6 +261,10 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
         smooth_losses=state.smooth_losses.placed(index, smoothed.mean if finite else math.nan),
         smoothed=smoothed,
         seconds=state.seconds.with_value(event.seconds),
+        compute_ms=state.compute_ms.with_known(event.compute_ms),
+        stall_ms=state.stall_ms.with_known(event.stall_ms),
+        link_gb_per_s=event.link_gb_per_s,
+        mfu=state.mfu.with_known(event.mfu),
         learning_rate=event.learning_rate,
         grad_norm=event.grad_norm,
         bucket=event.bucket,

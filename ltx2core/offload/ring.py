@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,9 @@ from ltx2core.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from ltx2core.offload.ring_timer import Kind, RingTimer
 
 
 class Ring:
@@ -39,6 +43,7 @@ class Ring:
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._used: list[torch.cuda.Event | None] = [None] * slots
         self.loads = 0
+        self.timer: RingTimer | None = None
         self.settle()
 
     @property
@@ -65,7 +70,8 @@ class Ring:
         if self._held[slot] != index:  # out of order: a sweep was broken off
             self._load(index)
         if (copied := self._copied[slot]) is not None and self._stream is not None:
-            torch.cuda.current_stream(self._stream.device).wait_event(copied)
+            with self._timed("wait"):
+                torch.cuda.current_stream(self._stream.device).wait_event(copied)
         return self._slots[slot]
 
     def release(self, index: int, *, following: int | None) -> None:
@@ -99,7 +105,13 @@ class Ring:
 
     def join(self) -> None:
         """Have the compute stream wait for copies that are being captured: a capture cannot end before, not even a failed one."""
-        join_captured(self._stream)
+        with self._timed("wait"):
+            join_captured(self._stream)
+        if self.timer is not None:
+            self.timer.end()
+
+    def _timed(self, kind: Kind) -> AbstractContextManager[None]:
+        return nullcontext() if self.timer is None else self.timer.span(kind)
 
     def forward_follower(self, index: int, *, wrap: bool = False) -> int | None:
         """What the slot of a block takes when it is done forwards. wrap: the next sweep runs forwards again (sampling)."""
@@ -126,7 +138,8 @@ class Ring:
         if (used := self._used[slot]) is not None:
             self._stream.wait_event(used)
         with torch.cuda.stream(self._stream):
-            self._slots[slot].copy_(self._masters[index], non_blocking=True)
+            with self._timed("copy"):
+                self._slots[slot].copy_(self._masters[index], non_blocking=True)
             self._copied[slot] = self._stream.record_event()
 
 

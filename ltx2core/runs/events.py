@@ -72,6 +72,22 @@ class PassMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChosen:
+    """What computes the steps from now on: once a session, and again when memory made it change."""
+
+    kind: ClassVar[str] = "engine_chosen"
+    engine: Literal["fast", "reference"]
+    attention: str  # the kernel
+    products: str  # of the frozen weights, such as "bf16" or "fp8 both ways"
+    compiled: bool
+    captured: bool
+    num_blocks: int
+    streamed: int  # blocks whose weights travel
+    recomputed: int  # blocks that are computed twice
+    matmul_tflops: float  # that this device reaches in large products of the type that steps compute in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone:
     """An optimizer step, told one step late so that reading its loss never stops the device."""
 
@@ -84,6 +100,10 @@ class StepDone:
     grad_norm: float | None
     seconds: float  # wall time of the whole step, waiting for data included
     bucket: str = ""
+    compute_ms: float | None = None  # of the device, without stall_ms; None where it was not measured, as in a step that is captured
+    stall_ms: float | None = None  # in which the device computed nothing, waiting for weights
+    link_gb_per_s: float | None = None  # of weights on their way to the device, while they came; None where none travel
+    mfu: float | None = None  # operations that the step needs / (seconds x the device's measured rate of matrix products)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +196,7 @@ Event = (
     | PhaseMeasured
     | Progress
     | PassMeasured
+    | EngineChosen
     | StepDone
     | HeldOutMeasured
     | MemorySampled
@@ -195,6 +216,7 @@ _BY_KIND: dict[str, type[Any]] = {
         PhaseMeasured,
         Progress,
         PassMeasured,
+        EngineChosen,
         StepDone,
         HeldOutMeasured,
         MemorySampled,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import RunError
-from ltx2core.runs.events import Notice
+from ltx2core.offload.ring_timer import RingTimer, Traffic
+from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.objective import Losses
 from ltx2core.training.step import losses_of
@@ -43,6 +44,11 @@ class Engine(Protocol):
         """Give back the memory that only steps need: something else comes, such as a sample."""
         ...
 
+    def traffic(self) -> Traffic | None:
+        """What the newest batch had to do with weights that travel; None while the device is not done with it. Never waits: to be asked
+        before the next batch is given to the device, which writes over it."""
+        ...
+
 
 class ReferenceEngine:
     """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
@@ -59,6 +65,9 @@ class ReferenceEngine:
     def park(self) -> None:
         return
 
+    def traffic(self) -> Traffic | None:
+        return Traffic()
+
 
 class FastEngine:
     """Compiled blocks from flat buffers, captured for each shape of batch."""
@@ -71,10 +80,11 @@ class FastEngine:
         plan: StepPlan,
         *,
         audio_weight: float,
+        chosen: EngineChosen,
         emit: Callable[[Event], None],
     ) -> None:
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
-        self.plan = plan
+        self.plan, self._chosen = plan, chosen
         self._audio_weight = audio_weight
         self._parts = 1
         blocks, capture = fast.blocks, model.device.type == "cuda"
@@ -99,13 +109,33 @@ class FastEngine:
         self._fast.blocks.settle()
         _free_memory()
 
+    def traffic(self) -> Traffic | None:
+        timer, replayed = self._timer(), self._runner.replayed
+        if timer is None:
+            return Traffic()
+        return None if replayed is None else timer.read(replayed=replayed)
+
+    def _timer(self) -> RingTimer | None:
+        """The ring's, which a new ring is given here; None where no weights travel beside what is computed."""
+        ring = self._fast.blocks.ring
+        if ring is None or self._model.device.type != "cuda":
+            return None
+        if ring.timer is None:
+            ring.timer = RingTimer(block_bytes=self._fast.layout.matrix_bytes)
+        return ring.timer
+
     def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
         try:
-            return self._runner.run(drawn, (part > 0, parts))
+            values = self._runner.run(drawn, (part > 0, parts))
+            if (timer := self._timer()) is not None:
+                timer.end()
+            return values
         except torch.OutOfMemoryError:
             return None
 
     def _compute(self, drawn: Drawn) -> Tensor:
+        if (timer := self._timer()) is not None:
+            timer.begin()
         losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
         nothing = torch.zeros_like(losses.total)
@@ -127,6 +157,8 @@ class FastEngine:
         self._emit(Notice(code="memory_rung", level="warning", text=text, fix="Smaller clips or 8-bit weights avoid the slower way."))
         self.plan = replace(plan, because=self.plan.because + plan.because)
         self._fast.apply(plan)
+        self._chosen = replace(self._chosen, streamed=plan.streamed, recomputed=self._chosen.num_blocks - plan.kept)
+        self._emit(self._chosen)
         _free_memory()
 
 

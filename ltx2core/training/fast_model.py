@@ -17,6 +17,7 @@ from ltx2core.models.components import check_transformer, load_outside_blocks
 from ltx2core.models.fused_block import build_skeleton
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
 from ltx2core.offload.ring import PinnedMemory
+from ltx2core.planning.flops import ModelShape, model_shape
 from ltx2core.training.adapter import AdapterSettings, target_modules
 from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
@@ -118,6 +119,7 @@ class BlockFacts:
     lora_numbers: int
     width: int
     heads: int
+    shape: ModelShape
 
 
 def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
@@ -143,6 +145,7 @@ def facts_of(
         lora_numbers=numbers * len(blocks),
         width=config.num_attention_heads * config.attention_head_dim,
         heads=config.num_attention_heads,
+        shape=model_shape(shapes, ranks=dict.fromkeys(targets, adapter.rank)),
     )
 
 

@@ -7,7 +7,7 @@ exactly. Nothing in a step waits for the device: a step's loss is read one step 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from ltx2core.training.batches import derive_seed, generator_for
 from ltx2core.training.engine import TryAgain
 from ltx2core.training.sigma import at_sample
 from ltx2core.training.step import draw
+from ltx2core.training.step_meter import StepClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltx2core.caching.passes import CachedClip
+    from ltx2core.offload.ring_timer import Traffic
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.training.batches import Order
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
     from ltx2core.training.step import Model
+    from ltx2core.training.step_meter import StepMeter
 
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
 
@@ -82,6 +85,10 @@ class _Measured:
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
     bucket: str
+    clock: StepClock
+    flops: int
+    parts: int  # batches in the step
+    traffic: Traffic | None = None  # of its last batch
 
 
 class Loop:
@@ -97,8 +104,10 @@ class Loop:
         clips: Sequence[CachedClip],
         order: Order,
         settings: LoopSettings,
+        meter: StepMeter,
         emit: Callable[[Event], None],
     ) -> None:
+        self._meter = meter
         self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
@@ -114,6 +123,8 @@ class Loop:
         while step < self._settings.total_steps:
             if self._wait_and_obey(step, control, between):
                 return step, True
+            if self._pending is not None:  # now: this step's batches write over it
+                self._pending = replace(self._pending, traffic=self._engine.traffic())
             measured = self._step(step)
             step += 1
             self._tell(measured)
@@ -146,7 +157,7 @@ class Loop:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
         parts: list[Losses] = []
-        bucket = ""
+        bucket, flops, clock = "", 0, StepClock(self._model.device)
         while len(parts) < settings.accumulation:
             part = len(parts)
             index = step * settings.accumulation + part
@@ -165,17 +176,21 @@ class Loop:
                 routes=self._model.routes,
             )
             try:
-                parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+                with clock.running():
+                    parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+                flops += self._meter.flops(drawn)
             except TryAgain:
                 parts.clear()
+                flops, clock = 0, StepClock(self._model.device)
             bucket = batch.bucket
-        norm = self._optimizer.clip(settings.max_grad_norm)
         total = torch.stack([part.total for part in parts]).mean()
         video = [part.video for part in parts if part.video is not None]
         audio = [part.audio for part in parts if part.audio is not None]
         nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
-        self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
+        with clock.running():
+            norm = self._optimizer.clip(settings.max_grad_norm)
+            self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
         return _Measured(
             step=step + 1,
             values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
@@ -184,6 +199,9 @@ class Loop:
             learning_rate=learning_rate,
             begin=begin,
             bucket=bucket,
+            clock=clock,
+            flops=flops,
+            parts=settings.accumulation,
         )
 
     def _tell(self, measured: _Measured | None) -> None:
@@ -194,6 +212,8 @@ class Loop:
         total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
         # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
         seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
+        device, traffic = pending.clock.seconds(), self._engine.traffic() if measured is None else pending.traffic
+        stalled = None if traffic is None else traffic.stalled_seconds * pending.parts  # its batches are alike
         self._emit(
             StepDone(
                 step=pending.step,
@@ -204,6 +224,10 @@ class Loop:
                 grad_norm=norm,
                 seconds=seconds,
                 bucket=pending.bucket,
+                compute_ms=None if device is None or stalled is None else round(max(0.0, device - stalled) * 1000, 1),
+                stall_ms=None if stalled is None else round(stalled * 1000, 1),
+                link_gb_per_s=None if traffic is None or traffic.rate is None else round(traffic.rate / 1e9, 1),
+                mfu=_rounded(self._meter.utilisation(pending.flops, seconds)),
             )
         )
         self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0
@@ -224,3 +248,7 @@ class Loop:
                 f"The {what} was not a finite number in {self._bad_steps} steps in a row, up to step {pending.step}.",
                 fix="Lower learning_rate, then resume: the LoRA in the last checkpoint is sound.",
             )
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)

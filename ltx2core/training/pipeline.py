@@ -179,6 +179,7 @@ class Pipeline:
             clips=clips,
             order=order,
             settings=loop_settings(config, total_steps),
+            meter=trainee.meter,
             emit=self.emit,
         )
         step, stopped = loop.run(start=start, control=self.control, between=between)
@@ -271,6 +272,7 @@ class Pipeline:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
         dtype = str(trainee.model.dtype).removeprefix("torch.")
         self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
+        self.emit(trainee.chosen)
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
