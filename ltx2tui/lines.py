@@ -110,6 +110,38 @@ def numbers_line(state: RunState, *, width: int) -> Text:
     return _joined(Text("  ", no_wrap=True), parts, width, first="")
 
 
+def speed_parts(state: RunState) -> list[str]:
+    """What the recent steps cost, the most telling first; empty before there is any."""
+    parts = []
+    if state.mfu.weight:
+        parts.append(f"MFU {state.mfu.mean:.0%}" if state.mfu.mean >= 0.1 else f"MFU {state.mfu.mean:.1%}")
+    if state.stall_ms.weight and state.engine is not None and state.engine.streamed:
+        parts.append(f"stall {_milliseconds(state.stall_ms.mean)}")
+    if state.compute_ms.weight:
+        parts.append(f"compute {_milliseconds(state.compute_ms.mean)}")
+    if state.link_gb_per_s is not None:
+        parts.append(f"link {state.link_gb_per_s:.3g} GB/s")
+    return parts
+
+
+def speed_line(state: RunState, *, width: int) -> Text:
+    """The same in a line, as much as fits."""
+    return _joined(Text(no_wrap=True), speed_parts(state), width, first="", between=" · ")
+
+
+def engine_line(state: RunState, *, width: int) -> Text:
+    """What computes the steps, as much as fits."""
+    engine = state.engine
+    if engine is None:
+        return Text()
+    parts = [engine.products, engine.attention]
+    parts += ["captured"] if engine.captured else ["compiled"] if engine.compiled else ["eager"]
+    parts += [f"{engine.streamed} of {engine.num_blocks} blocks stream"] if engine.streamed else []
+    parts += [f"{engine.recomputed} computed twice"] if engine.recomputed else []
+    parts.append(f"matmul {engine.matmul_tflops:.3g} TFLOP/s")
+    return _joined(Text(no_wrap=True), parts, width, first="", between=" · ")
+
+
 def legend(state: RunState, *, log_scale: bool, width: int) -> str:
     """What the chart's marks mean, as far as they are drawn."""
     parts = (["log"] if log_scale else []) + (["─ smoothed", ": each step"] if len(state.losses) else [])
@@ -134,13 +166,17 @@ def leaving(state: RunState) -> str:
     return f"It trains in this process: step {state.step:,} of {state.total_steps:,}, {saved}."
 
 
-def _joined(text: Text, parts: list[str], width: int, first: str = "   ") -> Text:
+def _milliseconds(value: float) -> str:
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms"
+
+
+def _joined(text: Text, parts: list[str], width: int, first: str = "   ", between: str = "   ") -> Text:
     separator = first
     for part in parts:
         if text.cell_len + len(separator) + len(part) > width:
             break
         text.append(separator + part, style="not bold")
-        separator = "   "
+        separator = between
     return text
 
 

@@ -42,6 +42,7 @@ PANELS = ("loss", "video", "log", "memory")
 READ_SECONDS = 0.5  # two redraws a second: each takes the interpreter from the training thread, and more show nothing more
 ASK_SECONDS = 2.0
 NARROW = 100  # columns under which panels drop their extras
+ROOM_FOR_ENGINE = 9  # rows of the memory panel from which it also says what computes
 
 
 class RunScreen(Screen[None]):
@@ -126,7 +127,9 @@ class RunScreen(Screen[None]):
                 log.border_title = "3 Log"
                 yield RunLog(id="lines")
             with Vertical(id="memory", classes="panel") as memory:
-                memory.border_title = "4 Memory"
+                memory.border_title = "4 Speed and memory"
+                yield Static(id="speed")
+                yield Static(id="engine", classes="quiet")
                 yield MemoryGraph("RAM ", nothing="not measured yet", id="ram")
                 yield MemoryGraph("VRAM", nothing="no GPU in this run", id="vram")
         yield Keys()
@@ -227,6 +230,11 @@ class RunScreen(Screen[None]):
         self.query_one(LossChart).show(
             state.losses, state.smooth_losses, held_out=state.held_out, base=state.base_loss, total_steps=state.total_steps
         )
+        panel = self.query_one("#memory")
+        self.query_one("#speed", Static).update(lines.speed_line(state, width=panel.size.width), layout=False)
+        self.query_one("#engine", Static).update(lines.engine_line(state, width=panel.size.width), layout=False)
+        self.query_one("#speed").display = bool(lines.speed_parts(state))
+        self.query_one("#engine").display = state.engine is not None and panel.size.height >= ROOM_FOR_ENGINE
         memory = state.memory
         self.query_one("#ram", MemoryGraph).show(state.ram, total=memory.ram_total_bytes if memory else 0, peak=state.ram_peak)
         busy = f"GPU {memory.gpu_percent}%" if memory and memory.gpu_percent is not None else ""

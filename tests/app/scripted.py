@@ -86,6 +86,18 @@ class Script:
         return self
 
     def train(self, total: int = 2000) -> Script:
+        chosen = events.EngineChosen(
+            engine="fast" if self._gpu else "reference",
+            attention="cudnn" if self._gpu else "PyTorch's choice",
+            products="fp8 both ways" if self._gpu else "float32",
+            compiled=self._gpu,
+            captured=self._gpu,
+            num_blocks=48,
+            streamed=6 if self._gpu else 0,
+            recomputed=20 if self._gpu else 0,
+            matmul_tflops=151.0 if self._gpu else 0.08,
+        )
+        self.add(chosen)
         return self.add(events.PhaseStarted(phase="train", total=total, unit="steps"))
 
     def steps(self, first: int, last: int, *, gap: range = range(0)) -> Script:
@@ -101,6 +113,10 @@ class Script:
                     grad_norm=0.31,
                     seconds=0.42,
                     bucket="512x288@57",
+                    compute_ms=391.0 if self._gpu else 402.0,
+                    stall_ms=14.2 if self._gpu else 0.0,
+                    link_gb_per_s=24.6 if self._gpu else None,
+                    mfu=0.44,
                 ),
                 seconds=0.42,
             )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from ltx2core.runs import events
 from ltx2core.runs.journal import Entry
+from ltx2tui import lines
+from ltx2tui.headless import progress_line
 from ltx2tui.state import RunState, reduce
 
 
@@ -105,3 +108,29 @@ def test_the_log_is_bounded_and_a_hundred_thousand_steps_fold_in_seconds() -> No
     assert len(state.losses) == 100_000
     notices = [Entry(float(n), events.Notice(code="x", text=str(n))) for n in range(2000)]
     assert len(reduce(state, notices).log) == 500
+
+
+def test_what_steps_cost_adds_up_and_is_said_in_a_line_that_fits() -> None:
+    chosen = events.EngineChosen(
+        engine="fast",
+        attention="cudnn",
+        products="fp8 both ways",
+        compiled=True,
+        captured=True,
+        num_blocks=48,
+        streamed=28,
+        recomputed=48,
+        matmul_tflops=640.0,
+    )
+    first = replace(_step(1), compute_ms=None, stall_ms=None, mfu=0.01)
+    cost = replace(_step(2), compute_ms=480.0, stall_ms=20.0, link_gb_per_s=54.2, mfu=0.41)
+    state = _after(STARTED, chosen, first, *(replace(cost, step=step) for step in range(2, 60)))
+    assert lines.speed_parts(state) == ["MFU 41%", "stall 20 ms", "compute 480 ms", "link 54.2 GB/s"]
+    assert lines.speed_line(state, width=26).plain == "MFU 41% · stall 20 ms"
+    assert lines.engine_line(state, width=99).plain == (
+        "fp8 both ways · cudnn · captured · 28 of 48 blocks stream · 48 computed twice · matmul 640 TFLOP/s"
+    )
+    assert "MFU 41%  stall 20 ms" in progress_line(state)
+    resident = _after(STARTED, replace(chosen, streamed=0), replace(cost, stall_ms=0.0, link_gb_per_s=None))
+    assert lines.speed_parts(resident) == ["MFU 41%", "compute 480 ms"]  # nothing waits where nothing travels
+    assert lines.speed_parts(_after(STARTED, _step(1))) == []  # a journal of before
