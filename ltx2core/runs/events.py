@@ -108,7 +108,11 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutMeasured:
-    """Loss on clips never trained on, at fixed sigmas and fixed noise; step 0 is the base model."""
+    """Loss on clips never trained on, at fixed sigmas and fixed noise; step 0 is the base model.
+
+    A band is half the width of the interval, for 95 in 100, of the change since then, clip by clip (validation/paired.py); None with a
+    single clip, or where there is nothing to compare with.
+    """
 
     kind: ClassVar[str] = "held_out_measured"
     step: int
@@ -116,6 +120,13 @@ class HeldOutMeasured:
     video_loss: float | None
     audio_loss: float | None
     base_loss: float | None
+    base_video_loss: float | None = None
+    base_audio_loss: float | None = None
+    loss_band: float | None = None
+    video_band: float | None = None
+    audio_band: float | None = None
+    clips: int = 0
+    best: bool = False  # the lowest loss of the run so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

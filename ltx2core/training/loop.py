@@ -69,6 +69,10 @@ class Between(Protocol):
 
     def after_step(self, step: int) -> None: ...
 
+    def enough(self) -> bool:
+        """Whether training is to end now, before its last step."""
+        ...
+
     def save(self, step: int) -> None: ...
 
     def sample(self, step: int) -> None: ...
@@ -131,6 +135,8 @@ class Loop:
             if between.due(step):
                 self._tell(None)
                 between.after_step(step)
+                if between.enough():
+                    return step, False
         self._tell(None)
         return step, False
 

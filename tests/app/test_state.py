@@ -124,7 +124,8 @@ def test_what_steps_cost_adds_up_and_is_said_in_a_line_that_fits() -> None:
     )
     first = replace(_step(1), compute_ms=None, stall_ms=None, mfu=0.01)
     cost = replace(_step(2), compute_ms=480.0, stall_ms=20.0, link_gb_per_s=54.2, mfu=0.41)
-    state = _after(STARTED, chosen, first, *(replace(cost, step=step) for step in range(2, 60)))
+    train = events.PhaseStarted(phase="train", total=100, unit="steps")
+    state = _after(STARTED, chosen, train, first, *(replace(cost, step=step) for step in range(2, 60)))
     assert lines.speed_parts(state) == ["MFU 41%", "stall 20 ms", "compute 480 ms", "link 54.2 GB/s"]
     assert lines.speed_line(state, width=26).plain == "MFU 41% · stall 20 ms"
     assert lines.engine_line(state, width=99).plain == (
