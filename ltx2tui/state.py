@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.runs import events
+from ltx2tui.levels import LevelCurves
 from ltx2tui.series import Series
 from ltx2tui.words import PHASES
 
@@ -94,6 +95,7 @@ class RunState:
     not_finite: int = 0  # steps of this session whose loss was NaN or infinite
     last_not_finite_step: int = 0
     held_out: tuple[HeldOut, ...] = ()
+    levels: LevelCurves = field(default_factory=LevelCurves)
     base_loss: float | None = None
 
     memory: events.MemorySampled | None = None
@@ -180,6 +182,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return replace(state, last_at=at)
         case events.RunStarted():
             return _after_start(state, event, at)
+        case events.LossByLevel():
+            return replace(state, levels=state.levels.with_event(event), last_at=at)
         case events.HeldOutMeasured():
             return _after_held_out(state, event, at)
         case events.SampleReady():
@@ -227,6 +231,7 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
         not_finite=0,
         last_not_finite_step=0,
         held_out=tuple(point for point in state.held_out if point.step <= resumed) if resumed else (),
+        levels=state.levels.up_to(resumed),
         samples=tuple(sample for sample in state.samples if sample.step <= resumed) if resumed else (),
         ended=None,
         failure=None,

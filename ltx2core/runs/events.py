@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"]
 Level = Literal["info", "warning", "error"]
+LEVEL_BANDS = 5  # of the noise level: 0 to 0.2, 0.2 to 0.4, ...; the held-out loss is measured in the middle of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,25 @@ class StepDone:
     stall_ms: float | None = None  # in which the device computed nothing, waiting for weights
     link_gb_per_s: float | None = None  # of weights on their way to the device, while they came; None where none travel
     mfu: float | None = None  # operations that the step needs / (seconds x the device's measured rate of matrix products)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossByLevel:
+    """Mean training loss of each band of the noise level since the last such line, every 25 steps and before anything between steps.
+
+    video, audio: LEVEL_BANDS means, None for a band without samples; the counts say of how many samples they are.
+    """
+
+    kind: ClassVar[str] = "loss_by_level"
+    step: int
+    video: tuple[float | None, ...]
+    video_counts: tuple[int, ...]
+    audio: tuple[float | None, ...]
+    audio_counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("video", "video_counts", "audio", "audio_counts"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +229,7 @@ Event = (
     | PassMeasured
     | EngineChosen
     | StepDone
+    | LossByLevel
     | HeldOutMeasured
     | MemorySampled
     | SampleReady
@@ -229,6 +250,7 @@ _BY_KIND: dict[str, type[Any]] = {
         PassMeasured,
         EngineChosen,
         StepDone,
+        LossByLevel,
         HeldOutMeasured,
         MemorySampled,
         SampleReady,

@@ -101,8 +101,16 @@ class FastEngine:
             if part > 0:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
-        total, video, audio = values.unbind()
-        return Losses(total=total, video=video if drawn.video is not None else None, audio=audio if heard else None)
+        total, video, audio = values[:3].unbind()
+        video_each, audio_each = values[3:].view(2, -1).unbind()
+        seen = drawn.video is not None
+        return Losses(
+            total=total,
+            video=video if seen else None,
+            audio=audio if heard else None,
+            video_each=video_each if seen else None,
+            audio_each=audio_each if heard else None,
+        )
 
     def park(self) -> None:
         self._runner.forget()
@@ -138,8 +146,11 @@ class FastEngine:
             timer.begin()
         losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
-        nothing = torch.zeros_like(losses.total)
-        return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+        losses, count = losses.detached(), drawn.batch.count
+        scalars = [losses.total, losses.video, losses.audio]
+        nothing, none = torch.zeros_like(losses.total), torch.zeros(count, device=losses.total.device)
+        each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
+        return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
 
     def _descend(self, drawn: Drawn) -> None:
         """Take the plan's next rung. Raises RunError when it was the last."""

@@ -16,6 +16,7 @@ from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
 from ltx2core.training.engine import TryAgain
+from ltx2core.training.level_losses import LevelLosses
 from ltx2core.training.sigma import at_sample
 from ltx2core.training.step import draw
 from ltx2core.training.step_meter import StepClock
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.level_losses import Modality
     from ltx2core.training.objective import Losses
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
-    from ltx2core.training.step import Model
+    from ltx2core.training.step import Drawn, Model
     from ltx2core.training.step_meter import StepMeter
 
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
@@ -80,7 +82,8 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm."""
+    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm; then, of each entry of `levels`, the
+    noise levels of so many samples and their losses."""
 
     step: int
     values: Tensor
@@ -92,6 +95,7 @@ class _Measured:
     clock: StepClock
     flops: int
     parts: int  # batches in the step
+    levels: tuple[tuple[Modality, int], ...] = ()
     traffic: Traffic | None = None  # of its last batch
 
 
@@ -116,6 +120,7 @@ class Loop:
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
         self._bad_steps = 0
+        self._levels = LevelLosses()
 
     def run(self, *, start: int, control: Control, between: Between) -> tuple[int, bool]:
         """Train from `start` finished steps on: how many are finished now, and whether the run was asked to stop before its end.
@@ -163,6 +168,7 @@ class Loop:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
         parts: list[Losses] = []
+        levels: list[tuple[Modality, Tensor, Tensor]] = []  # noise levels and losses, [B]
         bucket, flops, clock = "", 0, StepClock(self._model.device)
         while len(parts) < settings.accumulation:
             part = len(parts)
@@ -185,8 +191,10 @@ class Loop:
                 with clock.running():
                     parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
                 flops += self._meter.flops(drawn)
+                levels += _levels(drawn, parts[-1])
             except TryAgain:
                 parts.clear()
+                levels.clear()
                 flops, clock = 0, StepClock(self._model.device)
             bucket = batch.bucket
         total = torch.stack([part.total for part in parts]).mean()
@@ -197,9 +205,10 @@ class Loop:
         with clock.running():
             norm = self._optimizer.clip(settings.max_grad_norm)
             self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
+        scalars = [total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]
         return _Measured(
             step=step + 1,
-            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
+            values=torch.cat([torch.stack(scalars), *(tensor for _, *pair in levels for tensor in pair)]),
             has_video=bool(video),
             has_audio=bool(audio),
             learning_rate=learning_rate,
@@ -208,6 +217,7 @@ class Loop:
             clock=clock,
             flops=flops,
             parts=settings.accumulation,
+            levels=tuple((modality, len(sigma)) for modality, sigma, _ in levels),
         )
 
     def _tell(self, measured: _Measured | None) -> None:
@@ -215,7 +225,8 @@ class Loop:
         pending, self._pending = self._pending, measured
         if pending is None:
             return
-        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
+        numbers = pending.values.tolist()
+        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in numbers[:4])
         # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
         seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
         device, traffic = pending.clock.seconds(), self._engine.traffic() if measured is None else pending.traffic
@@ -236,6 +247,7 @@ class Loop:
                 mfu=_rounded(self._meter.utilisation(pending.flops, seconds)),
             )
         )
+        self._tell_levels(pending, numbers[4:], now=measured is None)
         self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0
         if self._bad_steps == 0:
             return
@@ -254,6 +266,24 @@ class Loop:
                 f"The {what} was not a finite number in {self._bad_steps} steps in a row, up to step {pending.step}.",
                 fix="Lower learning_rate, then resume: the LoRA in the last checkpoint is sound.",
             )
+
+    def _tell_levels(self, pending: _Measured, numbers: list[float], *, now: bool) -> None:
+        """Add a step's samples to their bands; tell those every few steps, and before something comes between steps."""
+        for modality, count in pending.levels:
+            self._levels.add(modality, zip(numbers[:count], numbers[count : 2 * count], strict=True))
+            numbers = numbers[2 * count :]
+        if (self._levels.step_done() or now) and (told := self._levels.take(pending.step)) is not None:
+            self._emit(told)
+
+
+def _levels(drawn: Drawn, losses: Losses) -> list[tuple[Modality, Tensor, Tensor]]:
+    """Noise levels and losses of a batch's samples, of each modality that it has."""
+    found: list[tuple[Modality, Tensor, Tensor]] = []
+    if drawn.video is not None and losses.video_each is not None:
+        found.append(("video", drawn.video.sigma, losses.video_each))
+    if drawn.audio is not None and losses.audio_each is not None:
+        found.append(("audio", drawn.audio.sigma, losses.audio_each))
+    return found
 
 
 def _rounded(share: float | None) -> float | None:
