@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.runs import events
+from ltx2tui import words
 from ltx2tui.levels import LevelCurves
 from ltx2tui.series import Series
-from ltx2tui.words import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,11 +35,23 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Against the base model, as a share of its loss. band: half the width of the interval, for 95 in 100; None where it is not known."""
+
+    share: float
+    band: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Loss on clips never trained on, after `step` steps."""
+    """Loss on clips never trained on, after `step` steps, and how it changed since the base model: all of it, video and audio."""
 
     step: int
     loss: float
+    change: Change | None = None
+    video: Change | None = None
+    audio: Change | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,7 @@ class RunState:
         """The state in a word or three, for the head of a screen."""
         if self.ended is not None:
             return {"finished": "Finished", "stopped": "Stopped", "failed": "Failed"}[self.ended]
-        return PHASES[self.phase] if self.phase is not None else "Starting"
+        return words.PHASES[self.phase] if self.phase is not None else "Starting"
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -281,10 +293,23 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
 
 def _after_held_out(state: RunState, event: events.HeldOutMeasured, at: float) -> RunState:
     base = event.base_loss if event.base_loss is not None else event.loss if event.step == 0 else state.base_loss
-    points = (*(point for point in state.held_out if point.step < event.step), HeldOut(event.step, event.loss))
-    change = f", {event.loss / base - 1:+.0%} against the base model" if base and event.step else ""
+    point = HeldOut(
+        step=event.step,
+        loss=event.loss,
+        change=_change(event.loss, base, event.loss_band),
+        video=_change(event.video_loss, event.base_video_loss, event.video_band),
+        audio=_change(event.audio_loss, event.base_audio_loss, event.audio_band),
+        best=event.best,
+    )
+    points = (*(known for known in state.held_out if known.step < event.step), point)
     state = replace(state, held_out=points, base_loss=base, last_at=at, moved_at=at)
-    return _logged(state, at, "info", f"Step {event.step:,}: held-out loss {event.loss:.4f}{change}.")
+    return _logged(state, at, "info", words.held_out(point))
+
+
+def _change(loss: float | None, base: float | None, band: float | None) -> Change | None:
+    if loss is None or not base:
+        return None
+    return Change(loss / base - 1, None if band is None else band / base)
 
 
 def _after_memory(state: RunState, event: events.MemorySampled, at: float) -> RunState:

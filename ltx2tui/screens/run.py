@@ -23,7 +23,9 @@ from ltx2tui.screens.dialogs import Answer, Choice, Help, Question
 from ltx2tui.state import RunState, reduce
 from ltx2tui.widgets.chart import LossChart
 from ltx2tui.widgets.head import Bar, Head
+from ltx2tui.widgets.held_out import HeldOutChart
 from ltx2tui.widgets.keys import Keys
+from ltx2tui.widgets.level_table import LevelTable
 from ltx2tui.widgets.log import RunLog
 from ltx2tui.widgets.memory import MemoryGraph
 from ltx2tui.widgets.validation import Validation
@@ -60,6 +62,7 @@ class RunScreen(Screen[None]):
         Binding("x", "stop", "Stop", tooltip="Stop at the next step, with a checkpoint", show=False, id="run.stop"),
         Binding("left,left_square_bracket", "scrub(-1)", "Earlier sample", tooltip="Show the sample before", show=False, id="run.earlier"),
         Binding("right,right_square_bracket", "scrub(1)", "Later sample", tooltip="Show the next sample", show=False, id="run.later"),
+        Binding("n", "next_view", "Next curve", tooltip="Loss by step, held-out loss, loss by noise level", show=False, id="run.next_view"),
         Binding("y", "log_scale", "Log scale", tooltip="Loss on a logarithmic axis, or a plain one", show=False, id="run.log_scale"),
         *(
             Binding(
@@ -104,6 +107,7 @@ class RunScreen(Screen[None]):
     def __init__(self, feed: Feed) -> None:
         super().__init__()
         self.feed = feed
+        self.view: lines.LossView = "chart"
         self.stopping = False
         self.still_for = 0.0
         self.conclusion: tuple[str, ...] = ()
@@ -119,9 +123,10 @@ class RunScreen(Screen[None]):
             yield Bar(id="bar")
             yield Static(id="numbers")
         with Grid(id="panels"):
-            with Vertical(id="loss", classes="panel") as loss:
-                loss.border_title = "1 Loss"
+            with Vertical(id="loss", classes="panel"):
                 yield LossChart(id="chart")
+                yield HeldOutChart(id="held-out")
+                yield LevelTable(id="levels")
             yield Validation(id="video")
             with Vertical(id="log", classes="panel") as log:
                 log.border_title = "3 Log"
@@ -230,6 +235,8 @@ class RunScreen(Screen[None]):
         self.query_one(LossChart).show(
             state.losses, state.smooth_losses, held_out=state.held_out, base=state.base_loss, total_steps=state.total_steps
         )
+        self.query_one(HeldOutChart).show(state.held_out)
+        self.query_one(LevelTable).show(state.levels)
         panel = self.query_one("#memory")
         self.query_one("#speed", Static).update(lines.speed_line(state, width=panel.size.width), layout=False)
         self.query_one("#engine", Static).update(lines.engine_line(state, width=panel.size.width), layout=False)
@@ -245,7 +252,11 @@ class RunScreen(Screen[None]):
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
         self.query_one(Validation).show(state.samples, self.feed.folder.path)
         loss = self.query_one("#loss")
-        loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
+        for curve in lines.VIEWS:
+            self.query_one(f"#{curve}").display = curve == self.view
+        loss.border_title = lines.VIEWS[self.view]
+        log_scale = self.query_one(LossChart).log_scale
+        loss.border_subtitle = lines.legend(state, view=self.view, log_scale=log_scale, width=loss.size.width - 4)
         applies = self.running, bool(state.samples)
         if applies != self._applies:  # the footer is made anew each time: half of what a redraw costs
             self._applies = applies
@@ -271,6 +282,11 @@ class RunScreen(Screen[None]):
 
     def action_scrub(self, by: int) -> None:
         self.query_one(Validation).scrub(by)
+
+    def action_next_view(self) -> None:
+        views = list(lines.VIEWS)
+        self.view = views[(views.index(self.view) + 1) % len(views)]
+        self._show()
 
     def action_log_scale(self) -> None:
         chart = self.query_one(LossChart)

@@ -10,6 +10,7 @@ from ltx2core.runs import events
 from ltx2core.runs.journal import Entry
 from ltx2tui.levels import FORGETTING, Band, LevelCurves
 from ltx2tui.state import RunState, reduce
+from ltx2tui.widgets.level_table import course
 
 
 def told(step: int, video: float | None, count: int = 1) -> events.LossByLevel:
@@ -42,3 +43,11 @@ def test_a_resumed_session_forgets_what_came_after_its_checkpoint() -> None:
     resumed = events.RunStarted(name="x", total_steps=100, resumed_at_step=50, pid=2)
     state = reduce(RunState(), [Entry(0.0, event) for event in (started, told(25, 0.5), told(50, 0.4), told(75, 0.3), resumed)])
     assert [point.step for point in state.levels.points] == [25, 50]
+
+
+def test_a_course_goes_from_the_first_value_to_the_last_over_its_whole_width() -> None:
+    heights = course([math.nan, 3.0, 2.0, 1.0], 8)
+    assert heights == [0.0, 0.0, 1.0, 1.0, pytest.approx(0.56), pytest.approx(0.56), pytest.approx(0.12), pytest.approx(0.12)]
+    assert course([1.0] * 500, 3) == [0.12] * 3
+    assert course([math.nan], 2) == [0.0, 0.0]
+    assert course([], 5) == course([1.0], 0) == []
