@@ -289,20 +289,21 @@ class Pipeline:
             fix = "Set eval_steps_interval, and eval_split or an eval dataset."
             self.emit(Notice(code="no_effect", level="warning", text=text, fix=fix))
             return last
-        saved = open_step(self.folder.checkpoints, best.step) if best.step != last else None
+        there = (point for point in curve.from_best if point.step == last or open_step(self.folder.checkpoints, point.step) is not None)
+        taken = next(there, None)
+        if taken != best:  # measured by a session that was not asked for the best, or damaged since
+            text = f"Step {best.step} has the lowest held-out loss, {best.loss:.4f}, but no whole checkpoint."
+            self.emit(Notice(code="best_is_gone", level="warning", text=text))
+        if taken is None:
+            return last
+        saved = open_step(self.folder.checkpoints, taken.step) if taken.step != last else None
         if saved is not None:
             adapter, state = saved.tensors()
             load_adapter(trainee.parameters, adapter)
             trainee.optimizer.load_state(state)
             trainee.refresh()
-        elif best.step != last:
-            text = (
-                f"Step {best.step} has the lowest held-out loss, {best.loss:.4f}, but its checkpoint is not there: the last step's is used."
-            )
-            self.emit(Notice(code="best_is_gone", level="warning", text=text))
-            return last
-        self.emit(Notice(code="best_checkpoint", text=f"The LoRA is that of step {best.step}, whose held-out loss is {best.loss:.4f}."))
-        return best.step
+        self.emit(Notice(code="best_checkpoint", text=f"The LoRA is that of step {taken.step}, whose held-out loss is {taken.loss:.4f}."))
+        return taken.step
 
     def _describe(self, trainee: Trainee, layers: list[str], *, trained: str) -> None:
         count, device = sum(parameter.numel() for parameter in trainee.parameters.values()), trainee.model.device

@@ -34,9 +34,14 @@ class Curve:
         return Curve((*(point for point in self.points if point.step < step), Point(step, loss)))
 
     @property
+    def from_best(self) -> tuple[Point, ...]:
+        """From the lowest to the highest; of equal ones the earlier first."""
+        return tuple(sorted(self.points, key=lambda point: point.loss))
+
+    @property
     def best(self) -> Point | None:
         """The lowest, and the first of those; None before any."""
-        return min(self.points, key=lambda point: point.loss, default=None)
+        return next(iter(self.from_best), None)
 
     @property
     def since_best(self) -> int:

@@ -113,6 +113,24 @@ def test_a_run_ends_when_its_held_out_loss_has_not_fallen_for_long_enough_and_st
     assert [event.step for event in events_of(patient) if isinstance(event, StepDone)] == [1, 2, 3, 4, 5]
 
 
+def test_where_the_best_has_no_checkpoint_the_next_best_is_taken_and_said(
+    four_clips: Path, losses: list[float], make_config: MakeConfig, open_run: OpenRun
+) -> None:
+    losses += [1.0, 0.5, 0.7, 0.8]
+    keys = KEYS | {"checkpoint_step_interval": 2}
+    first = open_run(make_config(folder=four_clips, max_train_steps=3, **keys))  # not asked for the best: step 1 is not saved
+    assert first.run() == "finished", first.failure
+    losses += [0.9]
+    run = open_run(make_config(folder=four_clips, max_train_steps=4, **keys, lora_checkpoint="best"), resume=True)
+    assert run.run() == "finished", run.failure
+    said = [event.text for event in events_of(run) if isinstance(event, Notice) and event.code in ("best_is_gone", "best_checkpoint")]
+    assert said == [
+        "Step 1 has the lowest held-out loss, 0.5000, but no whole checkpoint.",
+        "The LoRA is that of step 2, whose held-out loss is 0.7000.",
+    ]
+    assert [event.step for event in events_of(run) if isinstance(event, LoraExported)] == [3, 2]
+
+
 def test_keys_that_need_a_held_out_loss_say_so_where_none_is_measured(make_config: MakeConfig, open_run: OpenRun) -> None:
     run: TrainingSession = open_run(make_config(max_train_steps=1, eval_patience=2, lora_checkpoint="best"))
     assert run.run() == "finished", run.failure
