@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from step_engine import draw_batch, fast_nano, make_batch
+from step_engine import CHOSEN, draw_batch, fast_nano, make_batch
 
 from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.planning.step_plan import StepPlan
-from ltx2core.runs.events import EngineChosen
 from ltx2core.training.engine import FastEngine
 from ltx2core.training.fast_model import FastSettings
 from ltx2core.training.flat_optimizer import FlatOptimizer
@@ -17,17 +16,6 @@ from ltx2core.training.step_meter import StepClock
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 GPU = torch.device("cuda")
-CHOSEN = EngineChosen(
-    engine="fast",
-    attention="",
-    products="float32",
-    compiled=False,
-    captured=True,
-    num_blocks=5,
-    streamed=4,
-    recomputed=5,
-    matmul_tflops=1.0,
-)
 
 
 def engine_of(*, streamed: int, slots: int) -> FastEngine:
