@@ -42,7 +42,7 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `video` or `audio` is None when the batch has none.
+    """Scalars on the device. `video` or `audio` is None when the batch has none. Each sample's own: [B].
 
     aside: what is learned besides and is no error of the velocity, None for nothing; similarity: the number that it tells of.
     """
@@ -50,6 +50,8 @@ class Losses:
     total: Tensor
     video: Tensor | None
     audio: Tensor | None
+    video_each: Tensor | None = None
+    audio_each: Tensor | None = None
     aside: Tensor | None = None
     similarity: Tensor | None = None
 
@@ -60,8 +62,8 @@ class Losses:
 
     def detached(self) -> Losses:
         """The same numbers without the graph that made them."""
-        video, audio, aside = (None if loss is None else loss.detach() for loss in (self.video, self.audio, self.aside))
-        return Losses(total=self.total.detach(), video=video, audio=audio, aside=aside, similarity=self.similarity)
+        found = {name: getattr(self, name) for name in ("video", "audio", "video_each", "audio_each", "aside", "similarity")}
+        return Losses(total=self.total.detach(), **{name: None if loss is None else loss.detach() for name, loss in found.items()})
 
 
 def add_noise(
@@ -162,22 +164,23 @@ def combine(
     penalty: Penalty = SQUARES,
 ) -> Losses:
     """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
-    video_loss, audio_loss = _mean_loss(video_velocity, video, penalty), _mean_loss(audio_velocity, audio, penalty)
-    return add_up(video_loss, audio_loss, audio_weight=audio_weight)
+    return add_up(_each_loss(video_velocity, video, penalty), _each_loss(audio_velocity, audio, penalty), audio_weight=audio_weight)
 
 
-def add_up(video_loss: Tensor | None, audio_loss: Tensor | None, *, audio_weight: float) -> Losses:
-    """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None."""
+def add_up(video_each: Tensor | None, audio_each: Tensor | None, *, audio_weight: float) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone, of each sample's, [B]. One of them may be None."""
+    video_loss, audio_loss = (None if each is None else each.mean() for each in (video_each, audio_each))
     weighted = None if audio_loss is None else audio_weight * audio_loss
     if video_loss is None:
         if weighted is None:
             raise ValueError("expected video, audio or both")
-        return Losses(total=weighted, video=None, audio=audio_loss)
-    return Losses(total=video_loss if weighted is None else video_loss + weighted, video=video_loss, audio=audio_loss)
+        return Losses(total=weighted, video=None, audio=audio_loss, audio_each=audio_each)
+    total = video_loss if weighted is None else video_loss + weighted
+    return Losses(total=total, video=video_loss, audio=audio_loss, video_each=video_each, audio_each=audio_each)
 
 
-def _mean_loss(velocity: Tensor | None, noised: Noised | None, penalty: Penalty) -> Tensor | None:
-    """A modality's loss over the batch; None where there is none."""
+def _each_loss(velocity: Tensor | None, noised: Noised | None, penalty: Penalty) -> Tensor | None:
+    """A modality's loss of each sample, [B]; None where there is none."""
     if velocity is None or noised is None:
         return None
-    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned, sigma=noised.sigma, penalty=penalty).mean()
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned, sigma=noised.sigma, penalty=penalty)

@@ -209,12 +209,12 @@ def _losses_after_rollout(model: Model, drawn: Drawn, rollouts: Rollouts, *, aud
 
 
 def _reflexflow(velocity: torch.Tensor, reached: Noised, exact: torch.Tensor, settings: ReflexFlow, penalty: Penalty) -> torch.Tensor:
-    """beta1 ADR + beta2 FC of a modality, over the batch."""
+    """beta1 ADR + beta2 FC of a modality, of each sample, [B]."""
     weights = bias_weights(exact, velocity, reached.learned, alpha=settings.alpha)
     compensated = velocity_loss(
         velocity, reached.clean, reached.noise, reached.learned, sigma=reached.sigma, penalty=penalty, weights=weights
     )
-    return (settings.beta1 * drift_loss(velocity, reached) + settings.beta2 * compensated).mean()
+    return settings.beta1 * drift_loss(velocity, reached) + settings.beta2 * compensated
 
 
 class _Forward:

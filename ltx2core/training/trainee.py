@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.config.optimizers import TITLES, Rule
+from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.offload.shared_memory import local_group
-from ltx2core.runs.events import Notice
-from ltx2core.training.adapter import AdapterSettings, add_adapter
+from ltx2core.planning.flops import model_shape
+from ltx2core.runs.events import EngineChosen, Notice
+from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
 from ltx2core.training.crepa import Crepa, CrepaSettings, check_blocks
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import load_fast
@@ -23,6 +25,7 @@ from ltx2core.training.optimizer import AdapterOptimizer, Optimizer
 from ltx2core.training.penalty import SQUARES, Penalty
 from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
 from ltx2core.training.step import Model
+from ltx2core.training.step_meter import StepMeter
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ class Trainee:
     refresh: Callable[[], None]
     software: str  # a sentence about what computes
     rule: Rule  # of the optimizer
+    meter: StepMeter
+    chosen: EngineChosen  # the same for readers of the journal
 
 
 def build_trainee(
@@ -161,14 +166,17 @@ def _reference(
     dtype: torch.dtype,
     emit: Callable[[Event], None],
 ) -> Trainee:
+    rate = matmul_rate(device, dtype)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     router = _router(transformer, settings.routes, video=video, emit=emit)
     crepa = _crepa(transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
+    empty = check_transformer(checkpoint, video=video, audio=audio)
     model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts, crepa=crepa)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
     kept = "recomputed" if settings.checkpointing else "kept"
+    shape = model_shape(empty, ranks={name: settings.adapter.shape_of(name).rank for name in module_names(parameters)})
     return Trainee(
         model=model,
         parameters=parameters,
@@ -177,6 +185,18 @@ def _reference(
         refresh=lambda: None,
         software=f"PyTorch {torch.__version__}'s attention, {_rule_words(settings.rule)}, activations {kept}, not compiled",
         rule=settings.rule.rule,
+        meter=StepMeter(shape, matmul_rate=rate, routes=model.routes),
+        chosen=EngineChosen(
+            engine="reference",
+            attention="PyTorch's choice",
+            products=_short(dtype),
+            compiled=False,
+            captured=False,
+            num_blocks=len(shape.blocks),
+            streamed=0,
+            recomputed=len(shape.blocks) if settings.checkpointing else 0,
+            matmul_tflops=round(rate / 1e12, 3),
+        ),
     )
 
 
@@ -231,6 +251,7 @@ def _fast(
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
+    rate = matmul_rate(device, dtype)  # before the model: its operands need room
     fast = load_fast(
         checkpoint,
         settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
@@ -259,23 +280,38 @@ def _fast(
     )
     flat = _flat_optimizer(fast.adapter, settings)
     optimizer = flat if crepa is None else WithHead(flat, crepa)
+    compiled = settings.compile and device.type == "cuda"
+    chosen = EngineChosen(
+        engine="fast",
+        attention=choice.name,
+        products=f"{plan.storage} {_PRODUCTS[plan.precision]}" if plan.storage != "bf16" else _short(dtype),
+        compiled=compiled,
+        captured=device.type == "cuda" and fast.blocks.capturable,
+        num_blocks=blocks.count,
+        streamed=plan.streamed,
+        recomputed=blocks.count - plan.kept,
+        matmul_tflops=round(rate / 1e12, 3),
+    )
     return Trainee(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
         engine=FastEngine(
-            model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, penalty=settings.penalty, rungs=rungs
+            model,
+            fast,
+            optimizer,
+            plan,
+            audio_weight=settings.audio_weight,
+            chosen=chosen,
+            emit=emit,
+            rungs=rungs,
+            penalty=settings.penalty,
         ),
         refresh=fast.adapter.refresh,
-        software=_software(
-            plan,
-            choice.name,
-            choice.milliseconds,
-            rule=settings.rule,
-            compiled=settings.compile and device.type == "cuda",
-            captured=device.type == "cuda" and fast.blocks.capturable,
-        ),
+        software=_software(plan, choice.name, choice.milliseconds, rule=settings.rule, compiled=compiled, captured=chosen.captured),
         rule=settings.rule.rule,
+        meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
+        chosen=chosen,
     )
 
 
@@ -307,6 +343,13 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
     return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {_rule_words(rule)} on flat buffers, {how}"
+
+
+_PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}
+
+
+def _short(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float32: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:

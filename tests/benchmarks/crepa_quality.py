@@ -3,10 +3,10 @@
     python tests/benchmarks/crepa_quality.py [STEPS] [SEEDS]
 
 Equal steps, seeds, noise and order for all ways of training. Held-out captions are drawn in 12 Euler steps, the same noise for all ways.
-`similarity`: the mean cosine of an image encoder's patches with those of the next frame. `flicker`: the mean absolute difference of a
-frame's pixels from the mean of its two neighbours, which motion at a constant speed has hardly any of. `motion`: from the frame before:
-a way that only stops motion shows here. The encoder is a DINOv2 of two layers with random weights: no trained one comes with this
-repository; patches of it tell colours and edges, not what is seen. Features of the encoder's teacher are made from the training clips.
+`similarity`: the mean cosine of an image encoder's patches with those of the next frame, the training clips' mean patch taken away.
+`flicker`: the mean absolute difference of a frame's pixels from the mean of its two neighbours, which motion at a constant speed has
+hardly any of. `motion`: from the frame before: a way that only stops motion shows here. The encoder is a DINOv2 of two layers with random
+weights: no trained one comes with this repository; patches of it tell colours and edges, not what is seen.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ SAMPLE_STEPS = 12
 WAYS = {
     "without": None,
     "encoder": CrepaSettings(width=32, block=1, weight=WeightSchedule(peak=0.5)),
+    "encoder, weight 2": CrepaSettings(width=32, block=1, weight=WeightSchedule(peak=2.0)),
     "backbone": CrepaSettings(width=None, block=1, teacher=3, weight=WeightSchedule(peak=0.5)),
+    "backbone, weight 2": CrepaSettings(width=None, block=1, teacher=3, weight=WeightSchedule(peak=2.0)),
 }
 
 
@@ -106,13 +108,14 @@ def frames_of(vae: torch.nn.Module, tokens: Tensor, *, grid: tuple[int, int, int
     return as_bytes(decode_video(vae, unpack_video(tokens, grid=grid)))[0].permute(1, 2, 3, 0)
 
 
-def measure(model: Model, batches: list[Batch], vae: torch.nn.Module, encoder: PatchEncoder) -> dict[str, float]:
+def measure(model: Model, batches: list[Batch], vae: torch.nn.Module, encoder: PatchEncoder, middle: Tensor) -> dict[str, float]:
+    """middle: the mean patch, [D]."""
     found: dict[str, list[float]] = {"similarity": [], "flicker": [], "motion": []}
     model.transformer.eval()
     for number, batch in enumerate(batches):
         tokens = sample(model, batch, seed=number)
         frames = frames_of(vae, tokens, grid=batch.grid)
-        each = torch.stack([encoder.of_clip(frame[None], grid=(1, 3, 3)) for frame in frames])
+        each = torch.stack([encoder.of_clip(frame[None], grid=(1, 3, 3)) for frame in frames]) - middle
         found["similarity"].append(float(torch.nn.functional.cosine_similarity(each[1:], each[:-1], dim=-1).mean()))
         shown = frames.float() / 255
         found["flicker"].append(float((shown[1:-1] - (shown[:-2] + shown[2:]) / 2).abs().mean()))
@@ -136,11 +139,12 @@ def main(steps: int = 150, seeds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as place:
         encoder = PatchEncoder(save_tiny_dino(Path(place)), side=112, frames_at_once=16, dtype=F32, device=CPU)
     trained, held_out = with_features(batches[:TRAINED], vae, encoder), batches[TRAINED : TRAINED + HELD_OUT]
+    middle = torch.cat([batch.features[0] for batch in trained if batch.features is not None]).mean(dim=0)
     result: dict[str, object] = {"bench": "crepa_quality", "steps": steps, "seeds": seeds}
     plain: list[dict[str, float]] = []
     for way, settings in WAYS.items():
         runs = [train(trained, steps=steps, seed=seed, settings=settings) for seed in range(seeds)]
-        found = [measure(model, held_out, vae, encoder) for model, _ in runs]
+        found = [measure(model, held_out, vae, encoder, middle) for model, _ in runs]
         plain = plain or found
         result[way] = {
             **{name: round(statistics.mean(one[name] for one in found), 5) for name in found[0]},

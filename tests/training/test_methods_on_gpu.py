@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from step_engine import difference, draw_batch, fast_nano, gradients_of, make_batch
+from step_engine import CHOSEN, difference, draw_batch, fast_nano, gradients_of, make_batch
 
 from ltx2core.planning.step_plan import StepPlan
 from ltx2core.training.crepa import Crepa, CrepaSettings, WeightSchedule
@@ -44,7 +44,7 @@ class Steps:
         plan = StepPlan(
             storage="bf16", precision="dequant", streamed=settings.streamed, slots=settings.slots, kept=0, inputs_to_host=False, because=()
         )
-        self.engine = FastEngine(self.model, self.fast, self.optimizer, plan, audio_weight=0.7, emit=lambda _: None)
+        self.engine = FastEngine(self.model, self.fast, self.optimizer, plan, audio_weight=0.7, chosen=CHOSEN, emit=lambda _: None)
         self.engine._runner.capture = capture
 
     def gradients(self, drawn: Drawn) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from step_engine import draw_batch, fast_nano, make_batch, reference_nano
+from step_engine import CHOSEN, draw_batch, fast_nano, make_batch, reference_nano
 
 from ltx2core.planning.step_plan import StepPlan
 from ltx2core.training.engine import FastEngine, ReferenceEngine
@@ -70,7 +70,7 @@ def test_both_engines_train_with_the_penalty(penalty: Penalty) -> None:
     usual, parameters = reference_nano()
     flat, fast = fast_nano()
     engine = FastEngine(
-        flat, fast, FlatOptimizer(fast.adapter, AdamSettings()), PLAN, audio_weight=0.7, emit=lambda _: None, penalty=penalty
+        flat, fast, FlatOptimizer(fast.adapter, AdamSettings()), PLAN, audio_weight=0.7, chosen=CHOSEN, emit=lambda _: None, penalty=penalty
     )
     expected = ReferenceEngine(usual, audio_weight=0.7, penalty=penalty).run(drawn, part=0, parts=1)
     found = engine.run(drawn, part=0, parts=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from nano_clips import TRAINED, nano_batches
-from step_engine import CPU, F32, nano
+from step_engine import CHOSEN, CPU, F32, nano
 from torch import Tensor, nn
 
 from ltx2core.models import components
@@ -131,7 +131,7 @@ def test_forty_steps_reach_the_held_out_loss_of_a_plain_trainer(way: str) -> Non
         fast = load_fast(nano(), settings=FastSettings(compile=False), adapter=settings, audio=True, seed=0, dtype=F32, device=CPU)
         model = Model(transformer=fast.transformer, device=CPU, dtype=F32, mixed=False)
         parameters, flat = fast.adapter.parameters, FlatOptimizer(fast.adapter, AdamSettings())
-        engine, optimizer = FastEngine(model, fast, flat, PLAN, audio_weight=AUDIO_WEIGHT, emit=lambda _: None), flat
+        engine, optimizer = FastEngine(model, fast, flat, PLAN, audio_weight=AUDIO_WEIGHT, chosen=CHOSEN, emit=lambda _: None), flat
     else:
         transformer = components.load_transformer(nano(), dtype=F32)
         parameters = add_adapter(transformer, settings, audio=True, seed=0)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from step_engine import difference, draw_batch, fast_nano, fast_step, make_batch, reference_nano, reference_step
+from step_engine import difference, draw_batch, fast_nano, fast_step, make_batch, nano, reference_nano, reference_step
 
 from ltx2core.config.rollout import RolloutKeys
+from ltx2core.models.components import load_transformer
 from ltx2core.models.forward import predict_velocity
+from ltx2core.planning.flops import count_step, model_shape
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.objective import velocity_loss
 from ltx2core.training.rollout import ReflexFlow, Rollouts, bias_weights, drift_loss, roll_out, towards_clip
 from ltx2core.training.sigma import FixedLevels, ShiftedLogitNormal
 from ltx2core.training.step import Drawn, Model, _Forward, draw, losses_of
+from ltx2core.training.step_meter import StepMeter, batch_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,3 +185,12 @@ def test_a_rollout_that_was_drawn_for_a_model_without_them_is_refused() -> None:
     model, _ = reference_nano()
     with pytest.raises(ValueError, match="rollouts"):
         losses_of(model, replace(draw_batch(make_batch()), rollout_steps=2), audio_weight=1.0)
+
+
+def test_operations_of_a_rollout_are_counted_with_the_step_s() -> None:
+    fast = fast_nano()[1]
+    shape = model_shape(load_transformer(nano(), dtype=torch.float32), ranks=dict.fromkeys(fast.targets, 4))
+    meter = StepMeter(shape, matmul_rate=1e12)
+    plain, rolled = (meter.flops(_drawn(steps=steps)) for steps in (0, 3))
+    forward = count_step(shape, batch_shape(_drawn(steps=0), ())).forward
+    assert rolled == plain + 3 * forward
