@@ -47,9 +47,13 @@ WAYS = {
 }
 
 
-def errors(model: Model, batches: list[Batch]) -> tuple[float, float]:
-    """Mean squared error of the clean pictures, predicted from the exact mixture and from the state reached."""
-    exact, reached = [], []
+Errors = dict[float, tuple[float, float]]
+
+
+def errors(model: Model, batches: list[Batch]) -> Errors:
+    """Of each level: mean squared error of the clean pictures, predicted from the exact mixture and from the state reached."""
+    exact: dict[float, list[float]] = {sigma: [] for sigma in SIGMAS}
+    reached: dict[float, list[float]] = {sigma: [] for sigma in SIGMAS}
     with model.evaluating():
         for number, batch in enumerate(batches):
             for sigma in SIGMAS:
@@ -66,7 +70,13 @@ def errors(model: Model, batches: list[Batch]) -> tuple[float, float]:
                     velocity, _ = forward.velocities(seen, heard)
                     assert velocity is not None
                     clean = seen.noisy - sigma * velocity
-                    found.append(float(mean_of_learned((clean - seen.clean).square().mean(dim=2), seen.learned)))
+                    found[sigma].append(float(mean_of_learned((clean - seen.clean).square().mean(dim=2), seen.learned)))
+    return {sigma: (statistics.mean(exact[sigma]), statistics.mean(reached[sigma])) for sigma in SIGMAS}
+
+
+def mean(found: Errors) -> tuple[float, float]:
+    """The same over all levels."""
+    exact, reached = zip(*found.values(), strict=True)
     return statistics.mean(exact), statistics.mean(reached)
 
 
@@ -90,16 +100,18 @@ def train(batches: list[Batch], *, steps: int, seed: int, rollouts: Rollouts | N
 def main(steps: int = 200, seeds: int = 5) -> None:
     batches = make_batches(open_checkpoint(nano_checkpoint()), torch.device("cpu"))
     held_out, trained = batches[-HELD_OUT:], batches[:-HELD_OUT]
-    base = errors(train(trained, steps=0, seed=0, rollouts=None), held_out)
+    base = mean(errors(train(trained, steps=0, seed=0, rollouts=None), held_out))
     result: dict[str, object] = {"bench": "rollout_gap", "steps": steps, "seeds": seeds, "base": [round(value, 4) for value in base]}
     gaps: dict[str, list[float]] = {}
     for way, rollouts in WAYS.items():
-        found = [errors(train(trained, steps=steps, seed=seed, rollouts=rollouts), held_out) for seed in range(seeds)]
+        runs = [errors(train(trained, steps=steps, seed=seed, rollouts=rollouts), held_out) for seed in range(seeds)]
+        found = [mean(run) for run in runs]
         gaps[way] = [reached - exact for exact, reached in found]
         result[way] = {
             "exact": round(statistics.mean(exact for exact, _ in found), 4),
             "reached": round(statistics.mean(reached for _, reached in found), 4),
             "gap": round(statistics.mean(gaps[way]), 4),
+            "gap_of_each_level": {sigma: round(statistics.mean(run[sigma][1] - run[sigma][0] for run in runs), 4) for sigma in SIGMAS},
             "gap_of_each_seed": [round(gap, 4) for gap in gaps[way]],
             "smaller_in_seeds": sum(gap < plain for gap, plain in zip(gaps[way], gaps["without"], strict=True)),
         }
