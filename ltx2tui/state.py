@@ -172,7 +172,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
         case events.HeldOutMeasured():
             return _after_held_out(state, event, at)
         case events.SampleReady():
-            text = f"Step {event.step:,}: a sample was written in {event.seconds:.1f} s."
+            what = f"sample {event.name}" if event.name else "a sample"
+            text = f"Step {event.step:,}: {what} was written in {event.seconds:.1f} s."
             return _logged(replace(state, samples=(*state.samples, event), last_at=at, moved_at=at), at, "info", text)
         case events.CheckpointSaved():
             text = f"Step {event.step:,}: checkpoint saved."

@@ -29,7 +29,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     """The config with values that work, and what was changed or is unwise."""
     changes: dict[str, object] = {}
     notices: list[Notice] = []
-    _sample_size(config, changes, notices, file)
+    _sample_sizes(config, changes, notices, file)
     frames = snap_frames(config.validation_num_video_frames)
     if frames != config.validation_num_video_frames:
         changes["validation_num_video_frames"] = frames
@@ -105,17 +105,22 @@ def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[st
     return notices
 
 
-def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
-    written = config.validation_resolution
-    first, *others = written.split(",")
-    height, width = read_size(first) or (0, 0)  # checked when it was read
+def _sample_sizes(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
+    sizes = []
+    for written in config.validation_resolution.split(","):
+        size, told = _sample_size(written.strip(), file=file)
+        notices += told
+        sizes.append(size)
+    if (text := ",".join(dict.fromkeys(sizes))) != config.validation_resolution:
+        changes["validation_resolution"] = text
+
+
+def _sample_size(written: str, *, file: str) -> tuple[str, list[Notice]]:
+    """A size that works, as the file writes sizes, and what was changed or may be meant the other way round."""
+    notices: list[Notice] = []
+    height, width = read_size(written) or (0, 0)  # checked when it was read
     snapped = (max(snap_size(height), SMALLEST_SAMPLE), max(snap_size(width), SMALLEST_SAMPLE))
-    if (size := f"{snapped[0]}x{snapped[1]}") != written:
-        changes["validation_resolution"] = size
     where = f"{file} validation_resolution = {written}"
-    if others:
-        text = f"{where}: samples of several sizes are not built yet; only {snapped[0]}x{snapped[1]} is made."
-        notices.append(Notice(code="not_built_yet", level="warning", text=text))
     if snapped != (height, width):
         wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
         small = wrong < SMALLEST_SAMPLE
@@ -126,6 +131,7 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
     if height > width:
         text = f"{where} is read as height x width: samples are upright, {snapped[0]} high and {snapped[1]} wide."
         notices.append(Notice(code="size_upright", text=text, fix=f"For a wide picture write {width}x{height}."))
+    return f"{snapped[0]}x{snapped[1]}", notices
 
 
 def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSettings, list[Notice]]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue, field_validator
 from pydantic_core import PydanticCustomError
 
 from ltx2core.config.keys import Keys, Later, key, later
 
-SEVERAL_SAMPLES = Later(name="several samples, sizes or prompt lists", instead="one video of validation_prompt is made each time")
 OTHER_SCHEDULES = Later(
     name="choosing when samples are made in another way",
     instead="one is made every validation_step_interval",
 )
-FROM_DATASETS = Later(name="samples that start from dataset clips", instead="samples are made from the prompt alone")
 MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
 OTHER_GUIDANCE = Later(name="other kinds of guidance", instead="plain guidance with validation_guidance is used")
 UPSCALING = Later(name="upscaled samples", instead="samples are made in one stage at validation_resolution")
@@ -31,6 +30,15 @@ def read_size(text: str) -> tuple[int, int] | None:
     if match is None or int(match[1]) == 0 or (match[2] is not None and int(match[2]) == 0):
         return None
     return int(match[1]), int(match[2] or match[1])
+
+
+class SampleReferenceKeys(Keys):
+    """An entry of validation_ltx2_video_conditioning."""
+
+    group: ClassVar[str] = "A reference of samples"
+
+    path: Path = key(..., "File", "A clip that lasts as long as the samples, or a picture.")
+    strength: float = key(1.0, "Strength", "How strictly it is kept: always 1, since LTX-2 is trained with clean references.", ge=1, le=1)
 
 
 class ValidationKeys(Keys):
@@ -55,7 +63,10 @@ class ValidationKeys(Keys):
         5.0, "Guidance", "How strictly a sample follows its prompt. Below 2 or above 6 it tends to turn into noise or black.", ge=0, le=100
     )
     validation_resolution: str = key(
-        "512x768", "Sample size", "Height x width of the sample video in pixels, each a multiple of 32; a single number is a square."
+        "512x768",
+        "Sample size",
+        "Height x width of the sample video in pixels, each a multiple of 32; a single number is a square. Several, with commas between "
+        "them, make a sample of each size.",
     )
     validation_num_video_frames: int = key(
         49, "Sample frames", "Length of the sample video. LTX-2 makes 8k + 1 frames: 33, 41, 49, 57, 65, ...", ge=1, le=100_000
@@ -71,21 +82,46 @@ class ValidationKeys(Keys):
         le=10_000_000,
     )
     eval_split: float = key(0.1, "Held-out share", "Share of the clips kept out of training to measure that loss on.", ge=0, le=0.5)
-    validation_prompt_library: bool = later(False, SEVERAL_SAMPLES, "Prompt library", "Sample a built-in list of prompts.")
-    user_prompt_library: str | None = later(None, SEVERAL_SAMPLES, "Own prompt library", "A JSON file of prompts to sample.")
-    num_validation_images: int = later(1, SEVERAL_SAMPLES, "Samples each time", "How many videos are made of a prompt.")
+    validation_prompt_library: bool = key(
+        False, "Prompt library", "Also make a sample of each of ten built-in prompts: people, speech, animals, places, camera moves."
+    )
+    user_prompt_library: Path | None = key(
+        None, "Own prompt library", 'A JSON file of prompts to make samples of, as {"a name": "a prompt"} or as a list of prompts.'
+    )
+    num_validation_images: int = key(
+        1, "Samples of a prompt", "How many videos are made of a prompt each time, from the seed and those after it.", ge=1, le=100
+    )
     validation_epoch_interval: int | None = later(None, OTHER_SCHEDULES, "Sample every epoch", "Epochs between samples.", built=(0,))
     validation_on_startup: bool = key(
         False, "Sample at start", "Make a sample before the first step. Here that is always so, unless disable_benchmark says no."
     )
     disable_benchmark: bool = key(False, "No base sample", "Make no sample of the untrained model, which later ones are compared with.")
-    validation_using_datasets: bool = later(False, FROM_DATASETS, "Sample from clips", "Start samples from pictures of a dataset.")
-    eval_dataset_id: str | None = later(None, FROM_DATASETS, "Dataset for samples", "The dataset those pictures come from.")
-    num_eval_images: int = later(4, FROM_DATASETS, "Pictures for samples", "How many pictures are taken from it.")
+    validation_using_datasets: bool = key(
+        False,
+        "Sample from clips",
+        "Make samples that start from clips of a dataset: image-to-video from a clip's first frame, or sound-to-video from its sound, with "
+        "the clip's caption as prompt. They take the place of validation_prompt.",
+    )
+    eval_dataset_id: str | None = key(
+        None, "Dataset for samples", "The dataset those clips come from. Empty: the eval datasets, or those that are trained on."
+    )
+    num_eval_images: int = key(4, "Clips for samples", "How many clips are taken from it.", ge=1, le=1000)
+    validation_dataset_gives: Literal["auto", "picture", "sound", "both"] = key(
+        "auto",
+        "What a clip gives",
+        "What samples take from those clips. picture: the first frame. sound: the sound, which the picture then follows. both. auto: the "
+        "sound where the dataset is of sound or has its sound linked by s2v_datasets, else the picture.",
+    )
     validation_audio_only: bool = key(
         False, "Sound only", "Make samples of sound without picture: sample.wav, and an mp4 that shows its spectrogram."
     )
-    validation_ltx2_video_conditioning: JsonValue = later(None, FROM_DATASETS, "Reference clips", "Clips that samples are made from.")
+    validation_ltx2_video_conditioning: tuple[SampleReferenceKeys, ...] = key(
+        (),
+        "Reference",
+        'The clip or picture that samples of an IC-LoRA are made beside, as a list of one: [{"path": "edges.mp4"}]. Empty: a '
+        "reference of the dataset, where it has some.",
+        max_length=1,
+    )
     validation_seed_source: str = later("cpu", ELSEWHERE, "Seed source", "The device that draws the samples' noise.")
     validation_guidance_rescale: float = later(0.0, OTHER_GUIDANCE, "Guidance rescale", "Softens the contrast that guidance adds.")
     validation_disable_unconditional: bool = later(
@@ -118,8 +154,12 @@ class ValidationKeys(Keys):
         return value
 
     @property
+    def validation_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of each size that samples have, in pixels; checked when they were read."""
+        sizes = [read_size(part) for part in self.validation_resolution.split(",")]
+        return tuple(dict.fromkeys(size for size in sizes if size is not None))
+
+    @property
     def validation_size(self) -> tuple[int, int]:
-        """(height, width) of a sample in pixels."""
-        size = read_size(self.validation_resolution.split(",")[0])
-        assert size is not None  # checked when it was read
-        return size
+        """The first of them."""
+        return self.validation_sizes[0]

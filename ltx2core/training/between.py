@@ -12,7 +12,7 @@ from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, Phase
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
 from ltx2core.validation.held_out import measure_held_out
-from ltx2core.validation.media import SampleSettings, write_sample
+from ltx2core.validation.media import write_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ltx2core.training.engine import Engine
     from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.optimizer import AdapterOptimizer
-    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
+    from ltx2core.validation.inputs import Take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +60,10 @@ class Milestones:
     folder: RunFolder
     control: Control
     emit: Callable[[Event], None]
-    prompt: str
+    takes: Sequence[Take]  # the samples of each validation
     negative_prompt: str
     schedule: Schedule
-    sample_settings: SampleSettings
     audio_weight: float
-    reference: Reference | None = None  # that samples are drawn beside
     _saved_at: int = -1
     _sampled_at: int = -1
     _base_loss: float | None = field(default=None)
@@ -137,37 +135,51 @@ class Milestones:
         self.emit(HeldOutMeasured(step=step, loss=result.loss, video_loss=result.video, audio_loss=result.audio, base_loss=self._base_loss))
 
     def sample(self, step: int) -> None:
-        """Write a sample of the model as it is now. A stop breaks it off; one that cannot be written is said, and training goes on."""
-        steps, begin = self.sample_settings.steps, time.perf_counter()
-        self.emit(PhaseStarted(phase="sample", total=steps, unit="steps"))
+        """Write the samples of the model as it is now. A stop breaks it off; one that cannot be written is said, and the rest goes on."""
+        steps = [take.settings.steps for take in self.takes]
+        self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
+        self.engine.park()
+        self._sampled_at = step
+        for index, take in enumerate(self.takes):
+            try:
+                self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
+            except Stopped:
+                return
+            except Ltx2Error as error:
+                which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
+                text = f"Step {step}: {which} was written. {error.text}"
+                self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
 
-        def on_step(done: int, total: int) -> None:
+    def _draw(self, step: int, take: Take, *, before: int, total: int) -> None:
+        begin, shot = time.perf_counter(), take.shot
+
+        def on_step(done: int, _steps: int) -> None:
             if self.control.stop_requested:
                 raise Stopped("Stopped while sampling.")
-            self.emit(Progress(phase="sample", done=done, total=total))
+            self.emit(Progress(phase="sample", done=before + done, total=total, item=shot.name))
 
-        self.engine.park()
-        try:
-            path = write_sample(
-                self.model,
-                self.checkpoint,
-                self.folder.step_folder(self.folder.samples, step),
-                text=self.reader.text(self.prompt),
-                negative=self.reader.text(self.negative_prompt),
-                settings=self.sample_settings,
-                reference=self.reference,
-                on_step=on_step,
+        folder = self.folder.step_folder(self.folder.samples, step)
+        path = write_sample(
+            self.model,
+            self.checkpoint,
+            folder / shot.name if shot.name else folder,
+            text=self.reader.text(shot.prompt),
+            negative=self.reader.text(self.negative_prompt),
+            settings=take.settings,
+            inputs=take.inputs,
+            on_step=on_step,
+        )
+        self.emit(
+            SampleReady(
+                step=step,
+                path=path.relative_to(self.folder.path).as_posix(),
+                prompt=shot.prompt,
+                seconds=time.perf_counter() - begin,
+                name=shot.name,
+                mode=shot.mode,
+                seed=take.settings.seed,
             )
-        except Stopped:
-            return
-        except Ltx2Error as error:
-            text = f"Step {step}: no sample was written. {error.text}"
-            self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
-            self._sampled_at = step  # said once
-            return
-        self._sampled_at = step
-        relative = path.relative_to(self.folder.path).as_posix()
-        self.emit(SampleReady(step=step, path=relative, prompt=self.prompt, seconds=time.perf_counter() - begin))
+        )
 
     def _train_phase(self) -> None:
         self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))

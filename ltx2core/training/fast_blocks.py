@@ -149,6 +149,11 @@ class BlockAt(nn.Module):
         self.index = index
         self.router: Router | None = None  # of tokens around blocks
 
+    @property
+    def skeleton(self) -> nn.Module:
+        """diffusers' block that computes, the same for all: what is changed in it is changed in each."""
+        return self._blocks[0].skeleton.block
+
     def forward(self, hidden_states: Tensor, audio_hidden_states: Tensor, **context: Any) -> tuple[Tensor, Tensor]:
         context["levels"] = self._blocks[0].levels.video, self._blocks[0].levels.audio
         if self.router is None:

@@ -38,6 +38,7 @@ from ltx2core.training.settings import (
 )
 from ltx2core.training.trainee import build_trainee, check_trainee
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
+from ltx2core.validation.inputs import beside, make_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.prepare import Prepared
     from ltx2core.training.trainee import Trainee
+    from ltx2core.validation.inputs import Take
+    from ltx2core.validation.media import SampleSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ class Pipeline:
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         samples = sample_settings(config, video=video, audio=audio)
-        beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
+        takes = self._takes(prepared, [*held_out, *clips], samples)
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
@@ -163,12 +166,10 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prepared.prompt if beside is None else config.validation_prompt or beside.caption,
+            takes=takes,
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=samples,
             audio_weight=config.audio_loss_weight,
-            reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
         loop = Loop(
@@ -186,6 +187,22 @@ class Pipeline:
         if step > 0:
             self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
+
+    def _takes(self, prepared: Prepared, clips: Sequence[CachedClip], settings: SampleSettings) -> tuple[Take, ...]:
+        """The samples to make, what they are given being encoded now: before the transformer is loaded, and not beside it."""
+        config, shots = self.loaded.config, prepared.shots
+        takes = make_takes(prepared.checkpoint, shots, settings, device=prepared.device, dtype=prepared.dtype)
+        named = next((reference.path for reference in config.validation_ltx2_video_conditioning), None)
+        if named is None and not config.ltx2_reference_conditioning_probability:
+            return takes
+        sizes = [(shot.width, shot.height) for shot in shots]
+        found = sample_reference(prepared.passes, clips, settings, sizes=sizes, named=named)
+        if found is None:
+            return takes
+        named_prompt = config.validation_prompt or config.user_prompt_library or config.validation_prompt_library
+        if found.caption is not None and not named_prompt and not config.validation_using_datasets:
+            takes = tuple(replace(take, shot=replace(take.shot, prompt=found.caption)) for take in takes)
+        return beside(takes, found.references)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
         """The clips to train on and those that the held-out loss is measured on."""

@@ -15,7 +15,8 @@ from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
 from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
-from ltx2core.validation.sampling import sample_latents
+from ltx2core.validation.sampling import NOTHING, sample_latents
+from ltx2core.validation.sheet import contact_sheet
 from ltx2core.validation.spectrogram import draw_spectrogram, play_through
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
     from ltx2core.models.vae_levers import VaeLevers
-    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
-    from ltx2core.validation.sampling import SampledLatents
+    from ltx2core.validation.guidance import Guidance
+    from ltx2core.validation.sampling import Inputs, SampledLatents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class SampleSettings:
     frames: int
     fps: float
     steps: int
-    guidance: float
+    guidance: Guidance | float  # a number is plain guidance of both
     seed: int
     audio: bool
     video: bool = True
@@ -68,12 +69,12 @@ def write_sample(
     text: TextEmbedding,
     negative: TextEmbedding,
     settings: SampleSettings,
-    reference: Reference | None = None,
+    inputs: Inputs = NOTHING,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw a sample and write sample.mp4 and first, middle and last .png into `folder`; the mp4's path.
+    """Draw a sample and write sample.mp4, first, middle and last .png, and twelve frames in sheet.png into `folder`; the mp4's path.
 
-    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. reference: what the model sees beside the noise.
+    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. inputs: what is given beside the prompt.
     on_step(done, total) may raise to break it off; nothing is written then. Raises StorageError when `folder` cannot be written.
     """
     with model.evaluating():
@@ -87,7 +88,7 @@ def write_sample(
             steps=settings.steps,
             guidance=settings.guidance,
             seed=settings.seed,
-            reference=reference,
+            inputs=inputs,
             on_step=on_step,
         )
     media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
@@ -98,6 +99,7 @@ def write_sample(
     else:
         for name, index in (("first", 0), ("middle", len(frames) // 2), ("last", -1)):
             write_png(folder / f"{name}.png", frames[index])
+        write_png(folder / "sheet.png", contact_sheet(frames))
     write_video(path, frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
     return path
 

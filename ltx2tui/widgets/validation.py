@@ -61,13 +61,14 @@ class Validation(Vertical):
             self.border_title, self.border_subtitle = "2 Validation", ""
             return
         index = len(samples) - 1 if self._chosen is None else min(self._chosen, len(samples) - 1)
-        sample, base = samples[index], samples[0]
+        sample = samples[index]
+        base = next((one for one in samples if one.step == 0 and one.name == sample.name), samples[0])
         picture.show(folder / sample.path)
         self.query_one("#prompt", Static).update(sample.prompt, layout=False)
         self.query_one("#now-word", Static).update(f"step {sample.step:,}", layout=False)
-        self.border_title = f"2 Validation · step {sample.step:,}"
+        self.border_title = f"2 Validation · step {sample.step:,}" + (f" · {sample.name}" if sample.name else "")
         self.border_subtitle = f"‹ {index + 1} of {len(samples)} ›" if len(samples) > 1 else ""
-        compare = self.size.width >= ROOM and base.step == 0 and index > 0
+        compare = self.size.width >= ROOM and base.step == 0 and sample.step > 0
         self.set_class(compare, "-compare")
         if compare:
             self.query_one("#base-picture", Thumbnail).show(folder / base.path)
