@@ -35,9 +35,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
         changes["validation_num_video_frames"] = frames
         text = f"{file} validation_num_video_frames = {config.validation_num_video_frames}: {FRAME_RULE}; samples have {frames}."
         notices.append(Notice(code="frames_snapped", text=text, fix=f"Use {frames} or {frames + FRAME_STEP}."))
-    if not 2 <= config.validation_guidance <= 6 and not config.validation_disable:
-        text = f"{file} validation_guidance = {config.validation_guidance:g}: outside 2 to 6 samples tend to turn into noise or black."
-        notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix="Use 5.0."))
+    notices += _guidance(config, file)
     if config.mixed_precision in ("fp16", "fp8"):
         changes["mixed_precision"] = "bf16"
         text = f"{file} mixed_precision = {config.mixed_precision}: LTX-2 overflows in fp16, and fp8 is not built yet; bf16 is used."
@@ -51,6 +49,41 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices
+
+
+def _guidance(config: TrainConfig, file: str) -> list[Notice]:
+    """What is unwise about the guidance of samples."""
+    if config.validation_disable or is_distilled(config):
+        return []
+    ranges = {
+        "validation_guidance": (2.0, 6.0, "samples tend to turn into noise or black", "5.0"),
+        "ltx2_validation_audio_guidance": (1.0, 10.0, "sound tends to be harsh or cut off", "7.0"),
+        "ltx2_validation_stg_scale": (0.0, 2.0, "samples tend to be oversharp and still", "1.0"),
+        "ltx2_validation_modality_guidance": (1.0, 5.0, "picture and sound tend to be overdone", "3.0"),
+    }
+    notices = []
+    for name, (low, high, what, usual) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            text = f"{file} {name} = {value:g}: outside {low:g} to {high:g} {what}."
+            notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix=f"Use {usual}."))
+    if config.ltx2_validation_stg_blocks and not config.ltx2_validation_stg_scale:
+        text = f"{file} ltx2_validation_stg_blocks has no effect, since ltx2_validation_stg_scale is 0."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Set ltx2_validation_stg_scale to 1."))
+    return notices
+
+
+def is_distilled(config: TrainConfig) -> bool:
+    """Whether samples are drawn with the noise levels of distilled weights."""
+    if config.ltx2_validation_schedule != "auto":
+        return config.ltx2_validation_schedule == "distilled"
+    return has_distilled_weights(config)
+
+
+def has_distilled_weights(config: TrainConfig) -> bool:
+    """Whether the model is a distilled one, by its flavour or its file's name."""
+    names = (config.model_flavour, config.ltx2_checkpoint_filename or "", config.pretrained_model_name_or_path)
+    return any("distilled" in name.rpartition("/")[2].lower() for name in names)
 
 
 def _overruled_sigmas(config: TrainConfig) -> list[str]:

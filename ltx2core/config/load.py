@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from ltx2core.config.adjust import adjust_config, not_built
+from ltx2core.config.adjust import adjust_config, has_distilled_weights, not_built
 from ltx2core.config.dataset_checks import offset_notices
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
@@ -102,6 +102,10 @@ def _load(
     _lengths(known, written, file, found.problems)
     given = {name for name in known if name in TrainConfig.model_fields}
     config = _with_paths(config, given=given, base=base, file=file, found=found)
+    if config.ltx2_validation_schedule == "distilled" and not (has_distilled_weights(config) or config.validation_adapter_path):
+        rule = "these 8 steps only work with distilled weights, and neither the model nor a LoRA of samples is said to be distilled"
+        works = 'name a distilled LoRA in validation_adapter_path, a distilled model, or use "full"'
+        found.problems.append(line(file, "ltx2_validation_schedule", "distilled", rule, works))
     config, told = adjust_config(config, file=file)
     found.notices += told
     found.notices += not_built(config, file=file, written=written)

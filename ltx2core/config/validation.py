@@ -16,7 +16,7 @@ OTHER_SCHEDULES = Later(
     instead="one is made every validation_step_interval",
 )
 MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
-OTHER_GUIDANCE = Later(name="other kinds of guidance", instead="plain guidance with validation_guidance is used")
+UNCONDITIONAL = Later(name="a sample of the empty prompt", instead="samples of prompts are made")
 UPSCALING = Later(name="upscaled samples", instead="samples are made in one stage at validation_resolution")
 EVALUATIONS = Later(name="other measurements of samples", instead="the held-out loss is measured")
 ELSEWHERE = Later(name="sampling elsewhere", instead="this process makes the samples on the training device")
@@ -123,11 +123,41 @@ class ValidationKeys(Keys):
         max_length=1,
     )
     validation_seed_source: str = later("cpu", ELSEWHERE, "Seed source", "The device that draws the samples' noise.")
-    validation_guidance_rescale: float = later(0.0, OTHER_GUIDANCE, "Guidance rescale", "Softens the contrast that guidance adds.")
-    validation_disable_unconditional: bool = later(
-        False, OTHER_GUIDANCE, "No empty prompt", "Make no sample of the empty prompt.", built=(True,)
+    validation_guidance_rescale: float = key(
+        0.0, "Guidance rescale", "How far the contrast that guidance adds is taken back, 0 to 1. LTX-2's own samples use 0.7.", ge=0, le=1
     )
-    ltx2_validation_audio_guidance: float | None = later(None, OTHER_GUIDANCE, "Guidance of sound", "A guidance of its own for sound.")
+    validation_disable_unconditional: bool = later(
+        False, UNCONDITIONAL, "No empty prompt", "Make no sample of the empty prompt; here none is made anyway.", built=(True,)
+    )
+    ltx2_validation_audio_guidance: float | None = key(
+        None, "Guidance of sound", "A guidance of its own for sound; LTX-2's own samples use 7. Empty: validation_guidance.", ge=0, le=100
+    )
+    ltx2_validation_stg_scale: float = key(
+        0.0,
+        "Spatio-temporal guidance",
+        "How far samples are moved away from what the model draws when a block does not look around: steadier motion and shapes, at one "
+        "more forward a step. LTX-2's own samples use 1. 0: off.",
+        ge=0,
+        le=100,
+    )
+    ltx2_validation_stg_blocks: tuple[int, ...] = key(
+        (), "Its blocks", "The blocks that do not look around, counted from 0. Empty: 29 of LTX-2 2.0, 28 of later ones."
+    )
+    ltx2_validation_modality_guidance: float = key(
+        1.0,
+        "Guidance between picture and sound",
+        "How far samples are moved away from what the model draws when picture and sound do not see each other: the two fit better, "
+        "at one more forward a step. LTX-2's own samples use 3. 1: off.",
+        ge=0,
+        le=100,
+    )
+    ltx2_validation_schedule: Literal["auto", "full", "distilled"] = key(
+        "auto",
+        "Noise levels of samples",
+        "full: validation_num_inference_steps of the official schedule. distilled: its 8 steps for distilled weights, without guidance, a "
+        "fifteenth of the time; it needs a distilled model, or a distilled LoRA in validation_adapter_path. auto: distilled where "
+        "model_flavour or the model's file says so.",
+    )
     ltx2_validation_pipeline_mode: str = later("trained-stage", UPSCALING, "Sampling stages", "One stage, or a second that upscales.")
     ltx2_validation_spatial_upsampler_model: str | None = later(None, UPSCALING, "Upsampler", "The model that upscales.")
     ltx2_validation_spatial_upsampler_filename: str | None = later(None, UPSCALING, "Upsampler file", "Its file name.")
@@ -152,6 +182,11 @@ class ValidationKeys(Keys):
         if isinstance(value, str) and any(read_size(part) is None for part in value.split(",")):
             raise PydanticCustomError("not_a_size", "a size is height x width in pixels")
         return value
+
+    @property
+    def sound_guidance(self) -> float:
+        """The guidance of samples' sound."""
+        return self.validation_guidance if self.ltx2_validation_audio_guidance is None else self.ltx2_validation_audio_guidance
 
     @property
     def validation_sizes(self) -> tuple[tuple[int, int], ...]:

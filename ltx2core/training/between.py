@@ -136,7 +136,7 @@ class Milestones:
 
     def sample(self, step: int) -> None:
         """Write the samples of the model as it is now. A stop breaks it off; one that cannot be written is said, and the rest goes on."""
-        steps = [take.settings.steps for take in self.takes]
+        steps = [take.settings.total_steps for take in self.takes]
         self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
         self.engine.park()
         self._sampled_at = step

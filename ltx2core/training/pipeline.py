@@ -11,7 +11,7 @@ import torch
 
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
-from ltx2core.errors import DatasetError, RunError
+from ltx2core.errors import ConfigError, DatasetError, RunError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.models.latents import latent_grid
@@ -37,6 +37,7 @@ from ltx2core.training.settings import (
     trigger_of,
 )
 from ltx2core.training.trainee import build_trainee, check_trainee
+from ltx2core.validation.guidance import stg_blocks
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 from ltx2core.validation.inputs import beside, make_takes
 
@@ -100,6 +101,10 @@ class Pipeline:
         settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        try:
+            stg_blocks(empty, config.ltx2_validation_stg_blocks)
+        except ValueError as error:
+            raise ConfigError([f"ltx2_validation_stg_blocks: {error}."], fix="Leave it out for the official choice.") from error
         if config.init_lora and self.saved is None:
             weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
             check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})

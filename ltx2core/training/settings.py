@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.config.adjust import is_distilled
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
@@ -20,7 +21,9 @@ from ltx2core.training.objective_settings import given_parts, sigma_sampler, tre
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.trainee import TrainSettings
+from ltx2core.validation.guidance import Guidance
 from ltx2core.validation.media import SampleSettings
+from ltx2core.validation.sampling import DISTILLED_SIGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,11 +191,26 @@ def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> 
         frames=config.validation_num_video_frames,
         fps=config.frame_rate,
         steps=config.validation_num_inference_steps,
-        guidance=config.validation_guidance,
+        guidance=_guidance(config),
+        sigmas=DISTILLED_SIGMAS if is_distilled(config) else None,
         seed=config.validation_seed,
         audio=audio,
         video=video and not (audio and config.validation_audio_only),
         levers=vae_levers(config),
+    )
+
+
+def _guidance(config: TrainConfig) -> Guidance:
+    """Distilled weights have guidance in them: more of it burns their samples."""
+    if is_distilled(config):
+        return Guidance.plain(1.0)
+    return Guidance(
+        video=config.validation_guidance,
+        audio=config.sound_guidance,
+        stg=config.ltx2_validation_stg_scale,
+        stg_blocks=config.ltx2_validation_stg_blocks,
+        modality=config.ltx2_validation_modality_guidance,
+        rescale=config.validation_guidance_rescale,
     )
 
 

@@ -49,6 +49,12 @@ class SampleSettings:
     audio: bool
     video: bool = True
     levers: VaeLevers = NO_LEVERS
+    sigmas: tuple[float, ...] | None = None  # noise levels instead of the official ones for `steps`
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps it is drawn in."""
+        return self.steps if self.sigmas is None else len(self.sigmas) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,7 @@ def write_sample(
             audio_steps=audio_steps_for(settings.frames / settings.fps) if settings.audio else None,
             fps=settings.fps,
             steps=settings.steps,
+            sigmas=settings.sigmas,
             guidance=settings.guidance,
             seed=settings.seed,
             inputs=inputs,
