@@ -151,6 +151,7 @@ class Notice:
     text: str
     fix: str = ""
     level: Level = "info"
+    sample: str = ""  # the path of the sample that it is about, as SampleReady has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,9 @@ from ltx2core.errors import Ltx2Error, Stopped
 from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
+from ltx2core.validation.diagnosis import diagnose_losses
 from ltx2core.validation.held_out import measure_held_out
-from ltx2core.validation.media import write_sample
+from ltx2core.validation.media import decode, draw, write_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.step import Model
+    from ltx2core.validation.examine import Examiner
     from ltx2core.validation.inputs import Take
 
 
@@ -61,6 +63,7 @@ class Milestones:
     control: Control
     emit: Callable[[Event], None]
     takes: Sequence[Take]  # the samples of each validation
+    examiner: Examiner
     negative_prompt: str
     schedule: Schedule
     audio_weight: float
@@ -149,6 +152,8 @@ class Milestones:
                 which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
                 text = f"Step {step}: {which} was written. {error.text}"
                 self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+        for notice in diagnose_losses(held_out_losses(self.folder)):
+            self.emit(notice)
 
     def _draw(self, step: int, take: Take, *, before: int, total: int) -> None:
         begin, shot = time.perf_counter(), take.shot
@@ -158,21 +163,22 @@ class Milestones:
                 raise Stopped("Stopped while sampling.")
             self.emit(Progress(phase="sample", done=before + done, total=total, item=shot.name))
 
-        folder = self.folder.step_folder(self.folder.samples, step)
-        path = write_sample(
+        latents = draw(
             self.model,
-            self.checkpoint,
-            folder / shot.name if shot.name else folder,
             text=self.reader.text(shot.prompt),
             negative=self.reader.text(self.negative_prompt),
             settings=take.settings,
             inputs=take.inputs,
             on_step=on_step,
         )
+        media = decode(self.checkpoint, latents, device=self.model.device, dtype=self.model.dtype, levers=take.settings.levers)
+        folder = self.folder.step_folder(self.folder.samples, step)
+        written = write_media(folder / shot.name if shot.name else folder, media, take.settings)
+        path = written.relative_to(self.folder.path).as_posix()
         self.emit(
             SampleReady(
                 step=step,
-                path=path.relative_to(self.folder.path).as_posix(),
+                path=path,
                 prompt=shot.prompt,
                 seconds=time.perf_counter() - begin,
                 name=shot.name,
@@ -180,6 +186,8 @@ class Milestones:
                 seed=take.settings.seed,
             )
         )
+        for notice in self.examiner.examine(step, take, latents, media, path=path):
+            self.emit(notice)
 
     def _train_phase(self) -> None:
         self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))
@@ -189,3 +197,9 @@ def _base_loss(folder: RunFolder) -> float | None:
     """The base model's held-out loss, from the session of this run that measured it."""
     measured = [entry.event for entry in read_journal(folder.journal) if isinstance(entry.event, HeldOutMeasured)]
     return next((event.loss for event in reversed(measured) if event.step == 0), None)
+
+
+def held_out_losses(folder: RunFolder) -> list[tuple[int, float]]:
+    """(step, loss) of the held-out losses of this run so far; of a step that was measured again, the newer."""
+    measured = {entry.event.step: entry.event.loss for entry in read_journal(folder.journal) if isinstance(entry.event, HeldOutMeasured)}
+    return sorted(measured.items())

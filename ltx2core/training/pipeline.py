@@ -37,6 +37,7 @@ from ltx2core.training.settings import (
     trigger_of,
 )
 from ltx2core.training.trainee import build_trainee, check_trainee
+from ltx2core.validation.examine import Examiner
 from ltx2core.validation.guidance import stg_blocks
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 from ltx2core.validation.inputs import beside, make_takes
@@ -172,6 +173,7 @@ class Pipeline:
             control=self.control,
             emit=self.emit,
             takes=takes,
+            examiner=Examiner(store=prepared.store, clips=clips, folder=self.folder, fps=config.frame_rate),
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
             audio_weight=config.audio_loss_weight,

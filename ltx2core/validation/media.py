@@ -78,13 +78,23 @@ def write_sample(
     inputs: Inputs = NOTHING,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw a sample and write sample.mp4, first, middle and last .png, and twelve frames in sheet.png into `folder`; the mp4's path.
+    """Draw a sample, decode it and write it; the mp4's path. on_step(done, total) may raise to break it off; nothing is written then."""
+    latents = draw(model, text=text, negative=negative, settings=settings, inputs=inputs, on_step=on_step)
+    return write_media(folder, decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers), settings)
 
-    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. inputs: what is given beside the prompt.
-    on_step(done, total) may raise to break it off; nothing is written then. Raises StorageError when `folder` cannot be written.
-    """
+
+def draw(
+    model: Model,
+    *,
+    text: TextEmbedding,
+    negative: TextEmbedding,
+    settings: SampleSettings,
+    inputs: Inputs = NOTHING,
+    on_step: Callable[[int, int], None] | None = None,
+) -> SampledLatents:
+    """The latents of a sample, by the model as it is now. inputs: what is given beside the prompt."""
     with model.evaluating():
-        latents = sample_latents(
+        return sample_latents(
             model.transformer,
             text=text,
             negative_text=negative,
@@ -98,7 +108,13 @@ def write_sample(
             inputs=inputs,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
+
+
+def write_media(folder: Path, media: Media, settings: SampleSettings) -> Path:
+    """Write sample.mp4, first, middle and last .png, and twelve frames in sheet.png into `folder`; the mp4's path.
+
+    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. Raises StorageError when `folder` cannot be written.
+    """
     path = folder / "sample.mp4"
     frames = media.frames
     if frames is None:

@@ -235,7 +235,7 @@ class RunScreen(Screen[None]):
         )
         self.query_one("#vram").display = bool(len(state.vram)) or not memory
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
-        self.query_one(Validation).show(state.samples, self.feed.folder.path)
+        self.query_one(Validation).show(state.samples, self.feed.folder.path, faults=state.faults)
         loss = self.query_one("#loss")
         loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
         applies = self.running, bool(state.samples)
