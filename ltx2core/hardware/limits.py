@@ -36,6 +36,16 @@ def available_memory() -> int:
     return free if limit is None else min(free, max(0, limit - (memory_used() or 0)))
 
 
+def lock_limit() -> int | None:
+    """Bytes of memory that this process may lock by the system's rule (`ulimit -l`); None without a limit, or such a rule."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def cpu_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Cores' worth of time that the tightest cgroup allows (2.5 is two and a half); None without a limit."""
     limits = [cores for folder in _folders(proc, root, "cpu") if (cores := _cores(folder)) is not None]

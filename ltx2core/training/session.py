@@ -19,6 +19,7 @@ from ltx2core.runs.control import Control, ControlServer
 from ltx2core.runs.events import Notice, RunFailed, RunFinished, RunStarted
 from ltx2core.runs.folder import RunFolder, RunLock
 from ltx2core.runs.journal import Journal
+from ltx2core.training.compile_cache import kept_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ class TrainingSession:
         )
         meter = PhaseMeter(journal.emit)
         # here: nothing may come before the first line of a session, nor after its last
-        with Telemetry(journal.emit), contextlib.closing(meter):
+        with Telemetry(journal.emit), contextlib.closing(meter), kept_kernels():
             for notice in [*self._loaded.notices, *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.config.adjust import is_distilled
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
+from ltx2core.config.paths import from_here
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
@@ -27,7 +29,6 @@ from ltx2core.validation.sampling import DISTILLED_SIGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
@@ -92,8 +93,8 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
-    """tokens: video tokens of the longest clip."""
+def train_settings(config: TrainConfig, *, tokens: int, rungs: Path | None = None) -> TrainSettings:
+    """tokens: video tokens of the longest clip. rungs: the file that remembers what did not fit."""
     return TrainSettings(
         adapter=adapter_settings(config),
         adam=adam_settings(config),
@@ -106,6 +107,8 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
         seed=config.seed,
         tokens=tokens,
         batch_size=config.train_batch_size,
+        disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
+        rungs=rungs,
         routes=tread_routes(config),
     )
 

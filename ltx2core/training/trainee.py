@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.errors import RunError
-from ltx2core.hardware.limits import available_memory
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
-from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.offload.shared_memory import local_group
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
-from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
+from ltx2core.training.fast_model import load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.holding import hold, rungs_of, tell_unlocked
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.planning.step_plan import StepPlan, StepWish
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
 
@@ -47,6 +48,8 @@ class TrainSettings:
     seed: int
     tokens: int
     batch_size: int
+    disk: Path | None = None  # a folder for blocks that do not stay on the card
+    rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()
 
 
@@ -90,7 +93,7 @@ def check_trainee(
     if _against_fast(settings, video=video, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+        hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, audio=audio)
     resolve(settings.routes, len(empty.transformer_blocks))
     return empty
@@ -108,7 +111,7 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
         return "peft_lora_target_modules names layers outside the blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers of single blocks"
-    wanted = settings.wish.storage != "bf16" or settings.wish.streamed
+    wanted = settings.wish.storage != "bf16" or settings.wish.streamed or settings.disk is not None
     if settings.fast is None and device.type != "cuda" and not wanted:
         return "there is no GPU"
     return None
@@ -156,24 +159,19 @@ def _reference(
 def _fast(
     checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
 ) -> Trainee:
-    blocks, plan = _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-    emit(Notice(code="plan", text=f"Memory: {'; '.join(plan.because)}."))
+    holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    blocks, plan = holding.blocks, holding.plan
+    rungs = rungs_of(settings, holding, device=device)
+    emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
     fast = load_fast(
         checkpoint,
-        settings=FastSettings(
-            storage=plan.storage,
-            precision=plan.precision,
-            streamed=plan.streamed,
-            slots=plan.slots,
-            kept=plan.kept,
-            inputs_to_host=plan.inputs_to_host,
-            compile=settings.compile and device.type == "cuda",
-        ),
+        settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
         adapter=settings.adapter,
         audio=audio,
         seed=settings.seed,
         dtype=dtype,
         device=device,
+        group=local_group(),
     )
     choice = choose_attention(
         tokens=settings.tokens,
@@ -183,8 +181,9 @@ def _fast(
         dtype=dtype,
         device=device,
     )
-    fast.blocks.skeleton.use_attention(choice.backend)
+    fast.blocks.use_attention(choice.backend)
     _tell_rounding(fast.rounding, emit)
+    tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
@@ -192,9 +191,15 @@ def _fast(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
+        software=_software(
+            plan,
+            choice.name,
+            choice.milliseconds,
+            compiled=settings.compile and device.type == "cuda",
+            captured=device.type == "cuda" and fast.blocks.capturable,
+        ),
     )
 
 
@@ -215,37 +220,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _plan(
-    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype
-) -> tuple[BlockFacts, StepPlan]:
-    """How the step is laid out on this device. Raises RunError when nothing fits."""
-    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
-    need = StepNeed(
-        tokens=settings.tokens * settings.batch_size,
-        width=blocks.width,
-        itemsize=dtype.itemsize,
-        num_blocks=blocks.count,
-        block_bytes=blocks.block_bytes,
-        outside_bytes=blocks.outside_bytes,
-        lora_numbers=blocks.lora_numbers,
-        joint=audio,
-    )
-    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
-    _check_host(plan.streamed * blocks.block_bytes)
-    return blocks, plan
-
-
-def _check_host(needed_bytes: int) -> None:
-    """Raise RunError when blocks that are to travel have no room in host memory: locked memory cannot be swapped out."""
-    free_bytes = available_memory()
-    if needed_bytes > free_bytes:
-        raise RunError(
-            f"Blocks that do not stay on the GPU need {needed_bytes / 2**30:.1f} GiB of RAM; {free_bytes / 2**30:.1f} GiB are free.",
-            fix='Set base_model_precision to "int8-torchao", which halves them, train clips without sound, or free memory.',
-        )
-
-
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:
+def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool, captured: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
     products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
     if plan.storage != "bf16":
@@ -254,7 +229,7 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8": "8-bit products forwards, ",
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
-    how = "blocks compiled, steps captured" if compiled else "not compiled"
+    how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
     return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
 
 
@@ -265,10 +240,3 @@ def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) ->
     mean = sum(rounding.values()) / len(rounding)
     text = f"8-bit weights: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
     emit(Notice(code="rounding", text=text))
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + held

@@ -10,6 +10,7 @@ import torch
 from ltx2core.caching.passes import free_memory
 from ltx2core.data.clip import Bucket
 from ltx2core.errors import CheckpointError, DatasetError
+from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
 from ltx2core.lora.verify import refuse_misfit
@@ -66,11 +67,13 @@ def sample_with_lora(
     """Write sample.mp4 of a prompt into `folder` with the config's model, sizes, seed and guidance; its path.
 
     lora: a LoRA file of any layout, None for the model as it is. given: files that the sample is made from. tell: is given sentences
-    about a download, and about what is done to those files. Raises CheckpointError when model or LoRA cannot be used, DatasetError when
-    one of the files cannot.
+    about a download, a limit of memory, and what is done to those files. Raises CheckpointError when model or LoRA cannot be used,
+    DatasetError when one of the files cannot.
     """
     config = loaded.config
     device, dtype = pick_device(config)
+    if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver()):
+        tell(capped)
     shot = _shot(config, prompt, given, tell=tell)
     checkpoint = open_checkpoint(
         find_checkpoint(
