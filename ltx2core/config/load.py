@@ -102,7 +102,7 @@ def _load(
     _lengths(known, written, file, found.problems)
     given = {name for name in known if name in TrainConfig.model_fields}
     config = _with_paths(config, given=given, base=base, file=file, found=found)
-    if config.ltx2_validation_schedule == "distilled" and not (has_distilled_weights(config) or config.validation_adapter_path):
+    if config.ltx2_validation_schedule == "distilled" and not (has_distilled_weights(config) or config.sample_adapters):
         rule = "these 8 steps only work with distilled weights, and neither the model nor a LoRA of samples is said to be distilled"
         works = 'name a distilled LoRA in validation_adapter_path, a distilled model, or use "full"'
         found.problems.append(line(file, "ltx2_validation_schedule", "distilled", rule, works))

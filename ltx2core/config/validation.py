@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import JsonValue, field_validator
+from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
 from ltx2core.config.keys import Keys, Later, key, later
@@ -15,7 +15,7 @@ OTHER_SCHEDULES = Later(
     name="choosing when samples are made in another way",
     instead="one is made every validation_step_interval",
 )
-MORE_ADAPTERS = Later(name="samples with further LoRAs", instead="samples use the model and this run's LoRA")
+LYCORIS = Later(name="samples with LyCORIS adapters", instead="samples use LoRAs")
 UNCONDITIONAL = Later(name="a sample of the empty prompt", instead="samples of prompts are made")
 UPSCALING = Later(name="upscaled samples", instead="samples are made in one stage at validation_resolution")
 EVALUATIONS = Later(name="other measurements of samples", instead="the held-out loss is measured")
@@ -39,6 +39,24 @@ class SampleReferenceKeys(Keys):
 
     path: Path = key(..., "File", "A clip that lasts as long as the samples, or a picture.")
     strength: float = key(1.0, "Strength", "How strictly it is kept: always 1, since LTX-2 is trained with clean references.", ge=1, le=1)
+
+
+class AdapterFileKeys(Keys):
+    """One LoRA of a set."""
+
+    group: ClassVar[str] = "A further LoRA of samples"
+
+    path: str = key(..., "File", "A LoRA file, or owner/repository:file of the hub.", min_length=1)
+    strength: float = key(1.0, "Strength", "How much of it is applied: 1 as it was trained.", ge=-10, le=10)
+
+
+class SampleAdapterKeys(Keys):
+    """An entry of validation_adapter_config: LoRAs that are applied together."""
+
+    group: ClassVar[str] = "A set of further LoRAs of samples"
+
+    label: str = key("", "Name", "What samples with them are called. Empty: the first file's name.")
+    adapters: tuple[AdapterFileKeys, ...] = key(..., "LoRAs", "The LoRAs of the set, each with path and strength.", min_length=1)
 
 
 class ValidationKeys(Keys):
@@ -166,12 +184,22 @@ class ValidationKeys(Keys):
     validation_preview: bool = later(False, EVALUATIONS, "Preview", "Show a sample while it is made.")
     validation_multigpu: str = later("batch-parallel", ELSEWHERE, "Samples on several GPUs", "How samples are spread over GPUs.")
     validation_method: str = later("simpletuner-local", ELSEWHERE, "Sampling by", "What makes the samples.")
-    validation_adapter_path: str | None = later(None, MORE_ADAPTERS, "Further LoRA", "A LoRA added to samples.")
-    validation_adapter_name: str | None = later(None, MORE_ADAPTERS, "Its name", "The name of that LoRA.")
-    validation_adapter_strength: float = later(1.0, MORE_ADAPTERS, "Its strength", "How much of it is applied.")
-    validation_adapter_mode: str = later("adapter_only", MORE_ADAPTERS, "Its use", "Whether samples without it are made too.")
-    validation_adapter_config: JsonValue = later(None, MORE_ADAPTERS, "Further LoRAs", "Several LoRAs, as JSON.")
-    validation_lycoris_strength: float = later(1.0, MORE_ADAPTERS, "LyCORIS strength", "How much of a LyCORIS adapter is applied.")
+    validation_adapter_path: str | None = key(
+        None,
+        "Further LoRA",
+        "A LoRA that samples are made with beside the one that is trained: a file, or owner/repository:file of the hub, downloaded once.",
+    )
+    validation_adapter_name: str | None = key(None, "Its name", "What samples with it are called. Empty: its file's name.")
+    validation_adapter_strength: float = key(1.0, "Its strength", "How much of it is applied: 1 as it was trained.", ge=-10, le=10)
+    validation_adapter_mode: Literal["adapter_only", "comparison", "none"] = key(
+        "adapter_only",
+        "Its use",
+        "adapter_only: every sample is made with it. comparison: with it and without. none: it is not used.",
+    )
+    validation_adapter_config: tuple[SampleAdapterKeys, ...] = key(
+        (), "Sets of further LoRAs", "More than one: each entry is a set of LoRAs, with which every sample is made once."
+    )
+    validation_lycoris_strength: float = later(1.0, LYCORIS, "LyCORIS strength", "How much of a LyCORIS adapter is applied.")
 
     @field_validator("validation_resolution", mode="before")
     @classmethod
@@ -182,6 +210,17 @@ class ValidationKeys(Keys):
         if isinstance(value, str) and any(read_size(part) is None for part in value.split(",")):
             raise PydanticCustomError("not_a_size", "a size is height x width in pixels")
         return value
+
+    @property
+    def sample_adapters(self) -> tuple[SampleAdapterKeys, ...]:
+        """Sets of LoRAs that samples are made with beside this run's own; empty where none are used."""
+        if self.validation_adapter_mode == "none":
+            return ()
+        one: tuple[SampleAdapterKeys, ...] = ()
+        if self.validation_adapter_path:
+            file = AdapterFileKeys(path=self.validation_adapter_path, strength=self.validation_adapter_strength)
+            one = (SampleAdapterKeys(label=self.validation_adapter_name or "", adapters=(file,)),)
+        return one + self.validation_adapter_config
 
     @property
     def sound_guidance(self) -> float:

@@ -169,6 +169,7 @@ class Milestones:
             negative=self.reader.text(self.negative_prompt),
             settings=take.settings,
             inputs=take.inputs,
+            extras=take.extras,
             on_step=on_step,
         )
         media = decode(self.checkpoint, latents, device=self.model.device, dtype=self.model.dtype, levers=take.settings.levers)

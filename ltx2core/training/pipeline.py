@@ -12,8 +12,10 @@ import torch
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.load import save_config
 from ltx2core.errors import ConfigError, DatasetError, RunError
+from ltx2core.lora.find import find_lora
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_layers, check_rank, start_from
+from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
@@ -41,6 +43,7 @@ from ltx2core.validation.examine import Examiner
 from ltx2core.validation.guidance import stg_blocks
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 from ltx2core.validation.inputs import beside, make_takes
+from ltx2core.validation.shots import beside_adapters, find_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from ltx2core.training.trainee import Trainee
     from ltx2core.validation.inputs import Take
     from ltx2core.validation.media import SampleSettings
+    from ltx2core.validation.shots import Shot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +95,10 @@ class Pipeline:
             check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         self._check(prepared)
+        shots = self._with_adapters(prepared)
         cached = prepared.cache()
         write_json(self.folder.cached, sorted(cached.names()))
-        return self._train(prepared, cached)
+        return self._train(prepared, cached, shots)
 
     def _check(self, prepared: Prepared) -> None:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
@@ -110,13 +115,30 @@ class Pipeline:
             weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
             check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
 
-    def _train(self, prepared: Prepared, cached: Cached) -> Finished:
+    def _with_adapters(self, prepared: Prepared) -> tuple[Shot, ...]:
+        """The samples to make, with the further LoRAs that they are made with. Raises CheckpointError for one of another model."""
+        config = self.loaded.config
+        if config.validation_disable:
+            return prepared.shots
+
+        def find(name: str) -> Path:
+            def tell(text: str) -> None:
+                self.emit(Notice(code="model_download", text=text))
+
+            return find_lora(name, base=self.loaded.base, key="validation_adapter_path", tell=tell)
+
+        sets = find_adapters(config, find=find)
+        for path in dict.fromkeys(file.path for one in sets for file in one.files):
+            refuse_misfit(path, prepared.checkpoint)
+        return beside_adapters(prepared.shots, sets)
+
+    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot]) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
         samples = sample_settings(config, video=video, audio=audio)
-        takes = self._takes(prepared, [*held_out, *clips], samples)
+        takes = self._takes(prepared, shots, [*held_out, *clips], samples)
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
@@ -195,9 +217,9 @@ class Pipeline:
             self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
 
-    def _takes(self, prepared: Prepared, clips: Sequence[CachedClip], settings: SampleSettings) -> tuple[Take, ...]:
+    def _takes(self, prepared: Prepared, shots: Sequence[Shot], clips: Sequence[CachedClip], settings: SampleSettings) -> tuple[Take, ...]:
         """The samples to make, what they are given being encoded now: before the transformer is loaded, and not beside it."""
-        config, shots = self.loaded.config, prepared.shots
+        config = self.loaded.config
         takes = make_takes(prepared.checkpoint, shots, settings, device=prepared.device, dtype=prepared.dtype)
         named = next((reference.path for reference in config.validation_ltx2_video_conditioning), None)
         if named is None and not config.ltx2_reference_conditioning_probability:

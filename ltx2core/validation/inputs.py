@@ -17,8 +17,10 @@ from ltx2core.data.media import PICTURES
 from ltx2core.data.sound import read_sound
 from ltx2core.data.stills import decode_still
 from ltx2core.errors import DatasetError
+from ltx2core.lora.read import read_lora
 from ltx2core.models.components import load_audio_vae, load_video_vae
 from ltx2core.models.latents import SAMPLE_RATE, audio_steps_for, encode_sound, encode_video, pack_audio, pack_video
+from ltx2core.validation.adapters import Extra
 from ltx2core.validation.sampling import NOTHING, Inputs
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Take:
     shot: Shot
     settings: SampleSettings
     inputs: Inputs = NOTHING
+    extras: tuple[Extra, ...] = ()  # LoRAs beside the trained one
 
 
 def make_takes(
@@ -49,9 +52,11 @@ def make_takes(
     sounds = {shot.sound: shot.sound for shot in shots if shot.sound is not None}
     first = _encode_frames(checkpoint, frames, settings, device=device, dtype=dtype) if frames and settings.video else {}
     heard = _encode_sounds(checkpoint, list(sounds), settings, device=device) if sounds and settings.audio else {}
+    loras = {file.path: read_lora(file.path) for shot in shots for file in shot.adapters}
     return tuple(
         Take(
             shot=shot,
+            extras=tuple(Extra(lora=loras[file.path], strength=file.strength) for file in shot.adapters),
             settings=replace(settings, width=shot.width, height=shot.height, seed=shot.seed),
             inputs=Inputs(first_frame=first.get(_frame_key(shot)), audio=None if shot.sound is None else heard.get(shot.sound)),
         )

@@ -15,12 +15,13 @@ from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
 from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
+from ltx2core.validation.adapters import with_adapters
 from ltx2core.validation.sampling import NOTHING, sample_latents
 from ltx2core.validation.sheet import contact_sheet
 from ltx2core.validation.spectrogram import draw_spectrogram, play_through
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ltx2core.models.text import TextEmbedding
     from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.training.step import Model
+    from ltx2core.validation.adapters import Extra
     from ltx2core.validation.guidance import Guidance
     from ltx2core.validation.sampling import Inputs, SampledLatents
 
@@ -90,10 +92,11 @@ def draw(
     negative: TextEmbedding,
     settings: SampleSettings,
     inputs: Inputs = NOTHING,
+    extras: Sequence[Extra] = (),
     on_step: Callable[[int, int], None] | None = None,
 ) -> SampledLatents:
-    """The latents of a sample, by the model as it is now. inputs: what is given beside the prompt."""
-    with model.evaluating():
+    """The latents of a sample, by the model as it is now. inputs: what is given beside the prompt. extras: further LoRAs."""
+    with model.evaluating(), with_adapters(model.transformer, extras):
         return sample_latents(
             model.transformer,
             text=text,

@@ -43,6 +43,22 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFile:
+    """A LoRA that is applied beside the trained one, and how much of it."""
+
+    path: Path
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSet:
+    """LoRAs that are applied together. label: part of the names of the samples that have them; empty for none at all."""
+
+    label: str = ""
+    files: tuple[AdapterFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
     """A sample that is made each time. name: its folder's; empty for the only one. width, height: pixels."""
 
@@ -53,6 +69,7 @@ class Shot:
     seed: int
     first_frame: Moment | None = None
     sound: Moment | None = None
+    adapters: tuple[AdapterFile, ...] = ()
 
     @property
     def mode(self) -> str:
@@ -71,7 +88,13 @@ class _Scene:
 
 
 def plan_shots(
-    config: TrainConfig, datasets: DatasetList, samples: Sequence[Sample], *, audio: bool, video: bool, emit: Callable[[Event], None]
+    config: TrainConfig,
+    datasets: DatasetList,
+    samples: Sequence[Sample],
+    *,
+    audio: bool,
+    video: bool,
+    emit: Callable[[Event], None],
 ) -> tuple[Shot, ...]:
     """All samples of a validation. samples: that are trained or measured. audio, video: what samples are made of.
 
@@ -88,7 +111,11 @@ def plan_shots(
     sizes, seeds = config.validation_sizes if video else config.validation_sizes[:1], range(config.num_validation_images)
     shots = [
         Shot(
-            name=_name(scene.name, f"{width}x{height}" if len(sizes) > 1 else "", str(number + 1) if len(seeds) > 1 else ""),
+            name=_name(
+                scene.name,
+                f"{width}x{height}" if len(sizes) > 1 else "",
+                str(number + 1) if len(seeds) > 1 else "",
+            ),
             prompt=scene.prompt,
             width=width,
             height=height,
@@ -99,6 +126,32 @@ def plan_shots(
         for scene, (height, width), number in product(scenes, sizes, seeds)
     ]
     return (replace(shots[0], name=""),) if len(shots) == 1 else _told_apart(shots)
+
+
+def find_adapters(config: TrainConfig, *, find: Callable[[str], Path]) -> tuple[AdapterSet, ...]:
+    """The sets of LoRAs that samples are made with, and first, where they are to be compared, none. find: the file that a name means."""
+    sets = [
+        AdapterSet(
+            label=one.label or find(one.adapters[0].path).stem,
+            files=tuple(AdapterFile(path=find(file.path), strength=file.strength) for file in one.adapters),
+        )
+        for one in config.sample_adapters
+    ]
+    if not sets or config.validation_adapter_mode == "comparison":
+        sets.insert(0, AdapterSet())
+    return tuple(sets)
+
+
+def beside_adapters(shots: Sequence[Shot], sets: Sequence[AdapterSet]) -> tuple[Shot, ...]:
+    """Every shot with every set of LoRAs; told apart by the sets' names where there are several."""
+    if len(sets) == 1:
+        return tuple(replace(shot, adapters=sets[0].files) for shot in shots)
+    return _told_apart(
+        [
+            replace(shot, name="-".join(filter(None, (shot.name, file_name(one.label) if one.label else "without"))), adapters=one.files)
+            for shot, one in product(shots, sets)
+        ]
+    )
 
 
 def check_inputs(shots: Sequence[Shot], *, seconds: float, emit: Callable[[Event], None]) -> tuple[Shot, ...]:
