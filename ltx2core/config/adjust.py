@@ -141,19 +141,23 @@ def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[st
 def _sample_sizes(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
     sizes = []
     for written in config.validation_resolution.split(","):
-        size, told = _sample_size(written.strip(), file=file)
+        size, told = _sample_size(written.strip(), file=file, times=2 if config.ltx2_validation_pipeline_mode == "spatial-upscale" else 1)
         notices += told
         sizes.append(size)
     if (text := ",".join(dict.fromkeys(sizes))) != config.validation_resolution:
         changes["validation_resolution"] = text
 
 
-def _sample_size(written: str, *, file: str) -> tuple[str, list[Notice]]:
-    """A size that works, as the file writes sizes, and what was changed or may be meant the other way round."""
+def _sample_size(written: str, *, file: str, times: int) -> tuple[str, list[Notice]]:
+    """A size that works, as the file writes sizes, and what was changed or may be meant the other way round. times: it is upsampled."""
     notices: list[Notice] = []
     height, width = read_size(written) or (0, 0)  # checked when it was read
-    snapped = (max(snap_size(height), SMALLEST_SAMPLE), max(snap_size(width), SMALLEST_SAMPLE))
+    snapped = (max(snap_size(height / times), SMALLEST_SAMPLE) * times, max(snap_size(width / times), SMALLEST_SAMPLE) * times)
     where = f"{file} validation_resolution = {written}"
+    if times > 1 and snapped != (height, width):
+        text = f"{where}: upsampled samples are multiples of {SIDE_STEP * times}; they are {snapped[0]} high and {snapped[1]} wide."
+        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {snapped[0]}x{snapped[1]}."))
+        return f"{snapped[0]}x{snapped[1]}", notices
     if snapped != (height, width):
         wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
         small = wrong < SMALLEST_SAMPLE

@@ -217,6 +217,17 @@ def _sample_files(config: TrainConfig, *, base: Path, file: str, found: _Finding
             read_library(place, file=file, key="user_prompt_library", problems=found.problems, notes=notes)
             found.notices += _twice(notes)
             changes["user_prompt_library"] = place
+    if config.ltx2_validation_pipeline_mode == "spatial-upscale":
+        name = "ltx2_validation_spatial_upsampler_model"
+        place = find(config.ltx2_validation_spatial_upsampler_model, (base,))
+        if place is not None:
+            changes[name] = str(place)
+        elif looks_like_file(config.ltx2_validation_spatial_upsampler_model):
+            rule = "there is no such file or folder"
+            found.problems.append(line(file, name, config.ltx2_validation_spatial_upsampler_model, rule, "name one that exists"))
+        if config.validation_audio_only:
+            rule = "sound alone is not upsampled"
+            found.problems.append(line(file, "ltx2_validation_pipeline_mode", "spatial-upscale", rule, "use trained-stage"))
     references = []
     for index, reference in enumerate(config.validation_ltx2_video_conditioning):
         place = find(str(reference.path), (base,))

@@ -17,7 +17,6 @@ OTHER_SCHEDULES = Later(
 )
 LYCORIS = Later(name="samples with LyCORIS adapters", instead="samples use LoRAs")
 UNCONDITIONAL = Later(name="a sample of the empty prompt", instead="samples of prompts are made")
-UPSCALING = Later(name="upscaled samples", instead="samples are made in one stage at validation_resolution")
 EVALUATIONS = Later(name="other measurements of samples", instead="the held-out loss is measured")
 ELSEWHERE = Later(name="sampling elsewhere", instead="this process makes the samples on the training device")
 
@@ -48,6 +47,9 @@ class AdapterFileKeys(Keys):
 
     path: str = key(..., "File", "A LoRA file, or owner/repository:file of the hub.", min_length=1)
     strength: float = key(1.0, "Strength", "How much of it is applied: 1 as it was trained.", ge=-10, le=10)
+    target_stage: Literal["both", "stage1", "stage2"] = key(
+        "both", "Stage", "In which stages it is applied where samples are upsampled; there are no others otherwise."
+    )
 
 
 class SampleAdapterKeys(Keys):
@@ -176,9 +178,24 @@ class ValidationKeys(Keys):
         "fifteenth of the time; it needs a distilled model, or a distilled LoRA in validation_adapter_path. auto: distilled where "
         "model_flavour or the model's file says so.",
     )
-    ltx2_validation_pipeline_mode: str = later("trained-stage", UPSCALING, "Sampling stages", "One stage, or a second that upscales.")
-    ltx2_validation_spatial_upsampler_model: str | None = later(None, UPSCALING, "Upsampler", "The model that upscales.")
-    ltx2_validation_spatial_upsampler_filename: str | None = later(None, UPSCALING, "Upsampler file", "Its file name.")
+    ltx2_validation_pipeline_mode: Literal["trained-stage", "spatial-upscale"] = key(
+        "trained-stage",
+        "Sampling stages",
+        "trained-stage: samples are made at their size. spatial-upscale: at half of it, then upsampled and drawn on in three steps; sizes "
+        "are multiples of 64. Those steps are made for distilled weights: add a distilled LoRA with target_stage stage2.",
+    )
+    ltx2_validation_spatial_upsampler_model: str = key(
+        "Lightricks/LTX-2",
+        "Upsampler",
+        "What upsamples: a file, a folder, or a hub repository that holds the file of that name.",
+        min_length=1,
+    )
+    ltx2_validation_spatial_upsampler_filename: str = key(
+        "ltx-2-spatial-upscaler-x2-1.0.safetensors",
+        "Upsampler file",
+        "Its file in a folder or repository.",
+        min_length=1,
+    )
     evaluation_type: str = later("none", EVALUATIONS, "Evaluation", "A score of the samples, such as clip.", built=("",))
     eval_timesteps: int = later(28, EVALUATIONS, "Levels of the held-out loss", "How many noise levels the held-out loss is measured at.")
     validation_preview: bool = later(False, EVALUATIONS, "Preview", "Show a sample while it is made.")

@@ -12,8 +12,9 @@ from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, Phase
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
 from ltx2core.validation.diagnosis import diagnose_losses
+from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.held_out import measure_held_out
-from ltx2core.validation.media import decode, draw, write_media
+from ltx2core.validation.media import decode, write_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -163,13 +164,12 @@ class Milestones:
                 raise Stopped("Stopped while sampling.")
             self.emit(Progress(phase="sample", done=before + done, total=total, item=shot.name))
 
-        latents = draw(
+        latents = draw_take(
             self.model,
+            self.checkpoint,
+            take,
             text=self.reader.text(shot.prompt),
             negative=self.reader.text(self.negative_prompt),
-            settings=take.settings,
-            inputs=take.inputs,
-            extras=take.extras,
             on_step=on_step,
         )
         media = decode(self.checkpoint, latents, device=self.model.device, dtype=self.model.dtype, levers=take.settings.levers)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.fingerprint import fingerprint
+from ltx2core.config.adjust import has_distilled_weights
 from ltx2core.config.load import save_config
 from ltx2core.errors import ConfigError, DatasetError, RunError
-from ltx2core.lora.find import find_lora
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.latents import latent_grid
+from ltx2core.models.named_file import find_named_file
+from ltx2core.models.upsampler import check_upsampler
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
 from ltx2core.training.adapter import load_adapter, module_names, target_modules
@@ -32,6 +34,7 @@ from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
     adapter_settings,
     export_settings,
+    find_upsampler,
     loop_settings,
     sample_settings,
     schedule_of,
@@ -42,7 +45,7 @@ from ltx2core.training.trainee import build_trainee, check_trainee
 from ltx2core.validation.examine import Examiner
 from ltx2core.validation.guidance import stg_blocks
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
-from ltx2core.validation.inputs import beside, make_takes
+from ltx2core.validation.inputs import beside, make_takes, sizes_of
 from ltx2core.validation.shots import beside_adapters, find_adapters
 
 if TYPE_CHECKING:
@@ -95,10 +98,10 @@ class Pipeline:
             check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         self._check(prepared)
-        shots = self._with_adapters(prepared)
+        shots, upsampler = self._with_adapters(prepared), self._upsampler(prepared)
         cached = prepared.cache()
         write_json(self.folder.cached, sorted(cached.names()))
-        return self._train(prepared, cached, shots)
+        return self._train(prepared, cached, shots, upsampler)
 
     def _check(self, prepared: Prepared) -> None:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
@@ -122,22 +125,34 @@ class Pipeline:
             return prepared.shots
 
         def find(name: str) -> Path:
-            def tell(text: str) -> None:
-                self.emit(Notice(code="model_download", text=text))
-
-            return find_lora(name, base=self.loaded.base, key="validation_adapter_path", tell=tell)
+            return find_named_file(name, base=self.loaded.base, key="validation_adapter_path", tell=self._tell_download)
 
         sets = find_adapters(config, find=find)
         for path in dict.fromkeys(file.path for one in sets for file in one.files):
             refuse_misfit(path, prepared.checkpoint)
         return beside_adapters(prepared.shots, sets)
 
-    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot]) -> Finished:
+    def _upsampler(self, prepared: Prepared) -> Path | None:
+        """The file that samples are upsampled with, if they are. Raises CheckpointError for one of another model."""
+        config = self.loaded.config
+        if config.validation_disable or not prepared.video or (found := find_upsampler(self.loaded, tell=self._tell_download)) is None:
+            return None
+        check_upsampler(found, prepared.checkpoint)
+        if not has_distilled_weights(config) and not config.sample_adapters:
+            text = "Samples are upsampled and drawn on in three steps that are made for distilled weights; without those they stay rough."
+            fix = "Name a distilled LoRA in validation_adapter_config, with target_stage stage2."
+            self.emit(Notice(code="not_distilled", level="warning", text=text, fix=fix))
+        return found
+
+    def _tell_download(self, text: str) -> None:
+        self.emit(Notice(code="model_download", text=text))
+
+    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot], upsampler: Path | None) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
-        samples = sample_settings(config, video=video, audio=audio)
+        samples = replace(sample_settings(config, video=video, audio=audio), upsampler=upsampler)
         takes = self._takes(prepared, shots, [*held_out, *clips], samples)
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
@@ -224,8 +239,7 @@ class Pipeline:
         named = next((reference.path for reference in config.validation_ltx2_video_conditioning), None)
         if named is None and not config.ltx2_reference_conditioning_probability:
             return takes
-        sizes = [(shot.width, shot.height) for shot in shots]
-        found = sample_reference(prepared.passes, clips, settings, sizes=sizes, named=named)
+        found = sample_reference(prepared.passes, clips, settings, sizes=sizes_of(shots, settings), named=named)
         if found is None:
             return takes
         named_prompt = config.validation_prompt or config.user_prompt_library or config.validation_prompt_library

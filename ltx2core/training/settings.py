@@ -11,6 +11,7 @@ from ltx2core.config.adjust import is_distilled
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.paths import from_here
 from ltx2core.models import text_source
+from ltx2core.models.named_file import find_named_file
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.step_plan import StepWish
@@ -200,6 +201,20 @@ def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> 
         audio=audio,
         video=video and not (audio and config.validation_audio_only),
         levers=vae_levers(config),
+    )
+
+
+def find_upsampler(loaded: LoadedConfig, *, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """The file that samples are upsampled with; None where they are made in one stage. Raises CheckpointError without one."""
+    config = loaded.config
+    if config.ltx2_validation_pipeline_mode != "spatial-upscale":
+        return None
+    return find_named_file(
+        config.ltx2_validation_spatial_upsampler_model,
+        filename=config.ltx2_validation_spatial_upsampler_filename,
+        base=loaded.base,
+        key="ltx2_validation_spatial_upsampler_model",
+        tell=tell,
     )
 
 

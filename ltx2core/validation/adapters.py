@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ class Extra:
 
     lora: Lora
     strength: float = 1.0
+    stage: Literal["both", "stage1", "stage2"] = "both"  # of samples that are upsampled
 
 
 @contextlib.contextmanager

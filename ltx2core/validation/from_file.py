@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,17 +17,20 @@ from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.latents import latent_grid, pack_video
+from ltx2core.models.named_file import find_named_file
 from ltx2core.models.text import load_text_models
+from ltx2core.models.upsampler import check_upsampler
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
-from ltx2core.training.objective_settings import references
+from ltx2core.training.objective_settings import references as references_of
 from ltx2core.training.reference import Reference
 from ltx2core.training.sample_reference import encode_reference
-from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings, text_settings
+from ltx2core.training.settings import find_text_encoder, find_upsampler, pick_device, sample_settings, text_settings
 from ltx2core.training.step import Model
-from ltx2core.validation.inputs import beside, make_takes
-from ltx2core.validation.media import write_sample
-from ltx2core.validation.shots import Moment, Shot, check_inputs
+from ltx2core.validation.drawing import draw_take
+from ltx2core.validation.inputs import beside, make_takes, sizes_of
+from ltx2core.validation.media import decode, write_media
+from ltx2core.validation.shots import Moment, Shot, check_inputs, find_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,29 +89,31 @@ def sample_with_lora(
     )
     if lora is not None:  # before minutes of loading
         refuse_misfit(lora, checkpoint)
+    shot = _with_adapters(loaded, shot, checkpoint, tell=tell)
+    if (upsampler := find_upsampler(loaded, tell=tell)) is not None:
+        check_upsampler(upsampler, checkpoint)
     encoder = find_text_encoder(config, checkpoint, base=loaded.base, tell=tell)
     models = load_text_models(checkpoint, encoder, settings=text_settings(config), dtype=dtype, device=device)
     texts = models.embed([prompt, config.validation_negative_prompt])
     del models
     free_memory(device)
-    settings = sample_settings(config, audio=True)
+    settings = replace(sample_settings(config, audio=True), upsampler=upsampler)
     (take,) = make_takes(checkpoint, (shot,), settings, device=device, dtype=dtype)
     if given.reference is not None:
-        reference = _reference(config, checkpoint, given.reference, settings, device=device, dtype=dtype)
-        (take,) = beside((take,), {(settings.width, settings.height): reference})
+        references = {
+            size: _reference(config, checkpoint, given.reference, settings, size=size, device=device, dtype=dtype)
+            for size in sizes_of((shot,), settings)
+        }
+        (take,) = beside((take,), references)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, audio=True)
     if lora is not None:
         apply_lora(transformer, lora)
-    return write_sample(
-        Model(transformer=transformer, device=device, dtype=dtype),
-        checkpoint,
-        folder,
-        text=texts[0],
-        negative=texts[1],
-        settings=take.settings,
-        inputs=take.inputs,
-        on_step=on_step,
+    latents = draw_take(
+        Model(transformer=transformer, device=device, dtype=dtype), checkpoint, take, text=texts[0], negative=texts[1], on_step=on_step
     )
+    del transformer
+    free_memory(device)
+    return write_media(folder, decode(checkpoint, latents, device=device, dtype=dtype, levers=settings.levers), take.settings)
 
 
 def _shot(config: TrainConfig, prompt: str, given: GivenFiles, *, tell: Callable[[str], None]) -> Shot:
@@ -134,11 +139,30 @@ def _shot(config: TrainConfig, prompt: str, given: GivenFiles, *, tell: Callable
     return checked
 
 
+def _with_adapters(loaded: LoadedConfig, shot: Shot, checkpoint: Checkpoint, *, tell: Callable[[str], None]) -> Shot:
+    """The sample with the config's first set of further LoRAs."""
+
+    def find(name: str) -> Path:
+        return find_named_file(name, base=loaded.base, key="validation_adapter_path", tell=tell)
+
+    files = next((one.files for one in find_adapters(loaded.config, find=find) if one.files), ())
+    for file in files:
+        refuse_misfit(file.path, checkpoint)
+    return replace(shot, adapters=files)
+
+
 def _reference(
-    config: TrainConfig, checkpoint: Checkpoint, path: Path, settings: SampleSettings, *, device: torch.device, dtype: torch.dtype
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    path: Path,
+    settings: SampleSettings,
+    *,
+    size: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Reference:
-    seen = references(config)
-    bucket = seen.bucket(Bucket(width=settings.width, height=settings.height, frames=settings.frames))
+    seen = references_of(config)
+    bucket = seen.bucket(Bucket(width=size[0], height=size[1], frames=settings.frames))
     latents = encode_reference(
         checkpoint, path, bucket=bucket, fps=seen.fps(settings.fps), device=device, dtype=dtype, levers=settings.levers
     )

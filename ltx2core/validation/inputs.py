@@ -41,6 +41,7 @@ class Take:
     shot: Shot
     settings: SampleSettings
     inputs: Inputs = NOTHING
+    small: Inputs = NOTHING  # the same at half the size, for a first stage
     extras: tuple[Extra, ...] = ()  # LoRAs beside the trained one
 
 
@@ -48,7 +49,8 @@ def make_takes(
     checkpoint: Checkpoint, shots: Sequence[Shot], settings: SampleSettings, *, device: torch.device, dtype: torch.dtype
 ) -> tuple[Take, ...]:
     """The shots with what they are given. settings: of all but size and seed. Raises DatasetError when a file has gone since the check."""
-    frames = {_frame_key(shot): shot.first_frame for shot in shots if shot.first_frame is not None}
+    sizes = (1,) if settings.upsampler is None else (1, 2)
+    frames = {_frame_key(shot, less): shot.first_frame for shot in shots for less in sizes if shot.first_frame is not None}
     sounds = {shot.sound: shot.sound for shot in shots if shot.sound is not None}
     first = _encode_frames(checkpoint, frames, settings, device=device, dtype=dtype) if frames and settings.video else {}
     heard = _encode_sounds(checkpoint, list(sounds), settings, device=device) if sounds and settings.audio else {}
@@ -56,23 +58,35 @@ def make_takes(
     return tuple(
         Take(
             shot=shot,
-            extras=tuple(Extra(lora=loras[file.path], strength=file.strength) for file in shot.adapters),
+            extras=tuple(Extra(lora=loras[file.path], strength=file.strength, stage=file.stage) for file in shot.adapters),
             settings=replace(settings, width=shot.width, height=shot.height, seed=shot.seed),
             inputs=Inputs(first_frame=first.get(_frame_key(shot)), audio=None if shot.sound is None else heard.get(shot.sound)),
+            small=Inputs(first_frame=first.get(_frame_key(shot, 2)), audio=None if shot.sound is None else heard.get(shot.sound)),
         )
         for shot in shots
     )
 
 
 def beside(takes: Sequence[Take], references: dict[tuple[int, int], Reference]) -> tuple[Take, ...]:
-    """The takes with the reference of their size, (width, height)."""
+    """The takes with the reference of their size, (width, height), and of half of it for a first stage."""
     return tuple(
-        replace(take, inputs=replace(take.inputs, reference=references.get((take.shot.width, take.shot.height)))) for take in takes
+        replace(
+            take,
+            inputs=replace(take.inputs, reference=references.get((take.shot.width, take.shot.height))),
+            small=replace(take.small, reference=references.get((take.shot.width // 2, take.shot.height // 2))),
+        )
+        for take in takes
     )
 
 
-def _frame_key(shot: Shot) -> tuple[Moment | None, int, int]:
-    return shot.first_frame, shot.width, shot.height
+def sizes_of(shots: Sequence[Shot], settings: SampleSettings) -> list[tuple[int, int]]:
+    """(width, height) of everything that is drawn, first stages included."""
+    sizes = [(shot.width, shot.height) for shot in shots]
+    return sizes if settings.upsampler is None else sizes + [(width // 2, height // 2) for width, height in sizes]
+
+
+def _frame_key(shot: Shot, less: int = 1) -> tuple[Moment | None, int, int]:
+    return shot.first_frame, shot.width // less, shot.height // less
 
 
 def _encode_frames(

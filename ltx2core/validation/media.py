@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from ltx2core.validation.sampling import Inputs, SampledLatents
 
 
+REFINING_SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
+"""The levels at which an upsampled sample is drawn on. Source: Lightricks' two-stage pipeline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSettings:
     """What a sample looks like. The seed is the same at every step, so that samples compare."""
@@ -52,11 +56,13 @@ class SampleSettings:
     video: bool = True
     levers: VaeLevers = NO_LEVERS
     sigmas: tuple[float, ...] | None = None  # noise levels instead of the official ones for `steps`
+    upsampler: Path | None = None  # the file that makes a sample of half the size this large; None draws in one stage
 
     @property
     def total_steps(self) -> int:
-        """How many steps it is drawn in."""
-        return self.steps if self.sigmas is None else len(self.sigmas) - 1
+        """How many steps it is drawn in, over both stages."""
+        steps = self.steps if self.sigmas is None else len(self.sigmas) - 1
+        return steps if self.upsampler is None else steps + len(REFINING_SIGMAS) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

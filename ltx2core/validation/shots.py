@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class AdapterFile:
 
     path: Path
     strength: float
+    stage: Literal["both", "stage1", "stage2"] = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ def find_adapters(config: TrainConfig, *, find: Callable[[str], Path]) -> tuple[
     sets = [
         AdapterSet(
             label=one.label or find(one.adapters[0].path).stem,
-            files=tuple(AdapterFile(path=find(file.path), strength=file.strength) for file in one.adapters),
+            files=tuple(AdapterFile(path=find(file.path), strength=file.strength, stage=file.target_stage) for file in one.adapters),
         )
         for one in config.sample_adapters
     ]

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from step_engine import fast_nano, nano, reference_nano
 
 from ltx2core.errors import CheckpointError
-from ltx2core.lora.find import find_lora
 from ltx2core.lora.read import Lora, Pair
 from ltx2core.models.components import load_transformer
+from ltx2core.models.named_file import find_named_file
 from ltx2core.runs.events import SampleReady
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.fast_model import FastSettings
@@ -153,15 +153,15 @@ def test_a_lora_of_another_version_is_refused_before_anything_is_cached(make_con
 
 def test_a_name_that_is_neither_a_file_nor_one_of_the_hub_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is no file here") as caught:
-        find_lora("nowhere.safetensors", base=tmp_path, key="validation_adapter_path")
+        find_named_file("nowhere.safetensors", base=tmp_path, key="validation_adapter_path")
     assert "owner/repository:file" in caught.value.fix
 
 
 def test_a_lora_of_the_hub_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_lora(tmp_path / "camera.safetensors", *in_blocks("attn1.to_q"))
     script = (
-        "import sys; from pathlib import Path; from ltx2core.lora.find import find_lora\n"
-        "print(find_lora('me/cameras:left/camera.safetensors', base=Path('.'), key='k', tell=lambda text: print(text)))"
+        "import sys; from pathlib import Path; from ltx2core.models.named_file import find_named_file\n"
+        "print(find_named_file('me/cameras:left/camera.safetensors', base=Path('.'), key='k', tell=lambda text: print(text)))"
     )
     with FakeHub({"me/cameras": {"main": {"left/camera.safetensors": file.read_bytes()}}}) as hub:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
