@@ -95,13 +95,9 @@ def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, tu
         rounded, levels = round_rows(grad, torch.float8_e4m3fn, scale)
         if turned is None:
             turned = transpose_bytes(weight)  # the unit takes both operands along the axis that is summed over
+        ones = _ones(weight.shape[1], grad.device)
         product: Tensor = torch._scaled_mm(
-            rounded,
-            turned.t(),
-            scale_a=levels[:, None],
-            scale_b=_ones(weight.shape[1], grad.device),
-            out_dtype=grad.dtype,
-            use_fast_accum=True,
+            rounded, turned.t(), scale_a=levels[:, None], scale_b=ones, out_dtype=grad.dtype, use_fast_accum=True
         )
         return product
     return grad @ widen(weight, scale, grad.dtype)
