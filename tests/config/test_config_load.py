@@ -160,10 +160,12 @@ def test_an_upright_sample_size_is_said_because_others_write_width_first() -> No
     assert "704x1280" in notices(loaded, "size_upright")[0].fix
 
 
-def test_of_several_sample_sizes_the_first_is_used() -> None:
-    loaded = load({"validation_resolution": "512,768x512"})
+def test_of_several_sample_sizes_each_is_made_to_work() -> None:
+    loaded = load({"validation_resolution": "512, 768x500,512"})
+    assert loaded.config.validation_sizes == ((512, 512), (768, 512))
     assert loaded.config.validation_size == (512, 512)
-    assert len(notices(loaded, "not_built_yet")) == 1
+    assert len(notices(loaded, "size_snapped")) == 1
+    assert len(notices(loaded, "size_upright")) == 1
 
 
 @pytest.mark.parametrize(("guidance", "warned"), [(5.0, False), (2, False), (6, False), (7.5, True), (1, True)])

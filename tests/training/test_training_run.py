@@ -77,7 +77,7 @@ def test_a_run_goes_from_clips_to_a_lora_file_with_samples_on_the_way(make_confi
             assert (session.folder.path / event.path).exists()
     assert any(isinstance(event, Notice) and "broken.mp4" in event.text for event in events)
     sample = session.folder.samples / "step-000000"
-    assert {path.name for path in sample.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png"}
+    assert {path.name for path in sample.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png", "sheet.png"}
     assert load_config(session.folder.config).config.seed == 0
     assert not session.folder.is_alive()
     assert not session.folder.control_socket.exists()
