@@ -112,11 +112,11 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
         reasons.append(f"the blocks' inputs, {_gib(need.num_blocks * need.inputs_bytes)}, wait in host memory")
         streamed = _streamed(need, free)
     if streamed is None:
-        missing = need.block_bytes - free
+        missing, smaller = need.block_bytes - free, fewer_bits(wish.storage)
         raise RunError(
             f"Training needs {_gib(missing)} more GPU memory than the {_gib(free_bytes)} that are free, even with one block on the card at "
             "a time.",
-            fix='Lower resolution, video.num_frames or lora_rank, or set base_model_precision to "int8-torchao".',
+            fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
     weights = _gib(need.num_blocks * need.block_bytes)
     if streamed == 0:
@@ -134,6 +134,13 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
     elif again:
         reasons.append("every block is computed twice" + (", as asked" if wish.recompute_all else ""))
     return _plan(wish, streamed=streamed, kept=kept, host=host, slots=slots, because=tuple(reasons))
+
+
+def fewer_bits(storage: Storage) -> str | None:
+    """The value of base_model_precision, and what it does, that makes blocks smaller than they are; None where they are smallest."""
+    if storage == "bf16":
+        return '"int8-torchao", which halves the blocks'
+    return None if storage == "nf4" else '"nf4-bnb", which nearly halves the blocks again'
 
 
 def _streamed(need: StepNeed, free: int) -> int | None:

@@ -134,7 +134,8 @@ def step_wish(config: TrainConfig) -> StepWish:
 
 def storage_of(name: str) -> Storage:
     """The storage that SimpleTuner's name of a precision stands for."""
-    return "int8" if name.startswith("int8") else "fp8" if name.startswith("fp8") else "bf16"
+    few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
+    return next((storage for storage in few if name.startswith(storage)), "bf16")
 
 
 def precision_of(config: TrainConfig) -> EightBit:

@@ -11,7 +11,7 @@ from ltx2core.errors import RunError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
-from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, fewer_bits, plan_step
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.quantised import Storage
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
 
@@ -184,7 +185,7 @@ def _fast(
         device=device,
     )
     fast.blocks.skeleton.use_attention(choice.backend)
-    _tell_rounding(fast.rounding, emit)
+    _tell_rounding(plan.storage, fast.rounding, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
@@ -231,39 +232,40 @@ def _plan(
         joint=audio,
     )
     plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
-    _check_host(plan.streamed * blocks.block_bytes)
+    _check_host(plan.streamed * blocks.block_bytes, storage=plan.storage)
     return blocks, plan
 
 
-def _check_host(needed_bytes: int) -> None:
+def _check_host(needed_bytes: int, *, storage: Storage) -> None:
     """Raise RunError when blocks that are to travel have no room in host memory: locked memory cannot be swapped out."""
     free_bytes = available_memory()
     if needed_bytes > free_bytes:
+        smaller = fewer_bits(storage)
         raise RunError(
             f"Blocks that do not stay on the GPU need {needed_bytes / 2**30:.1f} GiB of RAM; {free_bytes / 2**30:.1f} GiB are free.",
-            fix='Set base_model_precision to "int8-torchao", which halves them, train clips without sound, or free memory.',
+            fix=f"{f'Set base_model_precision to {smaller}, t' if smaller else 'T'}rain clips without sound, or free memory.",
         )
 
 
 def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
-    products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
+    products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
             "dequant": "widened for each product, ",
             "w8a8": "8-bit products forwards, ",
             "w8a8_full": "8-bit products both ways, ",
-        }[plan.precision]
+        }["dequant" if plan.storage == "nf4" else plan.precision]
     how = "blocks compiled, steps captured" if compiled else "not compiled"
     return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
 
 
-def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
+def _tell_rounding(storage: Storage, rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
     if not rounding:
         return
     worst = min(rounding, key=lambda name: rounding[name])
     mean = sum(rounding.values()) / len(rounding)
-    text = f"8-bit weights: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
+    text = f"Weights in {storage}: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
     emit(Notice(code="rounding", text=text))
 
 
