@@ -85,6 +85,12 @@ class ModelKeys(Keys):
         "int8dq-torchao, fp8-torchao, fp8-native and fp8-transformerengine also multiply in 8 bits. nf4-bnb: 4 bits in the format of "
         "bitsandbytes, which is not needed: over a quarter of the memory, for cards of 8 to 10 GB. Other kinds of 4 bits are refused.",
     )
+    keep_rounded_weights: bool = key(
+        True,
+        "Keep rounded weights",
+        "With a base_model_precision of 8 bits or fewer, keep the rounded weights in a file beside the checkpoint, half its size or less, "
+        "or below cache/ where its folder cannot be written: the next run reads that file, which is faster, instead of rounding again.",
+    )
     fp8_gradients: bool = key(
         False,
         "Gradients in fp8",

@@ -63,8 +63,8 @@ class Layout:
         place = self.matrices.get(self.members[name].name)
         return place is not None and self.storage != "bf16" and place.dtype == STORED[self.storage]
 
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape of a rounded tensor, by diffusers' name, before it was."""
+    def shape_of(self, name: str) -> tuple[int, int]:
+        """The shape [N, K] of a rounded tensor, by diffusers' name, before it was."""
         member = self.members[name]
         stored = self.matrices[member.name]
         return member.rows, stored.shape[1] * (2 if self.storage == "nf4" else 1)

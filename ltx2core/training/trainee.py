@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ltx2core.models.quantised import Storage
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
+    from ltx2core.training.rounded_weights import RoundedStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +73,15 @@ def build_trainee(
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
+    kept: RoundedStore | None = None,
 ) -> Trainee:
-    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError."""
+    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError.
+
+    kept: where rounded weights lie between runs, if they are to be kept.
+    """
     reason = _against_fast(settings, video=video, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit)
+        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -155,7 +160,14 @@ def _reference(
 
 
 def _fast(
-    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
+    kept: RoundedStore | None,
 ) -> Trainee:
     blocks, plan = _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(plan.because)}."))
@@ -175,6 +187,7 @@ def _fast(
         seed=settings.seed,
         dtype=dtype,
         device=device,
+        kept=kept,
     )
     choice = choose_attention(
         tokens=settings.tokens,
