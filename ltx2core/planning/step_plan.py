@@ -21,13 +21,14 @@ KEPT_WIDTHS_JOINT = 26.5
 KEPT_WIDTHS_VIDEO = 20.0
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
 _RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
-_BYTES_PER_LORA_NUMBER = 18  # float32 master, gradient and two moments, and the copy that is computed with
+_BYTES_PER_LORA_NUMBER = 10  # float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 _SLOTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
-    """What a step is made of. tokens: of the largest batch; block_bytes: of a block's matrices as they are stored."""
+    """What a step is made of. tokens: of the largest batch; block_bytes: of a block's matrices as they are stored. state_bytes: of the
+    optimizer's state, and of a running average that lies beside it, for each number of the LoRA."""
 
     tokens: int
     width: int
@@ -37,6 +38,7 @@ class StepNeed:
     outside_bytes: int
     lora_numbers: int
     joint: bool
+    state_bytes: float = 8.0
 
     @property
     def kept_bytes(self) -> int:
@@ -166,7 +168,8 @@ def _kept(need: StepNeed, wish: StepWish, rest: int, *, resident: int) -> int:
 def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
     inputs = 2 * need.inputs_bytes if host else need.num_blocks * need.inputs_bytes
     scratch = int(_SCRATCH_BLOCKS * need.kept_bytes)
-    return _RESERVE + need.outside_bytes + need.lora_numbers * _BYTES_PER_LORA_NUMBER + inputs + scratch
+    lora = int(need.lora_numbers * (_BYTES_PER_LORA_NUMBER + need.state_bytes))
+    return _RESERVE + need.outside_bytes + lora + inputs + scratch
 
 
 def _plan(wish: StepWish, *, streamed: int, kept: int, host: bool, because: tuple[str, ...], slots: int = 1) -> StepPlan:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
+from ltx2core.config.optimisation import EIGHT_BIT_ADAM
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
@@ -70,7 +71,11 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
 
 def adam_settings(config: TrainConfig) -> AdamSettings:
     return AdamSettings(
-        beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        weight_decay=config.adam_weight_decay,
+        epsilon=config.adam_epsilon,
+        eight_bit=config.optimizer in EIGHT_BIT_ADAM,
     )
 
 

@@ -13,6 +13,7 @@ from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, fewer_bits, plan_step
 from ltx2core.runs.events import Notice
+from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
@@ -155,7 +156,7 @@ def _reference(
         optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
         engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
         refresh=lambda: None,
-        software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
+        software=f"PyTorch {torch.__version__}'s attention, {_adam(settings.adam)}, activations {kept}, not compiled",
     )
 
 
@@ -208,7 +209,9 @@ def _fast(
         optimizer=optimizer,
         engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, compiled=settings.compile and device.type == "cuda"),
+        software=_software(
+            plan, choice.name, choice.milliseconds, adam=_adam(settings.adam), compiled=settings.compile and device.type == "cuda"
+        ),
     )
 
 
@@ -243,6 +246,7 @@ def _plan(
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
         joint=audio,
+        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit],
     )
     plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
     _check_host(plan.streamed * blocks.block_bytes, storage=plan.storage)
@@ -260,7 +264,7 @@ def _check_host(needed_bytes: int, *, storage: Storage) -> None:
         )
 
 
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool) -> str:
+def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, adam: str, compiled: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
     products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
@@ -270,7 +274,11 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8_full": "8-bit products both ways, ",
         }["dequant" if plan.storage == "nf4" else plan.precision]
     how = "blocks compiled, steps captured" if compiled else "not compiled"
-    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
+    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {adam} on flat buffers, {how}"
+
+
+def _adam(settings: AdamSettings) -> str:
+    return "AdamW with 8-bit state" if settings.eight_bit else "fused AdamW"
 
 
 def _tell_rounding(storage: Storage, rounding: dict[str, float], emit: Callable[[Event], None]) -> None:

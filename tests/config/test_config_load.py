@@ -269,7 +269,8 @@ def test_each_way_of_drawing_noise_levels_is_built() -> None:
 
 
 def test_other_optimizers_are_told_and_adamw_is_not() -> None:
-    assert load({"optimizer": "adamw_bf16"}).notices == ()
+    for name in ("adamw_bf16", "adamw_8bit", "bnb-adamw8bit", "ao-adamw8bit"):
+        assert load({"optimizer": name}).notices == ()
     assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
 
 

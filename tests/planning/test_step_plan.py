@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,15 @@ def test_what_does_not_fit_is_told_of_the_next_smaller_storage_where_there_is_on
         with pytest.raises(RunError) as caught:
             plan_step(need(block_bytes=block_bytes, tokens=14_080), StepWish(storage=storage), free_bytes=6 * GIB)  # type: ignore[arg-type]
         assert (smaller or "Lower resolution, video.num_frames or lora_rank.") in caught.value.fix
+
+
+def test_8_bit_state_leaves_room_for_what_it_saves() -> None:
+    """Six bytes for each of 214 million numbers: 1.28 GB, three blocks in 8 bits and part of a fourth."""
+    full, low = (
+        plan_step(replace(need(block_bytes=386_000_000), state_bytes=state), StepWish(), free_bytes=int(11.4 * GIB))
+        for state in (8.0, 2.03)
+    )
+    assert 3 <= full.streamed - low.streamed <= 4
 
 
 def test_4_bits_leave_more_blocks_on_a_card_of_8_gb_than_8_do() -> None:
