@@ -29,7 +29,10 @@ class FlatOptimizer:
     def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         self._adapter = adapter
         self._adam = make_adam([segment.values for segment in adapter.segments], settings)
-        self._average = None if average is None else AdapterAverage(adapter.parameters, average)
+        self._average = None
+        if average is not None:
+            wholes = [segment.values for segment in adapter.segments]
+            self._average = AdapterAverage(adapter.parameters, average, wholes=wholes, spans=adapter.span_of)
         self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
     def clip(self, max_norm: float | None) -> Tensor:

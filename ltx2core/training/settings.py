@@ -81,7 +81,9 @@ def adam_settings(config: TrainConfig) -> AdamSettings:
 
 def average_settings(config: TrainConfig) -> AverageSettings | None:
     """None where no average of the LoRA is asked for."""
-    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
+    if not config.use_ema:
+        return None
+    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval, on_host=config.ema_device == "cpu")
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:

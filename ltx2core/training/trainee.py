@@ -246,7 +246,7 @@ def _plan(
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
         joint=audio,
-        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit],
+        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
     )
     plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
     _check_host(plan.streamed * blocks.block_bytes, storage=plan.storage)

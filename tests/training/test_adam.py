@@ -207,9 +207,9 @@ def test_a_hundred_steps_on_nano_end_where_those_of_float32_state_do() -> None:
     """The held-out loss, 8.042 before and 3.5627 after: another seed of the noise moves it by 0.0017, 8-bit state by 0.00004."""
     held_out = draw_batch(make_batch(count=4, seed=1000), seed=1000)
     ends = []
-    for settings in (AdamSettings(), AdamSettings(eight_bit=True)):
+    for each in (AdamSettings(), AdamSettings(eight_bit=True)):
         model, fast = fast_nano()
-        optimizer = FlatOptimizer(fast.adapter, settings)
+        optimizer = FlatOptimizer(fast.adapter, each)
         for step in range(100):
             fast.adapter.forget_gradients()
             losses_of(model, draw_batch(make_batch(seed=step % 4), seed=1000 + step), audio_weight=0.7).total.backward()

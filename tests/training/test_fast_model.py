@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -251,6 +252,23 @@ def test_gradients_of_several_batches_add_up_to_those_of_one(drawn: Drawn) -> No
         fast.adapter.accumulate = number > 0
         (losses_of(model, sample_of(drawn, number), audio_weight=0.7).total / 2).backward()
     assert difference(gradients_of(fast), whole) < 1e-5
+
+
+def test_adding_up_batches_takes_no_second_copy_of_the_gradients(drawn: Drawn) -> None:
+    """Whatever is held after one batch of an update is all that is held after three."""
+    model, fast = fast_nano()
+    held = []
+    for number in range(3):
+        fast.adapter.accumulate = number > 0
+        losses_of(model, drawn, audio_weight=0.7).total.backward()
+        assert all(leaf.grad is None for index in range(5) for leaf in fast.adapter.leaves(index).values())
+        gc.collect()
+        tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and each.layout == torch.strided]
+        held.append(
+            sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors if not each.is_meta}.values())
+        )
+    gradients = sum(segment.gradient.nbytes for segment in fast.adapter.segments)
+    assert max(held) - held[0] < 0.01 * gradients  # a few constants that a first backward leaves
 
 
 def sample_of(drawn: Drawn, number: int) -> Drawn:
