@@ -202,6 +202,28 @@ def test_it_holds_two_bytes_a_number_where_float32_state_holds_eight() -> None:
     assert BYTES_A_NUMBER[True] < 0.26 * BYTES_A_NUMBER[False]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_the_card_never_waits_and_is_that_of_the_cpu() -> None:
+    """But for products that the card adds up in another order: a few codes may be a level apart."""
+    here, there = parameter_of(5000), nn.Parameter(parameter_of(5000).detach().cuda())
+    rules = EightBitAdam([here], EIGHT), EightBitAdam([there], EIGHT)
+    for number in range(4):
+        here.grad = random(5000, seed=number)
+        there.grad = here.grad.cuda()
+        finite = (TRUE, torch.ones((), dtype=torch.bool, device="cuda"))
+        rules[0].step(1e-2, finite=finite[0])
+        torch.cuda.set_sync_debug_mode("error" if number else "default")  # tables go to the card once
+        try:
+            rules[1].step(1e-2, finite=finite[1])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    moved = float((here - parameter_of(5000)).detach().norm())
+    assert float((there.cpu() - here).detach().norm()) < 0.01 * moved
+    state = rules[1].state_of(there)
+    assert {value.device.type for name, value in state.items() if name != "step"} == {"cpu"}
+
+
 @pytest.mark.slow
 def test_a_hundred_steps_on_nano_end_where_those_of_float32_state_do() -> None:
     """The held-out loss, 8.042 before and 3.5627 after: another seed of the noise moves it by 0.0017, 8-bit state by 0.00004."""

@@ -63,7 +63,14 @@ class Place:
         return RoundedStore(folder=self.folder, emit=lambda event: self.told.append(event))  # type: ignore[arg-type]
 
     def load(
-        self, storage: Storage = "int8", *, audio: bool = True, keep: bool = True, adapter: AdapterSettings = SETTINGS, streamed: int = 2
+        self,
+        storage: Storage = "int8",
+        *,
+        audio: bool = True,
+        keep: bool = True,
+        adapter: AdapterSettings = SETTINGS,
+        streamed: int = 2,
+        device: torch.device = CPU,
     ) -> FastModel:
         return load_fast(
             self.checkpoint,
@@ -72,7 +79,7 @@ class Place:
             audio=audio,
             seed=0,
             dtype=F32,
-            device=CPU,
+            device=device,
             kept=self.store if keep else None,
         )
 
@@ -118,6 +125,21 @@ def test_what_is_read_is_what_was_rounded_to_the_last_bit_wherever_blocks_lie(st
     assert alike(place.load(storage), expected)
     assert place.codes() == ["weights_read"]
     assert alike(place.load(storage, streamed=5), place.load(storage, streamed=0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_is_read_onto_a_card_and_into_locked_memory_is_what_was_rounded_there(storage: Storage, place: Place) -> None:
+    card = torch.device("cuda")
+    expected = place.load(storage, keep=False, device=card)
+    assert alike(place.load(storage, device=card), expected)
+    for streamed in (0, 2, 5):
+        found = place.load(storage, streamed=streamed, device=card)
+        for mine, theirs in zip(found.blocks.weights, expected.blocks.weights, strict=True):
+            assert torch.equal(mine.matrices.cpu(), theirs.matrices.cpu())
+            assert all(torch.equal(mine.scales[name], scale) for name, scale in theirs.scales.items())
+    assert place.codes() == ["weights_kept", "weights_read", "weights_read", "weights_read"]
 
 
 def test_what_is_read_does_not_come_from_the_checkpoint(place: Place) -> None:
