@@ -39,6 +39,14 @@ class MemoryKeys(Keys):
     recompute_all_blocks: bool = key(
         False, "Recompute all", "Compute every block twice even where memory would do without: the least memory, a third slower."
     )
+    gpu_memory_limit_gib: float | None = key(
+        None,
+        "GPU memory limit",
+        "GiB of GPU memory that training may take, all of it counted: the plan keeps within it as on a smaller card, and what goes beyond "
+        "is an error. Empty: all that is free.",
+        ge=2,
+        le=1024,
+    )
     vae_enable_tiling: bool = key(
         False,
         "VAE tiling",
@@ -67,7 +75,12 @@ class MemoryKeys(Keys):
         1, "Blocks a group", "Blocks on the GPU at a time with enable_group_offload; twice as many where copies overlap.", ge=1, le=24
     )
     group_offload_use_stream: bool = key(False, "Overlap copies", "Copy the next blocks while these compute: twice the room, far faster.")
-    group_offload_to_disk_path: str | None = later(None, GROUP_OFFLOAD, "Offload to disk", "A folder to keep blocks in.", built=("",))
+    group_offload_to_disk_path: str | None = key(
+        None,
+        "Offload to disk",
+        "A folder on a fast disk where blocks that do not stay on the GPU wait, instead of in RAM: up to 38 GB, written once and used by "
+        "later runs. Slower; for machines whose RAM does not hold them.",
+    )
     group_offload_text_encoder: bool = key(False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder.")
     group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
     musubi_blocks_to_swap: int = key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ltx2core.errors import DoesNotFit
+from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory
 
 GIB = 2**30
@@ -14,8 +15,7 @@ def check_room(what: str, needed_bytes: int, device: torch.device | str) -> None
     """Raise DoesNotFit, with both amounts, when the device has less free than `what` needs."""
     device = torch.device(device)
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # held by torch, and given to who asks next
+        free = free_device_memory(device)
         place, fix = f"GPU {device.index or 0}", "End other programs that use it; clips without sound need 30 % less."
     else:
         free, place, fix = available_memory(), "this machine", "End other programs, or use a machine with more RAM."

@@ -176,8 +176,12 @@ def read_rounded(opened: Opened, weights: Mapping[str, tuple[BlockWeights, str]]
             for name in sorted(weights, key=lambda name: opened.entries[name].start):
                 block, inner = weights[name]
                 fact, key = opened.facts[name], f"{name}_scale"
-                take(name, block.rows_of(inner), fact.rows_sum, file)
+                if block.written:  # else another process reads what this one shares
+                    take(name, block.rows_of(inner), fact.rows_sum, file)
                 travels = block.layout.storage == "nf4"  # its scales have their place among the matrices
+                if travels and not block.written:
+                    block.snr_db[inner] = fact.snr_db
+                    continue
                 scale = block.scale_of(inner) if travels else torch.empty(opened.entries[key].shape)
                 take(key, scale, fact.scale_sum, file)
                 block.put_scale(inner, scale.to(device) if not travels else scale, fact.snr_db)

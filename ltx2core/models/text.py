@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import CheckpointError
+from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory
 from ltx2core.models.text_encoder import (
     MAX_TOKENS,
@@ -108,10 +109,7 @@ def plan_text(checkpoint: Checkpoint, path: Path, *, settings: TextSettings, dty
     empty = empty_text_model(files, dtype=dtype, int8=settings.int8)
     check_text_files(files, empty)
     need = measure_text(empty, shapes, itemsize=dtype.itemsize, tokens=MAX_TOKENS)
-    free_device_bytes = None
-    if device.type == "cuda":  # what PyTorch holds and does not use counts as free
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free_device_bytes = torch.cuda.mem_get_info(device)[0] + held
+    free_device_bytes = free_device_memory(device) if device.type == "cuda" else None
     return choose_placement(need, settings=settings, free_device_bytes=free_device_bytes, free_host_bytes=available_memory())
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ltx2core.offload.host_memory import PinnedMemory
 from ltx2core.offload.layout import Place
 from ltx2core.offload.ring import join_captured
 
@@ -24,14 +25,14 @@ class HostActivations:
     """One sweep's inputs at a time. A block's buffer grows to the largest that it had to hold."""
 
     def __init__(self) -> None:
-        self._buffers: dict[int, Tensor] = {}
+        self._buffers: dict[int, PinnedMemory] = {}
         self._places: dict[int, list[Place]] = {}
         self._waiting: list[int] = []  # what was put and not yet taken, in order
         self._leaving: tuple[Sequence[Tensor], torch.cuda.Event] | None = None
         self._coming: dict[int, tuple[list[Tensor], torch.cuda.Event | None]] = {}
         self._stream: torch.cuda.Stream | None = None
 
-    def buffers(self) -> list[Tensor]:
+    def buffers(self) -> list[PinnedMemory]:
         """The host memory in use: a captured step reads and writes it, also when a larger batch has had it replaced."""
         return list(self._buffers.values())
 
@@ -87,7 +88,7 @@ class HostActivations:
         return tensors
 
     def _bring(self, index: int) -> None:
-        host = [place.view(self._buffers[index]) for place in self._places[index]]
+        host = [place.view(self._buffers[index].tensor) for place in self._places[index]]
         if self._stream is None:
             self._coming[index] = [tensor.clone() for tensor in host], None
             return
@@ -106,6 +107,8 @@ class HostActivations:
             places.append(Place(size, tuple(tensor.shape), tensor.dtype))
             size += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
         self._places[index] = places
-        if index not in self._buffers or self._buffers[index].nbytes < size:
-            self._buffers[index] = torch.empty(size, dtype=torch.uint8, pin_memory=tensors[0].is_cuda)
-        return [place.view(self._buffers[index]) for place in places]
+        if index not in self._buffers or self._buffers[index].tensor.nbytes < size:
+            if self._stream is not None:
+                self._stream.synchronize()  # a copy from or to the memory that goes may be under way; shapes grow a few times a run
+            self._buffers[index] = PinnedMemory(size, register=tensors[0].is_cuda)
+        return [place.view(self._buffers[index].tensor) for place in places]

@@ -127,6 +127,9 @@ class BlockWeights:
         self.rest = torch.zeros(layout.rest_bytes, dtype=torch.uint8, device=device)
         self.scales: dict[str, Tensor] = {}
         self.snr_db: dict[str, float] = {}
+        self.turned: dict[str, Tensor] = {}  # 8-bit matrices once more, transposed, as some products take them
+        self.given: frozenset[str] = frozenset()  # tensors that need not be put: an earlier run left them where `matrices` lie
+        self.written = True  # False: another process writes the matrices, which this one shares
         self._device = device
         self._parts: dict[str, dict[int, Tensor]] = {}
 
@@ -136,13 +139,15 @@ class BlockWeights:
             if tensor.shape != self.layout.shape_of(name):
                 raise ValueError(f"{name} is {[*tensor.shape]}, not {[*self.layout.shape_of(name)]}")
             found = quantise(tensor.to(self._device), self.layout.storage)
-            self.rows_of(name).copy_(found.weight)
+            if self.written:
+                self.rows_of(name).copy_(found.weight)
             self.put_scale(name, found.scale, found.snr_db)
             return
         target = self.rows_of(name)
         if target.shape != tensor.shape:
             raise ValueError(f"{name} is {[*tensor.shape]}, not {[*target.shape]}")
-        target.copy_(tensor)
+        if self.written or self.layout.members[name].name in self.layout.rest:
+            target.copy_(tensor)
 
     def rows_of(self, name: str) -> Tensor:
         """Where a tensor of diffusers' block lies, as it is stored: a view."""
@@ -161,7 +166,8 @@ class BlockWeights:
         member = self.layout.members[name]
         self.snr_db[name] = snr_db
         if self.layout.storage == "nf4":
-            self._nf4_scale(member).copy_(scale)
+            if self.written:
+                self._nf4_scale(member).copy_(scale)
         else:
             self._put_scale(member, scale)
 
@@ -180,11 +186,18 @@ class BlockWeights:
             ordered = [part if part.ndim == 2 else part[:, None].expand(-1, widest) for part in ordered]
         self.scales[f"{member.name}_scale"] = torch.cat(ordered).contiguous()
 
-    def tensors(self, matrices: Tensor) -> dict[str, Tensor]:
+    def tensors(self, matrices: Tensor) -> dict[str, Tensor | None]:
         """All tensors by the skeleton's names, the matrices taken from a flat buffer that holds them: this one's, or a slot."""
-        found = {name: place.view(matrices) for name, place in self.layout.matrices.items()}
+        found: dict[str, Tensor | None] = {name: place.view(matrices) for name, place in self.layout.matrices.items()}
         found |= {name: place.view(self.rest) for name, place in self.layout.rest.items()}
+        if self.layout.storage in ("int8", "fp8"):  # also where there is none: the block may hold another's
+            found |= {f"{name}_turned": self.turned.get(name) for name in self.layout.matrices}
         return found | self.scales
+
+    def turn(self) -> None:
+        """Keep every 8-bit matrix transposed, too, on the card: as many bytes again."""
+        assert self.layout.storage in ("int8", "fp8")
+        self.turned = {name: place.view(self.matrices).t().contiguous() for name, place in self.layout.matrices.items()}
 
 
 def state_of(layout: Layout, weights: BlockWeights) -> Mapping[str, Tensor]:
@@ -193,7 +206,9 @@ def state_of(layout: Layout, weights: BlockWeights) -> Mapping[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, member in layout.members.items():
         whole = tensors[member.name]
-        if f"{member.name}_scale" in tensors and member.name in layout.matrices:
-            whole = widen(whole.to(weights.rest.device), tensors[f"{member.name}_scale"], torch.bfloat16)
+        assert whole is not None
+        scale = tensors.get(f"{member.name}_scale")
+        if scale is not None and member.name in layout.matrices:
+            whole = widen(whole.to(weights.rest.device), scale.to(weights.rest.device), torch.bfloat16)
         found[name] = whole[member.first : member.first + member.rows] if whole.ndim else whole
     return found

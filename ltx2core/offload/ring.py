@@ -6,40 +6,53 @@ there when the backward sweep begins, the first R when the next step does, and a
 can be: frozen weights only ever travel to the card, never back.
 
 Copies run on a stream of their own. A slot is overwritten only after the compute stream has passed an event that its last user left
-there, and read only after an event of its copy; the host never waits, so the whole step can be captured as a graph.
+there, and read only after an event of its copy; the host never waits, so the whole step can be captured as a graph. Masters that the card
+cannot read by itself come through staging buffers, which takes the host's part in each copy: then nothing can be captured.
 """
 
 from __future__ import annotations
 
-import mmap
-import weakref
+from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
-from ltx2core.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from torch import Tensor
+
+    from ltx2core.offload.host_memory import Master
+    from ltx2core.offload.staging import Staging
 
 
 class Ring:
-    """Slots on the card for blocks in host memory. `acquire` and `release` follow the sweeps; loads are counted in `loads`."""
+    """Slots on the card for blocks that wait elsewhere. `acquire` and `release` follow the sweeps; loads are counted in `loads`.
 
-    def __init__(self, masters: Sequence[Tensor], *, slots: int, device: torch.device) -> None:
-        """masters: each streamed block's flat matrices, in forward order, page-locked if they are to be copied beside compute."""
+    Nothing is loaded before the first of them, or `settle`.
+    """
+
+    def __init__(self, masters: Sequence[Master], *, slots: int, device: torch.device, staging: Staging | None = None) -> None:
+        """masters: each streamed block's flat matrices, in forward order. staging: the way of those that are not page-locked; without
+        it they are copied as they are, which on a card waits for each copy."""
         if not 1 <= slots <= len(masters):
             raise ValueError(f"expected 1 to {len(masters)} slots, got {slots}")
         self._masters = list(masters)
-        self._slots = [torch.empty_like(masters[0], device=device) for _ in range(slots)]
+        self._staging = staging
+        self._slots = [torch.empty(masters[0].nbytes, dtype=torch.uint8, device=device) for _ in range(slots)]
+        self._arriving: list[Future[torch.cuda.Event | None] | None] = [None] * slots  # through staging buffers
         self._held = [-1] * slots
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         # Events of what is under way. None: nothing is, which a graph must not be made to wait for.
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._used: list[torch.cuda.Event | None] = [None] * slots
         self.loads = 0
-        self.settle()
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a graph can hold a sweep: whether the host has no part in it."""
+        return self._staging is None or all(master.registered for master in self._masters)
 
     @property
     def slot_bytes(self) -> int:
@@ -64,6 +77,7 @@ class Ring:
         slot = index % len(self._slots)
         if self._held[slot] != index:  # out of order: a sweep was broken off
             self._load(index)
+        self._arrive(slot)
         if (copied := self._copied[slot]) is not None and self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(copied)
         return self._slots[slot]
@@ -89,8 +103,20 @@ class Ring:
                 self._load(index)
         self._wait()
 
+    def close(self) -> None:
+        """Wait until nothing is under way and end what brings blocks; the ring cannot be used any more."""
+        self._wait()
+        if self._staging is not None:
+            self._staging.close()
+
     def _wait(self) -> None:
         """Wait until nothing is under way, on the host; no event is needed any more."""
+        for slot, arriving in enumerate(self._arriving):
+            if arriving is not None and wait([arriving]).done and arriving.exception() is not None:
+                self._held[slot] = -1  # whoever needs the block is told
+        self._arriving = [None] * len(self._slots)
+        if self._staging is not None:
+            self._staging.settle()
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).synchronize()
             self._stream.synchronize()
@@ -116,17 +142,32 @@ class Ring:
         following = index - len(self._slots)
         return following if following >= 0 else None
 
+    def _arrive(self, slot: int) -> None:
+        """Wait until the copy of what comes through staging buffers is under way. Raises RunError when it could not be read."""
+        arriving, self._arriving[slot] = self._arriving[slot], None
+        if arriving is None:
+            return
+        held, self._held[slot] = self._held[slot], -1
+        self._copied[slot] = arriving.result()
+        self._held[slot] = held
+
     def _load(self, index: int) -> None:
-        slot = index % len(self._slots)
+        slot, master = index % len(self._slots), self._masters[index]
+        self._arrive(slot)  # only where a sweep was broken off is something still on its way there
         self._held[slot] = index
         self.loads += 1
-        if self._stream is None:
-            self._slots[slot].copy_(self._masters[index])
+        before = [event for event in (self._used[slot], self._copied[slot]) if event is not None]
+        if self._staging is not None and not master.registered:
+            self._copied[slot] = None
+            self._arriving[slot] = self._staging.send(master, self._slots[slot], after=before)
             return
-        if (used := self._used[slot]) is not None:
-            self._stream.wait_event(used)
+        if self._stream is None:
+            master.read(0, self._slots[slot])
+            return
+        for event in before:
+            self._stream.wait_event(event)
         with torch.cuda.stream(self._stream):
-            self._slots[slot].copy_(self._masters[index], non_blocking=True)
+            self._slots[slot].copy_(master.tensor, non_blocking=True)
             self._copied[slot] = self._stream.record_event()
 
 
@@ -138,42 +179,3 @@ def join_captured(stream: torch.cuda.Stream | None) -> None:
         captured = torch.cuda.is_current_stream_capturing()
     if captured:
         torch.cuda.current_stream(stream.device).wait_stream(stream)
-
-
-class PinnedMemory:
-    """Host memory that the card reads by itself: anonymous pages, registered with the driver at their exact size.
-
-    PyTorch's own pinned allocator rounds each block up to a power of two: 1 GiB for a block of 772 MB, 14.5 GB lost in all.
-    """
-
-    def __init__(self, nbytes: int, *, register: bool = True) -> None:
-        """Raises RunError when the system does not give so much memory, or does not lock it."""
-        try:
-            self._map = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{nbytes / 2**30:.1f} GiB of host memory could not be had: {error}.", fix="Stream fewer blocks.") from error
-        self.tensor = torch.frombuffer(self._map, dtype=torch.uint8, count=nbytes)
-        self.registered = False
-        if register:
-            self._register(nbytes)
-
-    def _register(self, nbytes: int) -> None:
-        code = int(torch.cuda.cudart().cudaHostRegister(self.tensor.data_ptr(), nbytes, 0))  # type: ignore[no-untyped-call]
-        if code != 0:
-            raise RunError(
-                f"{nbytes / 2**30:.1f} GiB of host memory could not be locked for the GPU (CUDA error {code}).",
-                fix="Raise the limit of locked memory (`ulimit -l unlimited`), or stream fewer blocks.",
-            )
-        self.registered = True
-        # Pages that are given back while they are registered leave the address range locked for the driver.
-        self._unregister = weakref.finalize(self, _unregister, self.tensor.data_ptr())
-
-    def close(self) -> None:
-        """Give the lock back. The tensor must not be copied from any more."""
-        if self.registered:
-            self._unregister()
-            self.registered = False
-
-
-def _unregister(address: int) -> None:
-    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]

@@ -4,11 +4,14 @@ Launching tens of thousands of kernels takes the host longer than the card takes
 belongs to one shape of batch and reads static copies of its inputs. A few are kept; they share one pool of memory, for no two run at
 once. A shape is captured right after its second run, when all that a run makes once (rotary tables, host memory, compiled kernels) is
 there and cannot have been pushed out by another shape. Nothing is captured on a CPU.
+
+Where there are more shapes than graphs, the others run as they are, compiled. Making room for each shape that comes would capture without
+end, and a capture costs more than many steps without one; so a shape takes a graph's place only once it has come clearly more often.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from ltx2core.training.step import Drawn
 
 _MOST_GRAPHS = 6
+_COUNTED = 1024  # runs after which counts are halved: a dataset that has ended does not hold its graphs for ever
+_AHEAD = 32  # runs that a shape must be ahead by: chance alone does not get it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,39 +50,57 @@ class StepRunner:
         before: Callable[[], None] = lambda: None,
         join: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
+        crowded: Callable[[int], None] = lambda _: None,
     ) -> None:
         """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
 
         join: brings other streams back to the current one, as a capture must before it ends. holds: what outlives a capture because the
-        graph reads it.
+        graph reads it. crowded: told once, with how many graphs there are, when a shape finds no room among them.
         """
-        self._compute, self._capture = compute, capture
-        self._before, self._join, self._holds = before, join, holds
-        self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
-        self._seen: set[Hashable] = set()
+        self._compute, self.capture = compute, capture
+        self._before, self._join, self._holds, self._crowded = before, join, holds, crowded
+        self._graphs: dict[Hashable, _Captured] = {}
+        self._runs: Counter[Hashable] = Counter()  # how often each shape came, the long past counting less
+        self._told = False
         self._pool: tuple[int, int] | None = None
         self.captured = 0  # how many captures there were: a number that stays still after warm-up
 
     def run(self, drawn: Drawn, variant: Hashable = None) -> Tensor:
         """The values of a step, on the device. They are the caller's own. variant: what else tells one step's kernels from another's."""
         shapes = _key(drawn)
-        if not self._capture or shapes is None:
+        if not self.capture or shapes is None:
             return self._compute(drawn)
         key = (shapes, variant)
+        self._count(key)
         if key in self._graphs:
             return self._replay(key, drawn)
         values = self._compute(drawn)
-        if key in self._seen:  # shapes that come once are not worth a graph
+        if self._runs[key] > 1 and self._makes_room(key):  # shapes that come once are not worth a graph
             self._graphs[key] = self._record(drawn)
-            while len(self._graphs) > _MOST_GRAPHS:
-                self._graphs.popitem(last=False)
-        self._seen.add(key)
         return values
+
+    def _count(self, key: Hashable) -> None:
+        self._runs[key] += 1
+        if self._runs.total() > _COUNTED:
+            self._runs = Counter({each: count // 2 for each, count in self._runs.items() if count > 1})
+
+    def _makes_room(self, key: Hashable) -> bool:
+        """Whether there is a place for this shape's graph: a free one, or that of a shape which comes far less often."""
+        if len(self._graphs) < _MOST_GRAPHS:
+            return True
+        least = min(self._graphs, key=lambda each: self._runs[each])
+        if self._runs[key] > 2 * self._runs[least] + _AHEAD:
+            del self._graphs[least]
+            return True
+        if not self._told:
+            self._told = True
+            self._crowded(_MOST_GRAPHS)
+        return False
 
     def forget(self) -> None:
         """Drop every graph and its memory: what they were made for has changed, or memory has run out."""
         self._graphs.clear()
-        self._seen.clear()
+        self._runs.clear()
         self._pool = None
 
     def _record(self, drawn: Drawn) -> _Captured:
@@ -101,7 +124,6 @@ class StepRunner:
 
     def _replay(self, key: Hashable, drawn: Drawn) -> Tensor:
         captured = self._graphs[key]
-        self._graphs.move_to_end(key)
         torch._foreach_copy_(captured.inputs, _tensors(drawn))
         captured.graph.replay()
         return captured.values.clone()

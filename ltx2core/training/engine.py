@@ -1,7 +1,7 @@
 """What does a batch's forward and backward: the reference (diffusers' blocks, PEFT, autocast) or the step engine. The loop knows neither.
 
 Both leave gradients where their optimizer finds them and give back the same numbers. The step engine runs out of memory gracefully: it
-takes the next rung of its plan, says so, and the batch is done again.
+takes the next rung of its plan for batches of that shape, says so, and the batch is done again. What has worked is remembered.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from ltx2core.errors import RunError
+from ltx2core.errors import RunError, StorageError
 from ltx2core.runs.events import Notice
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.objective import Losses
+from ltx2core.training.rungs import rung_of
 from ltx2core.training.step import losses_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.rungs import Rungs
     from ltx2core.training.step import Drawn, Model
 
 
@@ -72,25 +74,43 @@ class FastEngine:
         *,
         audio_weight: float,
         emit: Callable[[Event], None],
+        rungs: Rungs | None = None,
     ) -> None:
+        """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs."""
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
-        self.plan = plan
+        self._rungs = rungs
+        self._plan = self._held = plan  # of buckets that have no other; of the newest step
+        self._plans: dict[str, StepPlan] = {}  # of buckets that have run before
+        self._untold: set[str] = set()  # buckets whose new rung has not worked yet
         self._audio_weight = audio_weight
         self._parts = 1
-        blocks, capture = fast.blocks, model.device.type == "cuda"
-        self._runner = StepRunner(self._compute, capture=capture, before=blocks.settle, join=blocks.join, holds=fast.graph_memory)
+        self._runner = StepRunner(
+            self._compute,
+            capture=self._capturable,
+            before=fast.blocks.settle,
+            join=fast.blocks.join,
+            holds=fast.graph_memory,
+            crowded=self._tell_crowded,
+        )
+
+    @property
+    def _capturable(self) -> bool:
+        return self._model.device.type == "cuda" and self._fast.blocks.capturable
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
         self._parts = parts
         self._fast.adapter.accumulate = part > 0
         heard = drawn.audio is not None
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
+        bucket = _bucket(drawn)
+        self._hold(self._plan_for(bucket))
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
-            self._descend(drawn)
+            self._descend(bucket)
             if part > 0:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
+        self._remember(bucket)
         total, video, audio = values.unbind()
         return Losses(total=total, video=video if drawn.video is not None else None, audio=audio if heard else None)
 
@@ -111,13 +131,41 @@ class FastEngine:
         nothing = torch.zeros_like(losses.total)
         return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
 
-    def _descend(self, drawn: Drawn) -> None:
-        """Take the plan's next rung. Raises RunError when it was the last."""
-        self._runner.forget()
-        self._fast.blocks.settle()
-        _free_memory()
-        plan = self.plan.next_rung(len(self._fast.blocks.weights))
-        bucket = drawn.batch.bucket
+    def _tell_crowded(self, graphs: int) -> None:
+        text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
+        self._emit(Notice(code="more_shapes_than_graphs", text=text, fix="Fewer resolutions and lengths make fewer shapes."))
+
+    def plan_of(self, bucket: str) -> StepPlan:
+        """How batches of a bucket are computed: what travels is the same for all, since weights do not move between steps."""
+        plan = self._plans.get(bucket, self._plan)
+        return replace(plan, streamed=self._held.streamed, slots=self._held.slots)
+
+    def _plan_for(self, bucket: str) -> StepPlan:
+        """The same, for a batch that comes now: a bucket that is new begins with what an earlier run has learned."""
+        if bucket not in self._plans:
+            base = self._plans[bucket] = self.plan_of(bucket)
+            rung = None if self._rungs is None else self._rungs.of(bucket)
+            if self._rungs is not None and rung is not None and (learned := rung.applied_to(base)) != base:
+                self._plans[bucket] = learned
+                text = f"A batch of {bucket} did not fit on this GPU in an earlier run, so it starts with what fitted: {_levers(learned)}."
+                self._emit(Notice(code="memory_rung_known", text=text, fix=f"Remove {self._rungs.path} to have it forgotten."))
+                return learned
+        return self.plan_of(bucket)
+
+    def _hold(self, plan: StepPlan) -> None:
+        """Hold blocks as a plan says. Graphs of other shapes stay unless weights move."""
+        if rung_of(plan) == rung_of(self._held):
+            return
+        if (plan.streamed, plan.slots) != (self._held.streamed, self._held.slots):
+            self.park()
+        self._fast.apply(plan)
+        self._held = plan
+        self._runner.capture = self._capturable
+
+    def _descend(self, bucket: str) -> None:
+        """Take the next rung of a bucket's plan. Raises RunError when it was the last."""
+        self.park()
+        plan = self.plan_of(bucket).next_rung(len(self._fast.blocks.weights))
         if plan is None:
             raise RunError(
                 f"A batch of {bucket} does not fit on the GPU, even with one block on it at a time.",
@@ -125,9 +173,34 @@ class FastEngine:
             )
         text = f"A batch of {bucket} did not fit on the GPU: {', '.join(plan.because)} from now on, and the batch is done again."
         self._emit(Notice(code="memory_rung", level="warning", text=text, fix="Smaller clips or 8-bit weights avoid the slower way."))
-        self.plan = replace(plan, because=self.plan.because + plan.because)
-        self._fast.apply(plan)
+        self._plans[bucket] = plan
+        self._untold.add(bucket)
+        self._hold(plan)
         _free_memory()
+
+    def _remember(self, bucket: str) -> None:
+        """Write down a new rung that has worked. A run whose notes cannot be written trains all the same."""
+        if bucket not in self._untold:
+            return
+        self._untold.discard(bucket)
+        try:
+            if self._rungs is not None:
+                self._rungs.remember(bucket, self.plan_of(bucket))
+        except StorageError as error:
+            text = f"What fitted on the GPU is not remembered for the next run: {error.text}"
+            self._emit(Notice(code="memory_rung_unwritten", level="warning", text=text, fix=error.fix))
+
+
+def _bucket(drawn: Drawn) -> str:
+    """What a batch's memory depends on, in words: its bucket, how many samples, and whether there is sound."""
+    count, batch = len(drawn.batch.fps), drawn.batch
+    return f"{batch.bucket}{f' x {count}' if count > 1 else ''}{' without sound' if drawn.audio is None else ''}"
+
+
+def _levers(plan: StepPlan) -> str:
+    travel = f"{plan.streamed} blocks travel through {plan.slots} slots, " if plan.streamed else ""
+    inputs = ", the blocks' inputs wait in host memory" if plan.inputs_to_host else ""
+    return f"{travel}{plan.kept} blocks keep their activations{inputs}"
 
 
 def _modalities(drawn: Drawn) -> frozenset[Modality]:

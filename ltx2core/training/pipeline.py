@@ -116,7 +116,7 @@ class Pipeline:
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
-            train_settings(config, tokens=tokens),
+            train_settings(config, tokens=tokens, rungs=self.root / "cache" / "memory.json"),
             video=video,
             audio=audio,
             device=device,

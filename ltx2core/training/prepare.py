@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ltx2core.caching.passes import CachePass, References
 from ltx2core.caching.store import Store
 from ltx2core.errors import ConfigError, Stopped
+from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
@@ -67,6 +68,8 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     """Open the model and look at the clips. Raises Ltx2Error for what a user can mend, Stopped when asked to."""
     config = loaded.config
     device, dtype = pick_device(config)
+    if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver()):
+        emit(Notice(code="gpu_memory_limit", text=capped))
 
     def tell(text: str) -> None:
         emit(Notice(code="model_download", text=text))

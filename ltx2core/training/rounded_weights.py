@@ -56,8 +56,12 @@ class RoundedStore:
         *,
         device: torch.device,
         make: Callable[[RoundedWriter | None], None],
+        write: bool = True,
     ) -> bool:
-        """Fill the matrices: from a file, or by `make`, which is given who writes them down. Whether they came from a file."""
+        """Fill the matrices: from a file, or by `make`, which is given who writes them down. Whether they came from a file.
+
+        write: whether this process may write one; False for those that share blocks which another of them fills.
+        """
         shapes = {name: block.layout.shape_of(inner) for name, (block, inner) in matrices.items()}
         needed_bytes = _stored_bytes(shapes, storage)
         if needed_bytes > _WORTH * _source_bytes(checkpoint, matrices):
@@ -69,7 +73,7 @@ class RoundedStore:
             if self._read(path, made, shapes, matrices, device):
                 return True
         with contextlib.ExitStack() as held:
-            target = self._target(places, needed_bytes)
+            target = self._target(places, needed_bytes) if write else None
             if target is not None and not claim(self.folder, held, name=f".{made.source}.{storage}.working"):
                 text = "Another process is writing the rounded weights down now; this one rounds them for itself."
                 self.emit(Notice(code="weights_not_kept", text=text))

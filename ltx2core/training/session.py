@@ -19,6 +19,7 @@ from ltx2core.runs.control import Control, ControlServer
 from ltx2core.runs.events import Notice, RunFailed, RunFinished, RunStarted
 from ltx2core.runs.folder import RunFolder, RunLock
 from ltx2core.runs.journal import Journal
+from ltx2core.training.compile_cache import kept_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,8 +101,8 @@ class TrainingSession:
         )
         meter = PhaseMeter(journal.emit)
         # here: nothing may come before the first line of a session, nor after its last
-        with Telemetry(journal.emit), contextlib.closing(meter):
-            for notice in [*self._loaded.notices, *filter(None, [self._unserved])]:
+        with Telemetry(journal.emit), contextlib.closing(meter), kept_kernels():
+            for notice in [*self._loaded.notices, *self._warnings(), *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
                 save_config(self.folder, self._loaded)
@@ -119,6 +120,13 @@ class TrainingSession:
                 damaged=damaged,
             ).run()
         return finished.step, finished.stopped
+
+    def _warnings(self) -> list[Notice]:
+        """What of this machine should be known before it trains this config."""
+        from ltx2core.hardware.before_start import warnings_before
+        from ltx2core.hardware.probe import probe_machine
+
+        return warnings_before(probe_machine(self._root), self._loaded)
 
     def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:
         self.failure = failure

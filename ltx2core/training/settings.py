@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.optimisation import EIGHT_BIT_ADAM
+from ltx2core.config.paths import from_here
 from ltx2core.models import text_source
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
@@ -25,7 +27,6 @@ from ltx2core.validation.media import SampleSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
@@ -96,8 +97,8 @@ def export_settings(config: TrainConfig) -> ExportSettings:
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
-    """tokens: video tokens of the longest clip."""
+def train_settings(config: TrainConfig, *, tokens: int, rungs: Path | None = None) -> TrainSettings:
+    """tokens: video tokens of the longest clip. rungs: the file that remembers what did not fit."""
     return TrainSettings(
         adapter=adapter_settings(config),
         adam=adam_settings(config),
@@ -110,6 +111,8 @@ def train_settings(config: TrainConfig, *, tokens: int) -> TrainSettings:
         seed=config.seed,
         tokens=tokens,
         batch_size=config.train_batch_size,
+        disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
+        rungs=rungs,
         routes=tread_routes(config),
     )
 
@@ -148,7 +151,7 @@ def storage_of(name: str) -> Storage:
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low:
+    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
         return "dequant"
     return "w8a8_full" if config.fp8_gradients else "w8a8"
 

@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.errors import RunError
-from ltx2core.hardware.limits import available_memory
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
-from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, fewer_bits, plan_step
+from ltx2core.offload.shared_memory import local_group
 from ltx2core.runs.events import Notice
-from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
-from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks, load_fast
+from ltx2core.training.fast_model import load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.holding import hold, rungs_of, tell_unlocked
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import Storage
+    from ltx2core.planning.step_plan import StepPlan, StepWish
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
     from ltx2core.training.rounded_weights import RoundedStore
@@ -50,6 +50,8 @@ class TrainSettings:
     seed: int
     tokens: int
     batch_size: int
+    disk: Path | None = None  # a folder for blocks that do not stay on the card
+    rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()
 
 
@@ -97,7 +99,7 @@ def check_trainee(
     if _against_fast(settings, video=video, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+        hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, audio=audio)
     resolve(settings.routes, len(empty.transformer_blocks))
     return empty
@@ -115,7 +117,7 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
         return "peft_lora_target_modules names layers outside the blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers of single blocks"
-    wanted = settings.wish.storage != "bf16" or settings.wish.streamed
+    wanted = settings.wish.storage != "bf16" or settings.wish.streamed or settings.disk is not None
     if settings.fast is None and device.type != "cuda" and not wanted:
         return "there is no GPU"
     return None
@@ -170,24 +172,19 @@ def _fast(
     emit: Callable[[Event], None],
     kept: RoundedStore | None,
 ) -> Trainee:
-    blocks, plan = _plan(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-    emit(Notice(code="plan", text=f"Memory: {'; '.join(plan.because)}."))
+    holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    blocks, plan = holding.blocks, holding.plan
+    rungs = rungs_of(settings, holding, device=device)
+    emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
     fast = load_fast(
         checkpoint,
-        settings=FastSettings(
-            storage=plan.storage,
-            precision=plan.precision,
-            streamed=plan.streamed,
-            slots=plan.slots,
-            kept=plan.kept,
-            inputs_to_host=plan.inputs_to_host,
-            compile=settings.compile and device.type == "cuda",
-        ),
+        settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
         adapter=settings.adapter,
         audio=audio,
         seed=settings.seed,
         dtype=dtype,
         device=device,
+        group=local_group(),
         kept=kept,
     )
     choice = choose_attention(
@@ -198,8 +195,9 @@ def _fast(
         dtype=dtype,
         device=device,
     )
-    fast.blocks.skeleton.use_attention(choice.backend)
+    fast.blocks.use_attention(choice.backend)
     _tell_rounding(plan.storage, fast.rounding, emit)
+    tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
@@ -207,10 +205,15 @@ def _fast(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit),
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
         software=_software(
-            plan, choice.name, choice.milliseconds, adam=_adam(settings.adam), compiled=settings.compile and device.type == "cuda"
+            plan,
+            choice.name,
+            choice.milliseconds,
+            adam=_adam(settings.adam),
+            compiled=settings.compile and device.type == "cuda",
+            captured=device.type == "cuda" and fast.blocks.capturable,
         ),
     )
 
@@ -232,39 +235,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _plan(
-    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype
-) -> tuple[BlockFacts, StepPlan]:
-    """How the step is laid out on this device. Raises RunError when nothing fits."""
-    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
-    need = StepNeed(
-        tokens=settings.tokens * settings.batch_size,
-        width=blocks.width,
-        itemsize=dtype.itemsize,
-        num_blocks=blocks.count,
-        block_bytes=blocks.block_bytes,
-        outside_bytes=blocks.outside_bytes,
-        lora_numbers=blocks.lora_numbers,
-        joint=audio,
-        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
-    )
-    plan = plan_step(need, settings.wish, free_bytes=_free_bytes(device))
-    _check_host(plan.streamed * blocks.block_bytes, storage=plan.storage)
-    return blocks, plan
-
-
-def _check_host(needed_bytes: int, *, storage: Storage) -> None:
-    """Raise RunError when blocks that are to travel have no room in host memory: locked memory cannot be swapped out."""
-    free_bytes = available_memory()
-    if needed_bytes > free_bytes:
-        smaller = fewer_bits(storage)
-        raise RunError(
-            f"Blocks that do not stay on the GPU need {needed_bytes / 2**30:.1f} GiB of RAM; {free_bytes / 2**30:.1f} GiB are free.",
-            fix=f"{f'Set base_model_precision to {smaller}, t' if smaller else 'T'}rain clips without sound, or free memory.",
-        )
-
-
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, adam: str, compiled: bool) -> str:
+def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, adam: str, compiled: bool, captured: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
     products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
@@ -272,8 +243,8 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "dequant": "widened for each product, ",
             "w8a8": "8-bit products forwards, ",
             "w8a8_full": "8-bit products both ways, ",
-        }["dequant" if plan.storage == "nf4" else plan.precision]
-    how = "blocks compiled, steps captured" if compiled else "not compiled"
+        }[plan.precision]
+    how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
     return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {adam} on flat buffers, {how}"
 
 
@@ -288,10 +259,3 @@ def _tell_rounding(storage: Storage, rounding: dict[str, float], emit: Callable[
     mean = sum(rounding.values()) / len(rounding)
     text = f"Weights in {storage}: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
     emit(Notice(code="rounding", text=text))
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + held

@@ -8,6 +8,7 @@ import torch
 
 from ltx2core.caching.passes import free_memory
 from ltx2core.errors import CheckpointError
+from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
 from ltx2core.lora.verify import refuse_misfit
@@ -39,11 +40,13 @@ def sample_with_lora(
 ) -> Path:
     """Write sample.mp4 of a prompt into `folder` with the config's model, sizes, seed and guidance; its path.
 
-    lora: a LoRA file of any layout, None for the model as it is. tell: is given sentences about a download. Raises CheckpointError when
-    model or LoRA cannot be used.
+    lora: a LoRA file of any layout, None for the model as it is. tell: is given sentences about a download or a limit of memory. Raises
+    CheckpointError when model or LoRA cannot be used.
     """
     config = loaded.config
     device, dtype = pick_device(config)
+    if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver()):
+        tell(capped)
     checkpoint = open_checkpoint(
         find_checkpoint(
             config.pretrained_model_name_or_path,

@@ -68,7 +68,7 @@ def test_batches_of_other_shapes_and_types_use_the_same_memory_when_it_is_large_
         for index in range(2):
             host.put(index, inputs(index, sweep, tokens=tokens, dtype=dtype))
         assert all(is_back(host, index, sweep, tokens=tokens, dtype=dtype) for index in (1, 0))
-        addresses.append([buffer.data_ptr() for buffer in host.buffers()])
+        addresses.append([buffer.tensor.data_ptr() for buffer in host.buffers()])
     assert all(each == addresses[0] for each in addresses)
 
 
@@ -79,6 +79,13 @@ def test_memory_that_was_replaced_lives_as_long_as_somebody_holds_it() -> None:
     held = host.buffers()
     host.settle()
     host.put(0, inputs(0, 2, tokens=50))
-    assert host.buffers()[0].data_ptr() != held[0].data_ptr()
-    assert float(held[0].view(torch.float32)[0]) == 100.0
+    assert host.buffers()[0].tensor.data_ptr() != held[0].tensor.data_ptr()
+    assert float(held[0].tensor[:4].view(torch.float32)) == 100.0
     assert is_back(host, 0, 2, tokens=50)
+
+
+def test_memory_is_as_large_as_the_inputs_not_as_the_next_power_of_two() -> None:
+    """Each tensor begins at a multiple of 256 bytes."""
+    host = HostActivations()
+    host.put(0, (torch.ones(33, 1024), torch.ones(3)))  # 132 KiB, where a power of two would take 256
+    assert host.buffers()[0].tensor.nbytes == 33 * 4096 + 256

@@ -10,14 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltx2core.errors import RunError
-from ltx2core.offload.ring import PinnedMemory, Ring
+from ltx2core.offload.host_memory import PinnedMemory
+from ltx2core.offload.ring import Ring
 
 CPU = torch.device("cpu")
 
 
-def ring_of(count: int, slots: int) -> Ring:
+def masters_of(count: int, nbytes: int = 8) -> list[PinnedMemory]:
     """Block k is full of the number k."""
-    return Ring([torch.full((8,), index, dtype=torch.uint8) for index in range(count)], slots=slots, device=CPU)
+    masters = [PinnedMemory(nbytes, register=False) for _ in range(count)]
+    for index, master in enumerate(masters):
+        master.tensor.fill_(index)
+    return masters
+
+
+def ring_of(count: int, slots: int) -> Ring:
+    ring = Ring(masters_of(count), slots=slots, device=CPU)
+    ring.settle()
+    return ring
 
 
 def visit(ring: Ring, index: int) -> None:
@@ -95,10 +105,11 @@ def test_settling_brings_the_first_blocks_back_and_nothing_when_they_are_there(s
 
 
 def test_masters_that_have_changed_are_taken_anew() -> None:
-    masters = [torch.full((4,), index, dtype=torch.uint8) for index in range(3)]
+    masters = masters_of(3)
     ring = Ring(masters, slots=2, device=CPU)
+    ring.settle()
     for master in masters:
-        master.add_(10)
+        master.tensor.add_(10)
     assert (ring.acquire(0) == 0).all()
     ring.reload()
     assert (ring.acquire(0) == 10).all()

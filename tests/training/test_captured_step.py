@@ -83,8 +83,9 @@ class Recorder(StepRunner):
     """A runner on a card that is not there: says what it would do."""
 
     def __init__(self) -> None:
-        super().__init__(self._note, capture=True)
+        super().__init__(self._note, capture=True, crowded=lambda graphs: self.told.append(graphs))
         self.did: list[str] = []
+        self.told: list[int] = []
 
     def _note(self, drawn: Drawn) -> Tensor:
         self.did.append("run")
@@ -92,11 +93,11 @@ class Recorder(StepRunner):
 
     def _record(self, drawn: Drawn) -> _Captured:
         self.did.append("capture")
+        self.captured += 1
         return _Captured(graph=None, inputs=[], values=torch.zeros(1), alive=None)  # type: ignore[arg-type]
 
     def _replay(self, key: Hashable, drawn: Drawn) -> Tensor:
         self.did.append("replay")
-        self._graphs.move_to_end(key)
         return torch.zeros(1)
 
     def after(self, drawn: Drawn, variant: Hashable = None) -> list[str]:
@@ -132,14 +133,41 @@ def test_after_everything_was_forgotten_a_shape_is_run_again_before_it_is_captur
     assert runner.after(drawn) == ["run", "capture"]
 
 
-def test_the_graph_that_was_used_longest_ago_makes_room_for_a_seventh() -> None:
-    runner = Recorder()
-    shapes = [draw_batch(make_batch(audio=length)) for length in range(3, 10)]
+def shapes_of(count: int) -> list[Drawn]:
+    return [draw_batch(make_batch(audio=length)) for length in range(3, 3 + count)]
+
+
+def test_more_shapes_than_graphs_are_not_captured_for_ever_and_told_once() -> None:
+    """Ten shapes in turn, and drawn by chance: six captures, as many as there are graphs."""
+    for order in (list(range(10)) * 40, torch.randint(10, (2000,), generator=torch.Generator().manual_seed(0)).tolist()):
+        runner, shapes = Recorder(), shapes_of(10)
+        for number in order:
+            runner.run(shapes[number])
+        assert runner.captured == 6
+        assert runner.told == [6]
+
+
+def test_a_shape_that_comes_far_more_often_takes_the_place_of_the_rarest() -> None:
+    runner, shapes = Recorder(), shapes_of(7)
     for drawn in shapes[:6]:
         for _ in range(2):
             runner.run(drawn)
-    assert runner.after(shapes[0]) == ["replay"]
-    for _ in range(2):
+    runner.run(shapes[0])
+    for _ in range(40):
         runner.run(shapes[6])
+    assert runner.captured == 7
+    assert runner.after(shapes[6]) == ["replay"]
     assert runner.after(shapes[0]) == ["replay"]
-    assert runner.after(shapes[1]) == ["run", "capture"]
+    assert runner.after(shapes[1]) == ["run"]
+
+
+def test_shapes_of_a_dataset_that_has_ended_give_way_to_those_that_come_now() -> None:
+    runner, shapes = Recorder(), shapes_of(12)
+    for _ in range(500):
+        for drawn in shapes[:6]:
+            runner.run(drawn)
+    for _ in range(300):
+        for drawn in shapes[6:]:
+            runner.run(drawn)
+    assert [runner.after(drawn) for drawn in shapes[6:]] == [["replay"]] * 6
+    assert runner.captured == 12

@@ -10,7 +10,8 @@ import torch
 from step_engine import difference, draw_batch, fast_nano, gradients_of, make_batch
 from torch import Tensor
 
-from ltx2core.offload.ring import PinnedMemory
+from ltx2core.offload.host_memory import PinnedMemory, register
+from ltx2core.offload.staging import Staging
 from ltx2core.planning.step_plan import StepPlan
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.conditions import GivenPart
@@ -21,6 +22,9 @@ from ltx2core.training.step import Drawn, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from ltx2core.offload.masters import Waiting
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 GPU = torch.device("cuda")
@@ -195,6 +199,53 @@ def test_page_locked_memory_is_registered_as_it_is_and_copied_from_beside_comput
     assert int(memory.tensor.to(GPU, non_blocking=True).sum()) == 7 * memory.tensor.numel()
     memory.close()
     assert not memory.registered
+
+
+def test_inputs_of_blocks_wait_in_locked_memory_of_their_own_size() -> None:
+    steps = Steps(HOLDINGS["all streamed, one slot, inputs to host"], capture=False)
+    steps.gradients(drawn_of(0))
+    buffers = steps.fast.blocks.host.buffers()
+    assert len(buffers) == 5
+    assert all(buffer.registered and buffer.tensor.is_pinned() for buffer in buffers)
+
+
+@pytest.mark.parametrize("waiting", ["memory", "disk"])
+@pytest.mark.parametrize(("streamed", "slots"), [(4, 2), (5, 1)])
+def test_blocks_that_come_through_staging_buffers_are_the_resident_ones(
+    waiting: Waiting, streamed: int, slots: int, tmp_path: Path
+) -> None:
+    """Uncaptured: the host has a part in their copies."""
+    settings = replace(EAGER, streamed=streamed, slots=slots, waiting=waiting, disk=tmp_path if waiting == "disk" else None)
+    staged, eager = Steps(settings, capture=False), Steps(EAGER, capture=False)
+    assert not staged.fast.blocks.capturable
+    for seed in range(4):
+        drawn = drawn_of(seed)
+        assert difference(staged.gradients(drawn), eager.gradients(drawn)) < CLOSE
+        with torch.no_grad():
+            losses = [losses_of(each.model, drawn, audio_weight=1.0).total for each in (staged, eager)]
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+    staged.fast.close()
+
+
+def test_pieces_from_several_threads_are_put_together_in_the_slot() -> None:
+    expected = torch.arange(100_000, dtype=torch.int32).view(torch.uint8)
+    master, slot = PinnedMemory(400_000, register=False), torch.zeros(400_000, dtype=torch.uint8, device=GPU)
+    master.tensor.copy_(expected)
+    staging = Staging(device=GPU, piece_bytes=1024, pieces=3)
+    for _ in range(3):
+        slot.zero_()
+        event = staging.send(master, slot, after=[torch.cuda.current_stream().record_event()]).result()
+        assert event is not None
+        torch.cuda.current_stream().wait_event(event)
+        assert torch.equal(slot.cpu(), expected)
+    staging.close()
+
+
+def test_memory_that_is_not_locked_leaves_no_error_behind() -> None:
+    memory = PinnedMemory(4096)
+    assert register(memory.tensor) != 0, "it is locked already"
+    assert float(torch.ones(3, device=GPU).sum()) == 3.0
+    memory.close()
 
 
 @pytest.mark.slow

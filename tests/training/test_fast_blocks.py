@@ -145,7 +145,7 @@ def test_another_plan_in_the_middle_of_training_changes_no_bit() -> None:
             if ring is not None:
                 assert ring.streamed == step.streamed
                 assert ring.loads - before == 2 * (step.streamed - step.slots)
-    assert len(fast.masters) == 5
+    assert len(fast.masters.found) == 5
 
 
 def test_weights_that_begin_to_travel_and_slots_that_are_not_needed_any_more_give_their_memory_back() -> None:

@@ -24,7 +24,15 @@ from ltx2core.models import rounded_file
 from ltx2core.models.checkpoint import Checkpoint, open_checkpoint
 from ltx2core.models.nano import nano_checkpoint
 from ltx2core.models.quantised import quantise, widen
-from ltx2core.models.rounded_file import Made, RoundedWriter, checksum, describe_rounded, verify_rounded
+from ltx2core.models.rounded_file import (
+    Made,
+    RoundedWriter,
+    checksum,
+    describe_rounded,
+    open_rounded,
+    read_rounded,
+    verify_rounded,
+)
 from ltx2core.models.safetensors_header import read_header
 from ltx2core.runs.events import Notice
 from ltx2core.training import rounded_weights
@@ -109,7 +117,9 @@ def place(tmp_path: Path) -> Place:
 def alike(one: FastModel, other: FastModel) -> bool:
     """Whether all that blocks compute with, and what is told of rounding, is the same to the last bit."""
     for mine, theirs in zip(one.blocks.weights, other.blocks.weights, strict=True):
-        first, second = mine.tensors(mine.matrices), theirs.tensors(theirs.matrices)
+        first, second = (
+            {name: tensor for name, tensor in weights.tensors(weights.matrices).items() if tensor is not None} for weights in (mine, theirs)
+        )
         if first.keys() != second.keys():
             return False
         if not all(torch.equal(first[name].view(torch.uint8), second[name].view(torch.uint8)) for name in first if first[name].ndim):
@@ -420,6 +430,36 @@ def test_of_two_processes_one_writes_and_the_other_does_not_wait(place: Place) -
     assert alike(model, place.load(keep=False))
     place.load()
     assert place.codes() == ["weights_kept"]
+
+
+@pytest.mark.parametrize("storage", ["int8", "nf4"])
+def test_blocks_that_another_process_fills_are_left_to_it_and_not_written_down(storage: Storage, place: Place) -> None:
+    """Processes of one host share the blocks that travel: this one takes their scales, where those are its own, and touches no row."""
+    expected = place.load(storage)
+    shared, other = place.load(storage, keep=False), place.load(storage, keep=False)
+    names = {
+        f"transformer_blocks.{index}.{name}": (weights, name)
+        for index, weights in enumerate(shared.blocks.weights)
+        for name in weights.layout.members
+        if weights.layout.is_rounded(name)
+    }
+    for weights in shared.blocks.weights[:2]:
+        weights.written = False
+        weights.matrices.zero_()
+    made = Made(source=place.checkpoint.fingerprint("transformer"), storage=storage)
+    opened = open_rounded(place.file(storage), made, {name: block.layout.shape_of(inner) for name, (block, inner) in names.items()})
+    assert opened is not None
+    read_rounded(opened, names, device=CPU)
+    assert all(not weights.matrices.any() for weights in shared.blocks.weights[:2])
+    for weights, theirs in zip(shared.blocks.weights, other.blocks.weights, strict=True):
+        if not weights.written:
+            weights.matrices.copy_(theirs.matrices)
+    assert alike(shared, expected)
+    place.file(storage).unlink()
+    place.codes()
+    assert not place.store.load(place.checkpoint, storage, names, device=CPU, make=lambda writer: None, write=False)
+    assert place.codes() == []
+    assert not place.file(storage).exists()
 
 
 _PROCESS = """

@@ -1,0 +1,115 @@
+"""How the step engine will hold a checkpoint on this machine: what the card and the RAM have, and the plans that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltx2core.hardware.device_memory import free_device_memory
+from ltx2core.hardware.limits import available_memory, lock_limit
+from ltx2core.offload.block_files import block_files, check_room
+from ltx2core.planning.host_plan import HostPlan, place_blocks
+from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
+from ltx2core.runs.events import Notice
+from ltx2core.training.adam import BYTES_A_NUMBER
+from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
+from ltx2core.training.rungs import Rungs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.offload.masters import Masters
+    from ltx2core.runs.events import Event
+    from ltx2core.training.trainee import TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What is held, how on the card, and where the rest waits."""
+
+    blocks: BlockFacts
+    plan: StepPlan
+    host: HostPlan
+    free_bytes: int | None  # of the card; None without one
+
+    @property
+    def because(self) -> list[str]:
+        return [*self.plan.because, *filter(None, [self.host.because])]
+
+    def settings(self, *, compiled: bool, disk: Path | None) -> FastSettings:
+        plan = self.plan
+        return FastSettings(
+            storage=plan.storage,
+            precision=plan.precision,
+            streamed=plan.streamed,
+            slots=plan.slots,
+            kept=plan.kept,
+            attention=plan.attention,
+            turned=plan.turned,
+            inputs_to_host=plan.inputs_to_host,
+            compile=compiled,
+            waiting=self.host.waiting,
+            disk=disk,
+        )
+
+
+def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype) -> Holding:
+    """How the step is laid out on this device and beside it. Raises RunError when nothing fits, StorageError when a disk has no room."""
+    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
+    need = StepNeed(
+        tokens=settings.tokens * settings.batch_size,
+        width=blocks.width,
+        itemsize=dtype.itemsize,
+        num_blocks=blocks.count,
+        block_bytes=blocks.block_bytes,
+        outside_bytes=blocks.outside_bytes,
+        lora_numbers=blocks.lora_numbers,
+        joint=audio,
+        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
+    )
+    free_bytes = free_device_memory(device) if device.type == "cuda" else None
+    plan = plan_step(need, settings.wish, free_bytes=free_bytes)
+    host = place_blocks(
+        blocks_bytes=plan.streamed * blocks.block_bytes,
+        inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
+        free_bytes=available_memory(),
+        disk=settings.disk is not None,
+        storage=plan.storage,
+    )
+    holding = Holding(blocks=blocks, plan=plan, host=host, free_bytes=free_bytes)
+    if settings.disk is not None and host.waiting == "disk":
+        files = block_files(settings.disk, weights=checkpoint.fingerprint("transformer"), layout=blocks.layout)
+        travelling = holding.settings(compiled=False, disk=None).streamed_blocks(blocks.count)
+        check_room(settings.disk, files.missing_bytes(travelling))
+    return holding
+
+
+def rungs_of(settings: TrainSettings, holding: Holding, *, device: torch.device) -> Rungs | None:
+    """What earlier runs have learned about memory on this card with this model; None where memory does not run out that way."""
+    if settings.rungs is None or holding.free_bytes is None:
+        return None
+    blocks, properties = holding.blocks, torch.cuda.get_device_properties(device)
+    name = (
+        f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; {blocks.count} blocks of {blocks.block_bytes} bytes in "
+        f"{holding.plan.storage} ({holding.plan.precision}), {blocks.lora_numbers} numbers of LoRA; PyTorch {torch.__version__}"
+    )
+    return Rungs(settings.rungs, name=name, free_bytes=holding.free_bytes)
+
+
+def tell_unlocked(masters: Masters, emit: Callable[[Event], None]) -> None:
+    """What the system would not lock, and what that costs."""
+    if masters.unlocked:
+        text = (
+            f"{masters.unlocked} of {len(masters.found)} blocks that travel wait in memory that the system did not lock for the GPU "
+            f"(CUDA error {masters.refused}): they pass through small locked buffers, and steps are not captured."
+        )
+        emit(Notice(code="memory_not_locked", level="warning", text=text, fix=f"Raise the limit of locked memory: {_lock_limit_words()}."))
+
+
+def _lock_limit_words() -> str:
+    limit = lock_limit()
+    return "`ulimit -l` says that there is none, so it is the driver's" if limit is None else f"`ulimit -l` is {limit / 2**20:.0f} MiB"

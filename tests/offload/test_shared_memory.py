@@ -1,0 +1,137 @@
+"""Several processes of a host that train with one copy of the blocks in RAM: what it costs, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from step_engine import draw_batch, fast_nano, fast_step, make_batch
+from torch.distributed import HashStore
+
+from ltx2core.errors import RunError
+from ltx2core.offload import shared_memory
+from ltx2core.offload.shared_memory import LocalGroup, local_group, share_memory
+from ltx2core.training.fast_model import FastSettings
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
+SCRIPT = Path(__file__).with_name("share_blocks.py")
+
+
+def start(rank: int, folder: Path) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(rank), "2", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def said(process: subprocess.Popen[str]) -> dict[str, dict[str, float]]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    found: dict[str, dict[str, float]] = json.loads(line)
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_hold_the_blocks_once_compute_what_one_does_and_leave_nothing_when_killed(tmp_path: Path) -> None:
+    """All the memory that both have for the blocks: at most 3 % more than the weights. In bf16, in int8, and with blocks on disk."""
+    before = set(Path("/dev/shm").iterdir())
+    processes = [start(rank, tmp_path) for rank in range(2)]
+    try:
+        expected = {storage: one_alone(storage) for storage in ("bf16", "int8")}
+        found = [said(process) for process in processes]
+        for storage, numbers in expected.items():
+            assert [(one[storage]["loss"], one[storage]["gradients"]) for one in found] == [numbers] * 2
+            assert 0.97 * found[0][storage]["weights"] < sum(one[storage]["Pss"] for one in found) <= 1.03 * found[0][storage]["weights"]
+        assert [(one["disk"]["loss"], one["disk"]["gradients"]) for one in found] == [expected["bf16"]] * 2
+        assert len(list((tmp_path / "blocks").glob("*/block-*.safetensors"))) == 5, "written once"
+        for process in processes:
+            assert "ltx2-blocks (deleted)" in Path(f"/proc/{process.pid}/maps").read_text(), "it has no name in any file system"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert set(Path("/dev/shm").iterdir()) == before
+
+
+def one_alone(storage: str) -> tuple[float, float]:
+    """The loss, and the sum of all gradients' sizes, of a process with resident blocks."""
+    loss, gradients = fast_step(*fast_nano(FastSettings(compile=False, storage=storage)), draw_batch(make_batch()))  # type: ignore[arg-type]
+    return float(loss), float(torch.stack([value.double().abs().sum() for value in gradients.values()]).sum())
+
+
+def together(*calls: object) -> list[object]:
+    """What each call gives or raises, all of them at once."""
+    found: list[object] = [None] * len(calls)
+
+    def run(index: int) -> None:
+        try:
+            found[index] = calls[index]()  # type: ignore[operator]
+        except RunError as error:
+            found[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+def groups(size: int = 2) -> list[LocalGroup]:
+    store = HashStore()
+    return [LocalGroup(store, rank=rank, size=size) for rank in range(size)]
+
+
+def test_what_one_writes_all_read_and_blocks_do_not_touch() -> None:
+    mine, theirs = together(*(lambda group=group: share_memory(group, count=3, nbytes=5000) for group in groups()))
+    assert isinstance(mine, list)
+    assert isinstance(theirs, list)
+    for index, memory in enumerate(mine):
+        memory.tensor.fill_(index + 1)
+    target = torch.zeros(100, dtype=torch.uint8)
+    for index, memory in enumerate(theirs):
+        assert memory.nbytes == 5000
+        assert (memory.tensor == index + 1).all()
+        memory.read(4900, target)
+        assert (target == index + 1).all()
+        assert memory.tensor.data_ptr() % 4096 == 0
+
+
+def test_memory_that_the_system_does_not_have_is_an_error_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(shared_memory.os, "posix_fallocate", refuse)
+    first, second = together(*(lambda group=group: share_memory(group, count=3, nbytes=5000) for group in groups()))
+    assert isinstance(first, RunError)
+    assert "Cannot allocate memory" in first.text
+    assert isinstance(second, RunError)
+    assert "first process of this host" in second.text
+
+
+def test_a_process_that_never_comes_is_an_error_of_those_that_wait() -> None:
+    store = HashStore()
+    store.set_timeout(timedelta(milliseconds=50))
+    with pytest.raises(RunError, match="Process 0 of 2 on this host has waited in vain"):
+        LocalGroup(store, rank=0, size=2).wait()
+
+
+def test_a_process_alone_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_group() is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert local_group() is None, "torch.distributed does not run"
+    with pytest.raises(ValueError, match="rank 2 is none of 2"):
+        LocalGroup(HashStore(), rank=2, size=2)
