@@ -46,6 +46,11 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if overruled := _overruled_sigmas(config):
         text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
+    if config.base_model_precision.startswith("nf4") and (
+        asked := [name for name in ("quantize_activations", "sdnq_use_quantized_matmul") if getattr(config, name)]
+    ):
+        text = f"{file} {', '.join(asked)}: no effect, since weights of 4 bits are widened for each product."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices

@@ -31,6 +31,7 @@ from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
+from ltx2core.training.rounded_weights import RoundedStore
 from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
     adapter_settings,
@@ -169,6 +170,7 @@ class Pipeline:
             device=device,
             dtype=dtype,
             emit=self.emit,
+            kept=RoundedStore(folder=self.root / "cache" / "weights", emit=self.emit) if config.keep_rounded_weights else None,
         )
         settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
         layers = module_names(parameters)

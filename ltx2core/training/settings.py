@@ -9,6 +9,7 @@ import torch
 
 from ltx2core.config.adjust import is_distilled
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
+from ltx2core.config.optimisation import EIGHT_BIT_ADAM
 from ltx2core.config.paths import from_here
 from ltx2core.models import text_source
 from ltx2core.models.named_file import find_named_file
@@ -75,13 +76,19 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
 
 def adam_settings(config: TrainConfig) -> AdamSettings:
     return AdamSettings(
-        beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        weight_decay=config.adam_weight_decay,
+        epsilon=config.adam_epsilon,
+        eight_bit=config.optimizer in EIGHT_BIT_ADAM,
     )
 
 
 def average_settings(config: TrainConfig) -> AverageSettings | None:
     """None where no average of the LoRA is asked for."""
-    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
+    if not config.use_ema:
+        return None
+    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval, on_host=config.ema_device == "cpu")
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:
@@ -141,13 +148,14 @@ def step_wish(config: TrainConfig) -> StepWish:
 
 def storage_of(name: str) -> Storage:
     """The storage that SimpleTuner's name of a precision stands for."""
-    return "int8" if name.startswith("int8") else "fp8" if name.startswith("fp8") else "bf16"
+    few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
+    return next((storage for storage in few if name.startswith(storage)), "bf16")
 
 
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low:
+    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
         return "dequant"
     return "w8a8_full" if config.fp8_gradients else "w8a8"
 
