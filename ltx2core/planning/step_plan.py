@@ -22,7 +22,7 @@ KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
 _KEPT_SCRATCH_BLOCKS = 0.4  # where all lie on the card and some keep all: those come last, and have gone when others are computed again
-_RESERVE = GIB + GIB // 4  # the device's context, its libraries' workspaces and what the allocator rounds up
+_RESERVE = GIB + GIB // 2  # the device's context, its libraries' workspaces and what the allocator rounds up
 _BYTES_PER_LORA_NUMBER = 10  # float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 _SLOTS = 2
 
