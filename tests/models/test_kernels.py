@@ -35,7 +35,6 @@ def needs_fp8() -> None:
 
 
 @pytest.mark.parametrize("dtype", [BF16, F32])
-@pytest.mark.parametrize("dtype", [BF16, F32])
 @pytest.mark.parametrize("shape", [(64, 1), (4, 160), (33, 64), (100, 4096), (7, 5120)])
 def test_widening_levels_of_4_bits_is_bit_for_bit_that_of_torch(shape: tuple[int, int], dtype: torch.dtype) -> None:
     weight = random(*shape) if shape[1] > 1 else random(64, 2)
@@ -46,6 +45,7 @@ def test_widening_levels_of_4_bits_is_bit_for_bit_that_of_torch(shape: tuple[int
     assert torch.equal(widen(found.weight, found.scale, dtype).cpu(), widen(found.weight.cpu(), found.scale.cpu(), dtype))
 
 
+@pytest.mark.parametrize("dtype", [BF16, F32])
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_widening_is_bit_for_bit_that_of_torch(shape: tuple[int, int], storage: Storage, dtype: torch.dtype) -> None:
