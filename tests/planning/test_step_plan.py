@@ -120,3 +120,17 @@ def test_every_rung_needs_less_and_the_last_has_none_below_it() -> None:
         plan = plan.next_rung(48)
     assert len(rungs) == len(set(rungs)) < 40
     assert rungs[-1] == (False, 0, 0, False, -48, 1)
+
+
+def test_spare_memory_goes_to_self_attention_first_then_to_whole_blocks_then_to_transposed_matrices() -> None:
+    fp8 = StepWish(storage="fp8", precision="w8a8_full")
+    what = need(block_bytes=385_875_000)
+    plans = [plan_step(what, fp8, free_bytes=int(free * GIB)) for free in (24, 28, 34, 42, 77.5)]
+    for plan in plans:
+        if plan.kept:
+            assert plan.attention == 48 - plan.kept, "no block keeps all while another lacks what is worth more"
+        assert not plan.turned or plan.kept == 48
+    assert [plan.kept for plan in plans] == sorted(plan.kept for plan in plans)
+    assert plans[-1].turned
+    assert not plans[0].turned
+    assert not plan_step(what, StepWish(storage="fp8", precision="w8a8"), free_bytes=int(77.5 * GIB)).turned, "only fp8 gradients use them"
