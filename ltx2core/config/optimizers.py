@@ -10,6 +10,8 @@ RULES: dict[str, Rule] = {
     "adamw": "adamw",
     "adamw_bf16": "adamw",
     "torch-adamw": "adamw",
+    "bnb-adamw": "adamw",
+    "bnb-adamw-paged": "adamw",
     "optimi-adamw": "adamw",
     "sdnq-adamw": "adamw",
     "adafactor": "adafactor",
@@ -36,7 +38,9 @@ TITLES: dict[Rule, str] = {
     "schedule-free": "schedule-free AdamW",
     "muon": "Muon",
 }
-EIGHT_BIT = ("8bit", "4bit", "fp8")  # in names of AdamW with a compressed state
+# AdamW with its state in 8 bits, by SimpleTuner's names of libraries and its own spelling; one way of our own stands for each
+EIGHT_BIT_ADAM = ("adamw_8bit", "adamw8bit", "bnb-adamw8bit", "bnb-adamw8bit-paged", "ao-adamw8bit")
+_SMALL = ("8bit", "4bit", "fp8")  # in names of AdamW with a compressed state
 
 
 def rule_of(name: str) -> Rule:
@@ -44,6 +48,11 @@ def rule_of(name: str) -> Rule:
     return RULES.get(name, "adamw")
 
 
+def has_eight_bit_state(name: str) -> bool:
+    """Whether a name is one of AdamW with a compressed state; 8 bits are the smallest that is built."""
+    return name not in RULES and "adam" in name and any(word in name for word in _SMALL)
+
+
 def is_known(name: str) -> bool:
     """Whether a name is one of a rule, or of AdamW with a compressed state."""
-    return name in RULES or ("adam" in name and any(word in name for word in EIGHT_BIT))
+    return name in RULES or has_eight_bit_state(name)

@@ -22,14 +22,16 @@ KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
 _KEPT_SCRATCH_BLOCKS = 0.4  # where all lie on the card and some keep all: those come last, and have gone when others are computed again
-_RESERVE = GIB + GIB // 4  # the device's context, its libraries' workspaces and what the allocator rounds up
-_BYTES_PER_LORA_NUMBER = 18  # float32 master, gradient and two moments, and the copy that is computed with
+_RESERVE = GIB + GIB // 2  # the device's context, its libraries' workspaces and what the allocator rounds up
+_BYTES_PER_LORA_NUMBER = 10  # float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 _SLOTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
-    """What a step is made of. tokens: of the largest batch; block_bytes: of a block's matrices as they are stored."""
+    """What a step is made of. tokens: of the largest batch; block_bytes: of a block's matrices as they are stored. state_bytes: of the
+    optimizer's state, and of a running average that lies beside it, for each number of the LoRA. beside_bytes: of what else a step holds,
+    such as CREPA's head and the features that it compares."""
 
     tokens: int
     width: int
@@ -39,6 +41,8 @@ class StepNeed:
     outside_bytes: int
     lora_numbers: int
     joint: bool
+    state_bytes: float = 8.0
+    beside_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:
@@ -129,11 +133,11 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
         reasons.append(f"the blocks' inputs, {_gib(need.num_blocks * need.inputs_bytes)}, wait in host memory")
         streamed = _streamed(need, free)
     if streamed is None:
-        missing = need.block_bytes - free
+        missing, smaller = need.block_bytes - free, fewer_bits(wish.storage)
         raise RunError(
             f"Training needs {_gib(missing)} more GPU memory than the {_gib(free_bytes)} that are free, even with one block on the card at "
             "a time.",
-            fix='Lower resolution, video.num_frames or lora_rank, or set base_model_precision to "int8-torchao".',
+            fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
     weights = _gib(need.num_blocks * need.block_bytes)
     if streamed == 0:
@@ -165,6 +169,13 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
     return _plan(wish, streamed=streamed, kept=kept, attention=attention, turned=turned, host=host, slots=slots, because=tuple(reasons))
 
 
+def fewer_bits(storage: Storage) -> str | None:
+    """The value of base_model_precision, and what it does, that makes blocks smaller than they are; None where they are smallest."""
+    if storage == "bf16":
+        return '"int8-torchao", which halves the blocks'
+    return None if storage == "nf4" else '"nf4-bnb", which nearly halves the blocks again'
+
+
 def _streamed(need: StepNeed, free: int) -> int | None:
     """The fewest blocks that must travel; None when not even a slot fits."""
     if need.num_blocks * need.block_bytes <= free:
@@ -189,7 +200,8 @@ def _kept(need: StepNeed, wish: StepWish, rest: int, *, resident: int, attention
 def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
     inputs = 2 * need.inputs_bytes if host else need.num_blocks * need.inputs_bytes
     scratch = int(_SCRATCH_BLOCKS * need.kept_bytes)
-    return _RESERVE + need.outside_bytes + need.lora_numbers * _BYTES_PER_LORA_NUMBER + inputs + scratch
+    lora = int(need.lora_numbers * (_BYTES_PER_LORA_NUMBER + need.state_bytes))
+    return _RESERVE + need.outside_bytes + lora + need.beside_bytes + inputs + scratch
 
 
 def _plan(

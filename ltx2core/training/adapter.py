@@ -71,6 +71,11 @@ class AdapterSettings:
         return {name: self.shape_of(layer_of(name)).rate for name in parameters}
 
     @property
+    def least_rank(self) -> int:
+        """The smallest rank of any layer."""
+        return min([self.rank, *(int(rank) for _, rank in self.rank_pattern)])
+
+    @property
     def kind(self) -> str:
         """What tells an adapter's maths from that of another one of the same rank and alpha; empty for the plain kind."""
         parts = ["rank-stabilised"] if self.rank_stabilised else []

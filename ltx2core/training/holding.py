@@ -13,7 +13,9 @@ from ltx2core.offload.block_files import block_files, check_room
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.runs.events import Notice
+from ltx2core.training.crepa import crepa_bytes
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
+from ltx2core.training.rules import state_bytes
 from ltx2core.training.rungs import Rungs
 
 if TYPE_CHECKING:
@@ -68,6 +70,11 @@ def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
         joint=audio,
+        state_bytes=state_bytes(settings.rule, rank=settings.adapter.least_rank)
+        + (4 if settings.average and not settings.average.on_host else 0),
+        beside_bytes=0
+        if settings.crepa is None
+        else crepa_bytes(settings.crepa, tokens=settings.tokens * settings.batch_size, width=blocks.width),
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
     plan = plan_step(need, settings.wish, free_bytes=free_bytes)
@@ -76,6 +83,7 @@ def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device
         inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
         free_bytes=available_memory(),
         disk=settings.disk is not None,
+        storage=plan.storage,
     )
     holding = Holding(blocks=blocks, plan=plan, host=host, free_bytes=free_bytes)
     if settings.disk is not None and host.waiting == "disk":

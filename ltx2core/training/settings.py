@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.features import FeatureWish
+from ltx2core.config.adjust import is_distilled
 from ltx2core.config.lycoris import LokrSettings, read_lycoris
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
-from ltx2core.config.optimizers import rule_of
+from ltx2core.config.optimizers import has_eight_bit_state, rule_of
 from ltx2core.config.paths import from_here
 from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
 from ltx2core.models.dino import find_encoder
+from ltx2core.models.named_file import find_named_file
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.step_plan import StepWish
@@ -28,7 +30,9 @@ from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.rules import RuleSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.trainee import TrainSettings
+from ltx2core.validation.guidance import Guidance
 from ltx2core.validation.media import SampleSettings
+from ltx2core.validation.sampling import DISTILLED_SIGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +103,11 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
 
 def adam_settings(config: TrainConfig) -> AdamSettings:
     return AdamSettings(
-        beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        weight_decay=config.adam_weight_decay,
+        epsilon=config.adam_epsilon,
+        eight_bit=has_eight_bit_state(config.optimizer),
     )
 
 
@@ -109,7 +117,9 @@ def rule_settings(config: TrainConfig) -> RuleSettings:
 
 def average_settings(config: TrainConfig) -> AverageSettings | None:
     """None where no average of the LoRA is asked for."""
-    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
+    if not config.use_ema:
+        return None
+    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval, on_host=config.ema_device == "cpu")
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:
@@ -175,13 +185,14 @@ def step_wish(config: TrainConfig) -> StepWish:
 
 def storage_of(name: str) -> Storage:
     """The storage that SimpleTuner's name of a precision stands for."""
-    return "int8" if name.startswith("int8") else "fp8" if name.startswith("fp8") else "bf16"
+    few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
+    return next((storage for storage in few if name.startswith(storage)), "bf16")
 
 
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low:
+    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
         return "dequant"
     return "w8a8_full" if config.fp8_gradients else "w8a8"
 
@@ -232,11 +243,40 @@ def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> 
         frames=config.validation_num_video_frames,
         fps=config.frame_rate,
         steps=config.validation_num_inference_steps,
-        guidance=config.validation_guidance,
+        guidance=_guidance(config),
+        sigmas=DISTILLED_SIGMAS if is_distilled(config) else None,
         seed=config.validation_seed,
         audio=audio,
         video=video and not (audio and config.validation_audio_only),
         levers=vae_levers(config),
+    )
+
+
+def find_upsampler(loaded: LoadedConfig, *, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """The file that samples are upsampled with; None where they are made in one stage. Raises CheckpointError without one."""
+    config = loaded.config
+    if config.ltx2_validation_pipeline_mode != "spatial-upscale":
+        return None
+    return find_named_file(
+        config.ltx2_validation_spatial_upsampler_model,
+        filename=config.ltx2_validation_spatial_upsampler_filename,
+        base=loaded.base,
+        key="ltx2_validation_spatial_upsampler_model",
+        tell=tell,
+    )
+
+
+def _guidance(config: TrainConfig) -> Guidance:
+    """Distilled weights have guidance in them: more of it burns their samples."""
+    if is_distilled(config):
+        return Guidance.plain(1.0)
+    return Guidance(
+        video=config.validation_guidance,
+        audio=config.sound_guidance,
+        stg=config.ltx2_validation_stg_scale,
+        stg_blocks=config.ltx2_validation_stg_blocks,
+        modality=config.ltx2_validation_modality_guidance,
+        rescale=config.validation_guidance_rescale,
     )
 
 

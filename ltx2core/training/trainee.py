@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.quantised import Storage
     from ltx2core.planning.step_plan import StepPlan, StepWish
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
     from ltx2core.training.flat_adapter import FlatAdapter
     from ltx2core.training.rollout import Rollouts
+    from ltx2core.training.rounded_weights import RoundedStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +92,15 @@ def build_trainee(
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
+    kept: RoundedStore | None = None,
 ) -> Trainee:
-    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError."""
+    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError.
+
+    kept: where rounded weights lie between runs, if they are to be kept.
+    """
     reason = _against_fast(settings, video=video, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit)
+        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -240,12 +246,19 @@ def _flat_optimizer(adapter: FlatAdapter, settings: TrainSettings) -> FlatOptimi
 
 
 def _rule_words(rule: RuleSettings) -> str:
-    words = TITLES[rule.rule]
+    words = "AdamW with 8-bit state" if rule.adam.eight_bit else TITLES[rule.rule]
     return words if rule.rule == "adamw" else f"{words} (which waits for the device once an update)"
 
 
 def _fast(
-    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
+    kept: RoundedStore | None,
 ) -> Trainee:
     holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
@@ -261,6 +274,7 @@ def _fast(
         dtype=dtype,
         device=device,
         group=local_group(),
+        kept=kept,
     )
     choice = choose_attention(
         tokens=settings.tokens,
@@ -271,7 +285,7 @@ def _fast(
         device=device,
     )
     fast.blocks.use_attention(choice.backend)
-    _tell_rounding(fast.rounding, emit)
+    _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     crepa = _crepa(fast.transformer, settings, router, video=True, device=device, dtype=dtype, emit=emit)
@@ -334,7 +348,7 @@ def _router(
 
 def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, rule: RuleSettings, compiled: bool, captured: bool) -> str:
     measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
-    products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
+    products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
             "dequant": "widened for each product, ",
@@ -352,10 +366,10 @@ def _short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float32: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
-def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
+def _tell_rounding(storage: Storage, rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
     if not rounding:
         return
     worst = min(rounding, key=lambda name: rounding[name])
     mean = sum(rounding.values()) / len(rounding)
-    text = f"8-bit weights: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
+    text = f"Weights in {storage}: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
     emit(Notice(code="rounding", text=text))

@@ -22,7 +22,7 @@ from ltx2core.training.average import AverageSettings
 from ltx2core.training.flat_adapter import FlatAdapter
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
-from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
+from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package, state_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,20 @@ def test_both_engines_go_the_same_way_and_a_batch_without_sound_leaves_sound_as_
                 assert torch.equal(value, before[name])
             torch.testing.assert_close(value, pair.plain[name].detach(), rtol=0, atol=1e-6)
     assert all(not torch.equal(value, start[name]) for name, value in pair.values().items())
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_the_plan_counts_what_the_state_takes(rule: Rule) -> None:
+    parameters = {"a.lora_A.weight": nn.Parameter(torch.randn(8, 256)), "a.lora_B.weight": nn.Parameter(torch.randn(256, 8))}
+    settings = RuleSettings(rule=rule)
+    optimizer = AdapterOptimizer(parameters, settings.adam) if rule == "adamw" else RuleOptimizer(parameters, settings)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn(parameter.shape)
+    optimizer.clip(None)
+    optimizer.step(1e-3, finite=TRUE)
+    numbers = sum(parameter.numel() for parameter in parameters.values())
+    held = sum(value.nbytes for value in optimizer.state().values() if value.dim())
+    assert held / numbers <= state_bytes(settings, rank=8) < held / numbers + 0.3
 
 
 @pytest.mark.parametrize("rule", RULES)

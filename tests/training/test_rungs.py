@@ -33,7 +33,9 @@ GIB = 2**30
 class SmallCard:
     """nano in the engine, on a card whose memory runs out at each forward and backward that keeps more blocks than `most` says."""
 
-    def __init__(self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card") -> None:
+    def __init__(
+        self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card", plan: StepPlan = START
+    ) -> None:
         model, self.fast = fast_nano(FastSettings(compile=False, kept=5))
         self.told: list[Notice] = []
         self.chosen: list[EngineChosen] = []
@@ -41,7 +43,7 @@ class SmallCard:
         self.most = most
         optimizer = FlatOptimizer(self.fast.adapter, AdamSettings())
         rungs = None if path is None else Rungs(path, name=name, free_bytes=free_bytes)
-        self.engine = FastEngine(model, self.fast, optimizer, START, audio_weight=0.7, chosen=CHOSEN, emit=self._tell, rungs=rungs)
+        self.engine = FastEngine(model, self.fast, optimizer, plan, audio_weight=0.7, chosen=CHOSEN, emit=self._tell, rungs=rungs)
         compute = self.engine._compute
 
         def limited(drawn: Drawn) -> Tensor:
@@ -192,3 +194,22 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_not_the_run(tmp_path: 
     assert card.codes()[-1] == "memory_rung_unwritten"
     card.step("a")
     assert card.codes().count("memory_rung_unwritten") == 1
+
+
+def test_where_weights_lie_is_the_same_for_all_shapes_and_no_graph_outlives_a_change_of_it(tmp_path: Path) -> None:
+    """Matrices that lay transposed on the card are freed: a graph of another shape would still read them."""
+    path, turned = tmp_path / "memory.json", replace(START, turned=True)
+    SmallCard(most={"a": 10}, path=path, plan=turned).step("a")
+    card = SmallCard(most={"a": 10}, path=path, plan=turned)
+    card.step("b")
+    assert card.engine.plan_of("b").turned
+    forgotten: list[bool] = []
+    card.engine._runner.forget = lambda: forgotten.append(True)  # type: ignore[method-assign]
+    card.step("a")
+    assert forgotten
+    assert card.codes() == ["memory_rung_known"]
+    assert not card.engine.plan_of("b").turned
+    forgotten.clear()
+    card.step("b")
+    card.step("a")
+    assert not forgotten, "what a block keeps changes from shape to shape, weights do not"
