@@ -212,6 +212,8 @@ class Measured:
     result: dict[str, object]
     close: Any = lambda: None
     blocks: Any = None  # of the step engine
+    model: Model | None = None
+    park: Any = lambda: None  # give back what only steps need
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
@@ -259,7 +261,15 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "because": because,
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
-    return Measured(step, result, fast.close, fast.blocks)
+
+    def park() -> None:
+        runner.forget()
+        fast.blocks.settle()
+        gc.collect()
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return Measured(step, result, fast.close, fast.blocks, model, park)
 
 
 def prepare_usual(case: Case, layers: int) -> Measured:
