@@ -6,6 +6,7 @@ takes the next rung of its plan for batches of that shape, says so, and the batc
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import RunError, StorageError
+from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.captured_step import StepRunner
@@ -22,7 +24,8 @@ from ltx2core.training.rungs import rung_of
 from ltx2core.training.step import losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from ltx2core.lora.layers import Modality
     from ltx2core.planning.step_plan import StepPlan
@@ -46,6 +49,11 @@ class Engine(Protocol):
         """Give back the memory that only steps need: something else comes, such as a sample."""
         ...
 
+    def lend(self) -> AbstractContextManager[None]:
+        """Keep the model's weights in RAM, inside: something needs the device for itself. No forward may run meanwhile. Raises RunError
+        when there is no room in RAM."""
+        ...
+
     def traffic(self) -> Traffic | None:
         """What the newest batch had to do with weights that travel; None while the device is not done with it. Never waits: to be asked
         before the next batch is given to the device, which writes over it."""
@@ -66,6 +74,17 @@ class ReferenceEngine:
 
     def park(self) -> None:
         return
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        transformer, device = self._model.transformer, self._model.device
+        check_ram(sum(tensor.nbytes for tensor in transformer.parameters()), kind=device.type)
+        transformer.to("cpu")
+        _free_memory()
+        try:
+            yield
+        finally:
+            transformer.to(device)
 
     def traffic(self) -> Traffic | None:
         return Traffic()
@@ -136,6 +155,14 @@ class FastEngine:
         self._runner.forget()
         self._fast.blocks.settle()
         _free_memory()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        self.park()
+        check_ram(self._fast.resident_bytes, kind=self._model.device.type)
+        with self._fast.put_away():
+            _free_memory()
+            yield
 
     def traffic(self) -> Traffic | None:
         timer, replayed = self._timer(), self._runner.replayed
@@ -232,6 +259,16 @@ class FastEngine:
         except StorageError as error:
             text = f"What fitted on the GPU is not remembered for the next run: {error.text}"
             self._emit(Notice(code="memory_rung_unwritten", level="warning", text=text, fix=error.fix))
+
+
+def check_ram(needed_bytes: int, *, kind: str) -> None:
+    """Raises RunError when weights of that many bytes, on a device of that kind, do not fit into the RAM that is free."""
+    needed, free = needed_bytes / 2**30, available_memory() / 2**30
+    if kind != "cpu" and needed > free:
+        raise RunError(
+            f"It needs the GPU for itself, and the transformer's {needed:.1f} GiB do not fit into the {free:.1f} GiB of RAM that are free.",
+            fix="Lower validation_resolution or validation_num_video_frames, or free RAM.",
+        )
 
 
 def _bucket(drawn: Drawn) -> str:

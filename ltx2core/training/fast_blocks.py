@@ -91,6 +91,11 @@ class FastBlocks:
         if self.ring is not None:
             self.ring.reload()
 
+    def let_go(self) -> None:
+        """Hold no weights, until `weights_changed` takes them anew."""
+        self._tensors = []
+        self.skeleton.point(dict.fromkeys(self.skeleton.places))
+
     def _find_tensors(self) -> None:
         self._tensors = [
             weights.tensors(weights.matrices if place is None or self.ring is None else self.ring.slot_of(place))
@@ -109,8 +114,8 @@ class FastBlocks:
         """
         if self.ring is not None:
             self.ring.close()
-        self.ring, self._tensors = None, []
-        self.skeleton.point(dict.fromkeys(self.skeleton.places))  # the memory of the ring before is free for the new one
+        self.ring = None
+        self.let_go()  # the memory of the ring before is free for the new one
         indices = list(masters)
         self.ring_index = [indices.index(index) if index in masters else None for index in range(len(self.weights))]
         device = self.weights[0].rest.device

@@ -6,6 +6,7 @@ that waits on disk lies in memory alone while its file is written.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
@@ -145,6 +146,28 @@ class FastModel:
         if files is None:
             master.tensor.copy_(weights.matrices)
         weights.matrices = master.tensor
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the matrices that lie on the device and do not travel."""
+        return sum(weights.matrices.nbytes for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index))
+
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Keep in RAM, inside, what `resident_bytes` counts. No forward may run meanwhile; graphs of before are void."""
+        resident = [weights for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index)]
+        device = self.blocks.weights[0].rest.device
+        self.blocks.let_go()
+        for weights in resident:
+            weights.turned = {}
+            weights.matrices = weights.matrices.cpu()
+        try:
+            yield
+        finally:
+            for weights in resident:
+                weights.matrices = weights.matrices.to(device)
+            turn(self)
+            self.blocks.weights_changed()
 
     def graph_memory(self) -> object:
         """What a captured step reads and newer things may take the place of: rotary tables, host memory for activations."""

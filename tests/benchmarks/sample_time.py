@@ -22,8 +22,9 @@ from ltx2core.models.checkpoint import Checkpoint, open_checkpoint
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
 from ltx2core.models.vae_levers import VaeLevers
+from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.guidance import Guidance
-from ltx2core.validation.media import SampleSettings, decode, draw, write_media
+from ltx2core.validation.media import SampleSettings, draw, write_media
 from tests.benchmarks import step_time, write_true_size
 from tests.benchmarks.step_time import DEVICE, DTYPE, GIB
 
@@ -98,11 +99,12 @@ def main() -> None:
         peak = Peak()
         latents = draw(measured.model, text=prompt(), negative=prompt(), settings=settings)
         result["sampling"] = peak.read() | {"steps": options.steps}
-        peak = Peak()
-        media = decode(checkpoint, latents, device=DEVICE, dtype=DTYPE, levers=levers)
+        peak, told = Peak(), list[str]()
+        decoder = SampleDecoder(checkpoint=checkpoint, device=DEVICE, dtype=DTYPE, levers=levers, lend=measured.lend, tell=told.append)
+        media = decoder(latents)
         assert media.frames is not None
         assert media.sound is not None
-        result["decoding"] = peak.read() | {"levers": [name for name, on in asdict(levers).items() if on]}
+        result["decoding"] = peak.read() | {"levers": [name for name, on in asdict(levers).items() if on], "told": told}
         result["frames"], result["sound_seconds"] = list(media.frames.shape), round(media.sound.shape[-1] / media.sample_rate, 2)
         if options.out is not None:
             write_media(options.out, media, settings)

@@ -10,6 +10,7 @@ A cap is the process's whole CUDA memory, context included, held by `set_per_pro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import statistics
@@ -214,6 +215,7 @@ class Measured:
     blocks: Any = None  # of the step engine
     model: Model | None = None
     park: Any = lambda: None  # give back what only steps need
+    lend: Any = contextlib.nullcontext  # inside it, the weights are away from the card
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
@@ -269,7 +271,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         if DEVICE.type == "cuda":
             torch.cuda.empty_cache()
 
-    return Measured(step, result, fast.close, fast.blocks, model, park)
+    return Measured(step, result, fast.close, fast.blocks, model, park, fast.put_away)
 
 
 def prepare_usual(case: Case, layers: int) -> Measured:
