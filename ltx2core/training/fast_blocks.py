@@ -56,6 +56,7 @@ class FastBlocks:
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
@@ -72,7 +73,7 @@ class FastBlocks:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
             # What is cheap is computed again in a block's backward rather than kept, also where a product needs it: a fifth less memory.
             torch._functorch.config.ban_recompute_materialized_backward = False
-            compiled = partial(torch.compile, fullgraph=True, dynamic=False)
+            compiled = partial(torch.compile, backend=self.backend, fullgraph=True, dynamic=False)
         self._parts = BlockInParts(self.skeleton.block, compiled=compiled, beside=self.beside)
         self.use_attention(None)
         self.host = HostActivations()

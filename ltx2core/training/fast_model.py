@@ -50,6 +50,7 @@ class FastSettings:
     inputs_to_host: bool = False
     turned: bool = False  # whether blocks that lie on the card hold their 8-bit matrices transposed, too
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's
     waiting: Waiting = "locked"
     disk: Path | None = None  # where blocks lie that wait on disk
@@ -276,6 +277,7 @@ def build_fast(
         keep=policy,
         attention=settings.attending(policy),
         compile=settings.compile,
+        backend=settings.backend,
         beside=settings.beside,
     )
     blocks.install(transformer)
