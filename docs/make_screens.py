@@ -21,6 +21,7 @@ from tests.app.scenes import Scene, page_scene, run_scene  # noqa: E402
 PAGES = ("welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review")
 RUNS = ("training", "paused", "stalled", "caching", "finished", "nan", "failed")
 SIZES = ((80, 24), (160, 48))
+VIEWS = {"held-out": ("n",), "levels": ("n", "n")}  # of the training's loss
 FONT = "DejaVu Sans Mono"
 
 
@@ -38,6 +39,10 @@ def main(names: list[str]) -> None:
                 scene = run_scene(name, Path("runs/red-kite")) if name in RUNS else page_scene(name, Path())
                 svg = asyncio.run(draw(scene, size))
                 (screens / f"{name}-{size[0]}x{size[1]}.png").write_bytes(as_png(svg))
+                if name == "training":
+                    for view, keys in VIEWS.items():
+                        svg = asyncio.run(draw(run_scene(name, Path("runs/red-kite")), size, *keys))
+                        (screens / f"{name}-{view}-{size[0]}x{size[1]}.png").write_bytes(as_png(svg))
                 if name == "training" and size == SIZES[0]:
                     light = asyncio.run(draw(run_scene(name, Path("runs/red-kite")), size, "ctrl+t"))
                     (screens / f"{name}-light-{size[0]}x{size[1]}.png").write_bytes(as_png(light))

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ltx2tui import words
-from ltx2tui.lines import View, status
+from ltx2tui.lines import View, speed_parts, status
 from ltx2tui.state import RunState, reduce
 from ltx2tui.training import EXIT_CODES, LocalFeed
 
@@ -60,6 +60,7 @@ def progress_line(state: RunState) -> str:
         if state.seconds_per_step is not None:
             parts.append(words.pace(state.seconds_per_step))
         parts.append(f"loss {words.loss(state.smoothed.mean if state.smoothed.weight else None)}")
+        parts += [part for part in speed_parts(state) if part.startswith(("MFU", "stall"))]
     if state.seconds_left is not None:
         parts.append(f"{words.duration(state.seconds_left)} left")
     if state.memory is not None and state.memory.vram_used_bytes is not None:

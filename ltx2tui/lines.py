@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from ltx2tui.state import RunState
 
 Mood = Literal["live", "bad", "done", "still"]
+LossView = Literal["chart", "held-out", "levels"]
+VIEWS: dict[LossView, str] = {
+    "chart": "1 Loss · n more",
+    "held-out": "1 Held-out loss against the base · n more",
+    "levels": "1 Loss by noise level · n more",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +103,7 @@ def numbers_line(state: RunState, *, width: int) -> Text:
         parts.append(f"not a number for {words.count(state.not_finite, 'step')}")
     if state.held_out:
         last = state.held_out[-1]
-        base = f" ({last.loss / state.base_loss - 1:+.0%})" if state.base_loss and last.step else " (base)" if not last.step else ""
+        base = " (base)" if not last.step else f" ({words.change(last.change, short=True)})" if last.change else ""
         parts.append(f"held out {words.loss(last.loss)}{base}")
     if state.learning_rate is not None:
         parts.append(f"lr {_exponent(state.learning_rate)}")
@@ -110,13 +116,65 @@ def numbers_line(state: RunState, *, width: int) -> Text:
     return _joined(Text("  ", no_wrap=True), parts, width, first="")
 
 
-def legend(state: RunState, *, log_scale: bool, width: int) -> str:
-    """What the chart's marks mean, as far as they are drawn."""
+def speed_parts(state: RunState) -> list[str]:
+    """What the recent steps cost, the most telling first; empty before there is any."""
+    parts = []
+    if state.mfu.weight:
+        parts.append(f"MFU {state.mfu.mean:.0%}" if state.mfu.mean >= 0.1 else f"MFU {state.mfu.mean:.1%}")
+    if state.stall_ms.weight and state.engine is not None and state.engine.streamed:
+        parts.append(f"stall {_milliseconds(state.stall_ms.mean)}")
+    if state.compute_ms.weight:
+        parts.append(f"compute {_milliseconds(state.compute_ms.mean)}")
+    if state.link_gb_per_s is not None:
+        parts.append(f"link {state.link_gb_per_s:.3g} GB/s")
+    return parts
+
+
+def speed_line(state: RunState, *, width: int) -> Text:
+    """The same in a line, as much as fits."""
+    return _joined(Text(no_wrap=True), speed_parts(state), width, first="", between=" · ")
+
+
+def engine_line(state: RunState, *, width: int) -> Text:
+    """What computes the steps, as much as fits."""
+    engine = state.engine
+    if engine is None:
+        return Text()
+    parts = [engine.products, engine.attention]
+    parts += ["captured"] if engine.captured else ["compiled"] if engine.compiled else ["eager"]
+    parts += [f"{engine.streamed} of {engine.num_blocks} blocks stream"] if engine.streamed else []
+    parts += [f"{engine.recomputed} computed twice"] if engine.recomputed else []
+    parts.append(f"matmul {engine.matmul_tflops:.3g} TFLOP/s")
+    return _joined(Text(no_wrap=True), parts, width, first="", between=" · ")
+
+
+def legend(state: RunState, *, view: LossView, log_scale: bool, width: int) -> str:
+    """What the marks mean, as far as they are drawn."""
+    if view == "held-out":
+        return _held_out_legend(state, width=width)
+    if view == "levels":
+        return "smoothed · against its start"
     parts = (["log"] if log_scale else []) + (["─ smoothed", ": each step"] if len(state.losses) else [])
     if any(point.step for point in state.held_out):
         parts.append("◆ held out")
     if state.base_loss is not None:
         parts.append("╌ base")
+    while len(parts) > 1 and len(" · ".join(parts)) > width:
+        parts.pop()
+    return " · ".join(parts)
+
+
+def _held_out_legend(state: RunState, *, width: int) -> str:
+    last = state.held_out[-1] if state.held_out else None
+    if last is None or not last.step:
+        return ""
+    parts = [
+        f"{mark} {name} {words.change(change, short=True)}"
+        for mark, name, change in (("◆", "video", last.video), ("●", "audio", last.audio))
+        if change
+    ]
+    band = any(change.band is not None for change in (last.change, last.video, last.audio) if change)
+    parts += ["│ 95 % band"] if band else []
     while len(parts) > 1 and len(" · ".join(parts)) > width:
         parts.pop()
     return " · ".join(parts)
@@ -134,13 +192,17 @@ def leaving(state: RunState) -> str:
     return f"It trains in this process: step {state.step:,} of {state.total_steps:,}, {saved}."
 
 
-def _joined(text: Text, parts: list[str], width: int, first: str = "   ") -> Text:
+def _milliseconds(value: float) -> str:
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms"
+
+
+def _joined(text: Text, parts: list[str], width: int, first: str = "   ", between: str = "   ") -> Text:
     separator = first
     for part in parts:
         if text.cell_len + len(separator) + len(part) > width:
             break
         text.append(separator + part, style="not bold")
-        separator = "   "
+        separator = between
     return text
 
 

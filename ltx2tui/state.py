@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.runs import events
+from ltx2tui import words
+from ltx2tui.levels import LevelCurves
 from ltx2tui.series import Series
-from ltx2tui.words import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,11 +35,23 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Against the base model, as a share of its loss. band: half the width of the interval, for 95 in 100; None where it is not known."""
+
+    share: float
+    band: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Loss on clips never trained on, after `step` steps."""
+    """Loss on clips never trained on, after `step` steps, and how it changed since the base model: all of it, video and audio."""
 
     step: int
     loss: float
+    change: Change | None = None
+    video: Change | None = None
+    audio: Change | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,10 @@ class Smoothed:
 
     def with_value(self, value: float) -> Smoothed:
         return Smoothed(self.total * SMOOTHING + value, self.weight * SMOOTHING + 1)
+
+    def with_known(self, value: float | None) -> Smoothed:
+        """The same when there is no value."""
+        return self if value is None else self.with_value(value)
 
     @property
     def mean(self) -> float:
@@ -79,12 +96,18 @@ class RunState:
     smooth_losses: Series = field(default_factory=Series)
     smoothed: Smoothed = Smoothed()
     seconds: Smoothed = Smoothed()
+    engine: events.EngineChosen | None = None
+    compute_ms: Smoothed = Smoothed()
+    stall_ms: Smoothed = Smoothed()
+    link_gb_per_s: float | None = None
+    mfu: Smoothed = Smoothed()
     learning_rate: float | None = None
     grad_norm: float | None = None
     bucket: str = ""
     not_finite: int = 0  # steps of this session whose loss was NaN or infinite
     last_not_finite_step: int = 0
     held_out: tuple[HeldOut, ...] = ()
+    levels: LevelCurves = field(default_factory=LevelCurves)
     base_loss: float | None = None
 
     memory: events.MemorySampled | None = None
@@ -108,7 +131,7 @@ class RunState:
         """The state in a word or three, for the head of a screen."""
         if self.ended is not None:
             return {"finished": "Finished", "stopped": "Stopped", "failed": "Failed"}[self.ended]
-        return PHASES[self.phase] if self.phase is not None else "Starting"
+        return words.PHASES[self.phase] if self.phase is not None else "Starting"
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -163,12 +186,16 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return replace(state, phase_done=event.done, phase_total=event.total, item=event.item, last_at=at, moved_at=at)
         case events.PassMeasured():
             return state  # its Notice says it
+        case events.EngineChosen():
+            return replace(state, engine=event, last_at=at)
         case events.PhaseStarted():
             return _after_phase(state, event, at)
         case events.PhaseMeasured():
             return replace(state, last_at=at)
         case events.RunStarted():
             return _after_start(state, event, at)
+        case events.LossByLevel():
+            return replace(state, levels=state.levels.with_event(event), last_at=at)
         case events.HeldOutMeasured():
             return _after_held_out(state, event, at)
         case events.SampleReady():
@@ -208,9 +235,15 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
         smooth_losses=state.smooth_losses.first(resumed),
         smoothed=Smoothed(),
         seconds=Smoothed(),
+        engine=None,
+        compute_ms=Smoothed(),
+        stall_ms=Smoothed(),
+        link_gb_per_s=None,
+        mfu=Smoothed(),
         not_finite=0,
         last_not_finite_step=0,
         held_out=tuple(point for point in state.held_out if point.step <= resumed) if resumed else (),
+        levels=state.levels.up_to(resumed),
         samples=tuple(sample for sample in state.samples if sample.step <= resumed) if resumed else (),
         ended=None,
         failure=None,
@@ -245,6 +278,10 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
         smooth_losses=state.smooth_losses.placed(index, smoothed.mean if finite else math.nan),
         smoothed=smoothed,
         seconds=state.seconds.with_value(event.seconds),
+        compute_ms=state.compute_ms.with_known(event.compute_ms),
+        stall_ms=state.stall_ms.with_known(event.stall_ms),
+        link_gb_per_s=event.link_gb_per_s,
+        mfu=state.mfu.with_known(event.mfu),
         learning_rate=event.learning_rate,
         grad_norm=event.grad_norm,
         bucket=event.bucket,
@@ -256,10 +293,23 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
 
 def _after_held_out(state: RunState, event: events.HeldOutMeasured, at: float) -> RunState:
     base = event.base_loss if event.base_loss is not None else event.loss if event.step == 0 else state.base_loss
-    points = (*(point for point in state.held_out if point.step < event.step), HeldOut(event.step, event.loss))
-    change = f", {event.loss / base - 1:+.0%} against the base model" if base and event.step else ""
+    point = HeldOut(
+        step=event.step,
+        loss=event.loss,
+        change=_change(event.loss, base, event.loss_band),
+        video=_change(event.video_loss, event.base_video_loss, event.video_band),
+        audio=_change(event.audio_loss, event.base_audio_loss, event.audio_band),
+        best=event.best,
+    )
+    points = (*(known for known in state.held_out if known.step < event.step), point)
     state = replace(state, held_out=points, base_loss=base, last_at=at, moved_at=at)
-    return _logged(state, at, "info", f"Step {event.step:,}: held-out loss {event.loss:.4f}{change}.")
+    return _logged(state, at, "info", words.held_out(point))
+
+
+def _change(loss: float | None, base: float | None, band: float | None) -> Change | None:
+    if loss is None or not base:
+        return None
+    return Change(loss / base - 1, None if band is None else band / base)
 
 
 def _after_memory(state: RunState, event: events.MemorySampled, at: float) -> RunState:

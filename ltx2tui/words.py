@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ltx2core.runs.events import Phase
+    from ltx2tui.state import Change, HeldOut
 
 PHASES: dict[Phase, str] = {
     "scan": "Scanning clips",
@@ -65,3 +66,25 @@ def count(value: int, one: str, many: str = "") -> str:
 def loss(value: float | None) -> str:
     """A loss with four significant places; a dash when there is none."""
     return "–" if value is None or value != value else f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def change(value: Change, *, short: bool = False) -> str:
+    """A change against the base model and how sure it is: `-36% ± 2`, or `-36%±2`."""
+    text = f"{value.share:+.0%}" if abs(value.share) >= 0.1 or value.share == 0 else f"{value.share:+.1%}"
+    if value.band is None:
+        return text
+    band = f"{100 * value.band:.0f}" if value.band >= 0.1 else f"{100 * value.band:.1f}"
+    return f"{text}±{band}" if short else f"{text} ± {band}"
+
+
+def held_out(point: HeldOut) -> str:
+    """A measurement of the held-out loss in a sentence."""
+    text = f"Step {point.step:,}: held-out loss {point.loss:.4f}"
+    if not point.step:
+        return f"{text}."
+    if point.change is not None:
+        text += f", {change(point.change)} against the base model"
+    parts = [f"{name} {change(value)}" for name, value in (("video", point.video), ("audio", point.audio)) if value is not None]
+    if len(parts) > 1:
+        text += f" ({', '.join(parts)})"
+    return f"{text}; the lowest so far." if point.best else f"{text}."

@@ -16,6 +16,7 @@ from ltx2core.models.fused_block import Skeleton, build_skeleton
 from ltx2core.models.nano import nano_checkpoint
 from ltx2core.models.text import TextEmbedding
 from ltx2core.offload.layout import BlockWeights, make_layout
+from ltx2core.runs.events import EngineChosen
 from ltx2core.training.adapter import AdapterSettings, add_adapter, load_adapter
 from ltx2core.training.data import Batch
 from ltx2core.training.fast_model import FastModel, FastSettings, load_fast
@@ -160,6 +161,17 @@ def nano() -> Checkpoint:
 
 
 SETTINGS = AdapterSettings(rank=4, alpha=8.0)
+CHOSEN = EngineChosen(
+    engine="fast",
+    attention="PyTorch's choice",
+    products="float32",
+    compiled=False,
+    captured=False,
+    num_blocks=5,
+    streamed=0,
+    recomputed=0,
+    matmul_tflops=1.0,
+)
 
 
 @lru_cache

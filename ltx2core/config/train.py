@@ -10,6 +10,7 @@ from ltx2core.config.checkpoints import CheckpointKeys
 from ltx2core.config.conditioning import ConditioningKeys
 from ltx2core.config.crepa import CrepaKeys
 from ltx2core.config.flow import FlowKeys
+from ltx2core.config.held_out import HeldOutKeys
 from ltx2core.config.keys import Keys, Later, key, later
 from ltx2core.config.memory import MemoryKeys
 from ltx2core.config.model import ModelKeys
@@ -64,6 +65,7 @@ class TrainConfig(
     CrepaKeys,
     ConditioningKeys,
     MemoryKeys,
+    HeldOutKeys,
     ValidationKeys,
     CheckpointKeys,
     FlowKeys,

@@ -13,6 +13,7 @@ cannot read by itself come through staging buffers, which takes the host's part 
 from __future__ import annotations
 
 from concurrent.futures import wait
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,10 +21,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from ltx2core.offload.host_memory import Master
+    from ltx2core.offload.ring_timer import Kind, RingTimer
     from ltx2core.offload.staging import Staging
 
 
@@ -48,6 +51,7 @@ class Ring:
         self._copied: list[torch.cuda.Event | None] = [None] * slots
         self._used: list[torch.cuda.Event | None] = [None] * slots
         self.loads = 0
+        self.timer: RingTimer | None = None
 
     @property
     def capturable(self) -> bool:
@@ -77,9 +81,11 @@ class Ring:
         slot = index % len(self._slots)
         if self._held[slot] != index:  # out of order: a sweep was broken off
             self._load(index)
-        self._arrive(slot)
-        if (copied := self._copied[slot]) is not None and self._stream is not None:
-            torch.cuda.current_stream(self._stream.device).wait_event(copied)
+        comes = self._arriving[slot] is not None or self._copied[slot] is not None
+        with self._timed("wait") if comes else nullcontext():
+            self._arrive(slot)
+            if (copied := self._copied[slot]) is not None and self._stream is not None:
+                torch.cuda.current_stream(self._stream.device).wait_event(copied)
         return self._slots[slot]
 
     def release(self, index: int, *, following: int | None) -> None:
@@ -125,7 +131,13 @@ class Ring:
 
     def join(self) -> None:
         """Have the compute stream wait for copies that are being captured: a capture cannot end before, not even a failed one."""
-        join_captured(self._stream)
+        with self._timed("wait"):
+            join_captured(self._stream)
+        if self.timer is not None:
+            self.timer.end()
+
+    def _timed(self, kind: Kind) -> AbstractContextManager[None]:
+        return nullcontext() if self.timer is None else self.timer.span(kind)
 
     def forward_follower(self, index: int, *, wrap: bool = False) -> int | None:
         """What the slot of a block takes when it is done forwards. wrap: the next sweep runs forwards again (sampling)."""
@@ -167,7 +179,8 @@ class Ring:
         for event in before:
             self._stream.wait_event(event)
         with torch.cuda.stream(self._stream):
-            self._slots[slot].copy_(master.tensor, non_blocking=True)
+            with self._timed("copy"):
+                self._slots[slot].copy_(master.tensor, non_blocking=True)
             self._copied[slot] = self._stream.record_event()
 
 

@@ -139,10 +139,18 @@ def model_shape(transformer: nn.Module, *, ranks: Mapping[str, int]) -> ModelSha
     return ModelShape(blocks=tuple(blocks), outside=tuple(outside))
 
 
-def count_step(model: ModelShape, batch: BatchShape, *, again: Collection[int] = (), into_first: bool = False) -> StepFlops:
+def count_step(
+    model: ModelShape,
+    batch: BatchShape,
+    *,
+    again: Collection[int] = (),
+    attention_kept: Collection[int] = (),
+    into_first: bool = False,
+) -> StepFlops:
     """The operations of a forward and backward over a batch.
 
-    again: the blocks that are computed twice. into_first: whether the gradient of the first block's inputs is computed though nothing
+    again: the blocks that are computed twice; attention_kept: those of them that do so without self-attention over the pictures, whose
+    answer they keep. into_first: whether the gradient of the first block's inputs is computed though nothing
     below it learns, as the step engine does.
     """
     forward = sum(_forward(layer, batch) for layer in model.outside)
@@ -152,6 +160,8 @@ def count_step(model: ModelShape, batch: BatchShape, *, again: Collection[int] =
         own = _block_forward(block, batch, index)
         forward += own
         twice += own if index in again else 0
+        if index in again and index in attention_kept:
+            twice -= sum(_attention(one, batch, index) for one in block.attentions if one.queries == one.keys == "video")
         backward += sum(_backward(layer, batch, index) for layer in block.layers)
         backward += 2 * sum(_attention(one, batch, index) for one in block.attentions)
     if model.blocks and not into_first:

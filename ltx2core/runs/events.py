@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"]
 Level = Literal["info", "warning", "error"]
+LEVEL_BANDS = 5  # of the noise level: 0 to 0.2, 0.2 to 0.4, ...; the held-out loss is measured in the middle of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,22 @@ class PassMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChosen:
+    """What computes the steps from now on: once a session, and again when memory made it change."""
+
+    kind: ClassVar[str] = "engine_chosen"
+    engine: Literal["fast", "reference"]
+    attention: str  # the kernel
+    products: str  # of the frozen weights, such as "bf16" or "fp8 both ways"
+    compiled: bool
+    captured: bool
+    num_blocks: int
+    streamed: int  # blocks whose weights travel
+    recomputed: int  # blocks that are computed twice
+    matmul_tflops: float  # that this device reaches in large products of the type that steps compute in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone:
     """An optimizer step, told one step late so that reading its loss never stops the device."""
 
@@ -84,11 +101,38 @@ class StepDone:
     grad_norm: float | None
     seconds: float  # wall time of the whole step, waiting for data included
     bucket: str = ""
+    compute_ms: float | None = None  # of the device, without stall_ms; None where it was not measured, as in a step that is captured
+    stall_ms: float | None = None  # in which the device computed nothing, waiting for weights
+    link_gb_per_s: float | None = None  # of weights on their way to the device, while they came; None where none travel
+    mfu: float | None = None  # operations that the step needs / (seconds x the device's measured rate of matrix products)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossByLevel:
+    """Mean training loss of each band of the noise level since the last such line, every 25 steps and before anything between steps.
+
+    video, audio: LEVEL_BANDS means, None for a band without samples; the counts say of how many samples they are.
+    """
+
+    kind: ClassVar[str] = "loss_by_level"
+    step: int
+    video: tuple[float | None, ...]
+    video_counts: tuple[int, ...]
+    audio: tuple[float | None, ...]
+    audio_counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("video", "video_counts", "audio", "audio_counts"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutMeasured:
-    """Loss on clips never trained on, at fixed sigmas and fixed noise; step 0 is the base model."""
+    """Loss on clips never trained on, at fixed sigmas and fixed noise; step 0 is the base model.
+
+    A band is half the width of the interval, for 95 in 100, of the change since then, clip by clip (validation/paired.py); None with a
+    single clip, or where there is nothing to compare with.
+    """
 
     kind: ClassVar[str] = "held_out_measured"
     step: int
@@ -96,6 +140,13 @@ class HeldOutMeasured:
     video_loss: float | None
     audio_loss: float | None
     base_loss: float | None
+    base_video_loss: float | None = None
+    base_audio_loss: float | None = None
+    loss_band: float | None = None
+    video_band: float | None = None
+    audio_band: float | None = None
+    clips: int = 0
+    best: bool = False  # the lowest loss of the run so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +227,9 @@ Event = (
     | PhaseMeasured
     | Progress
     | PassMeasured
+    | EngineChosen
     | StepDone
+    | LossByLevel
     | HeldOutMeasured
     | MemorySampled
     | SampleReady
@@ -195,7 +248,9 @@ _BY_KIND: dict[str, type[Any]] = {
         PhaseMeasured,
         Progress,
         PassMeasured,
+        EngineChosen,
         StepDone,
+        LossByLevel,
         HeldOutMeasured,
         MemorySampled,
         SampleReady,

@@ -1,6 +1,6 @@
 """Where the files of a run lie, and whether it is alive.
 
-runs/<name>/  config.json  datasets.json  held_out.json  journal.jsonl  output.log  run.lock  control.sock
+runs/<name>/  config.json  datasets.json  held_out.json  held_out_base.json  journal.jsonl  output.log  run.lock  control.sock
               checkpoints/step-000500/{adapter,optimizer}.safetensors + state.json
               samples/step-000500/*.mp4    lora/<name>.safetensors
 """
@@ -67,6 +67,11 @@ class RunFolder:
     @property
     def held_out(self) -> Path:
         return self.path / "held_out.json"
+
+    @property
+    def held_out_base(self) -> Path:
+        """What each held-out clip's loss was before training."""
+        return self.path / "held_out_base.json"
 
     @property
     def cached(self) -> Path:

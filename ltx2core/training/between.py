@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import Ltx2Error, Stopped
-from ltx2core.runs.events import CheckpointSaved, HeldOutMeasured, Notice, PhaseStarted, Progress, SampleReady
-from ltx2core.runs.journal import read_journal
+from ltx2core.runs.events import CheckpointSaved, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
-from ltx2core.validation.held_out import measure_held_out
+from ltx2core.validation.curve import Curve
+from ltx2core.validation.held_out import held_out_event, keep_base, measure_held_out, read_base
 from ltx2core.validation.media import SampleSettings, write_sample
 
 if TYPE_CHECKING:
@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
+    from ltx2core.validation.held_out import ClipLosses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Steps between each; 0 for never. keep: how many checkpoints stay on disk, 0 for all. sample_base: also before the first step."""
+    """Steps between each; 0 for never. keep: how many checkpoints stay on disk, 0 for all. sample_base: also before the first step.
+
+    patience: how many measurements without a lower held-out loss end the run, 0 for none. save_best: a checkpoint at each lowest one.
+    """
 
     total_steps: int
     save_every: int
@@ -43,6 +47,8 @@ class Schedule:
     sample_every: int
     sample_base: bool
     measure_every: int
+    patience: int = 0
+    save_best: bool = False
 
 
 @dataclass(kw_only=True)
@@ -66,9 +72,10 @@ class Milestones:
     sample_settings: SampleSettings
     audio_weight: float
     reference: Reference | None = None  # that samples are drawn beside
+    curve: Curve = field(default_factory=Curve)  # of a resumed run: what it has measured so far
     _saved_at: int = -1
     _sampled_at: int = -1
-    _base_loss: float | None = field(default=None)
+    _base: ClipLosses = field(default_factory=dict)
 
     def before_training(self, start: int) -> None:
         """Measure and sample the base model at step 0, which later steps are compared with."""
@@ -79,7 +86,7 @@ class Milestones:
             if self.schedule.sample_every and self.schedule.sample_base:
                 self.sample(0)
         else:
-            self._base_loss = _base_loss(self.folder)
+            self._base = read_base(self.folder)
         self._train_phase()
 
     def due(self, step: int) -> bool:
@@ -101,18 +108,23 @@ class Milestones:
         """Save the last step; unless the run was stopped, measure and sample it too."""
         if step != self._saved_at:
             self.save(step)
-        if self.control.stop_requested or step < self.schedule.total_steps:
+        if self.control.stop_requested or (step < self.schedule.total_steps and not self.enough()):
             return
         if self.schedule.measure_every and step % self.schedule.measure_every:
             self.measure(step)
         if self.schedule.sample_every and step != self._sampled_at:
             self.sample(step)
 
+    def enough(self) -> bool:
+        """Whether the held-out loss has not fallen for as long as the config waits."""
+        return self.curve.flat_for(self.schedule.patience)
+
     def save(self, step: int) -> None:
         folder = save_checkpoint(
             self.folder.checkpoints, step=step, identity=self.identity, adapter=self.parameters, optimizer=self.optimizer.state()
         )
-        keep_newest(self.folder.checkpoints, self.schedule.keep)
+        best = self.curve.best
+        keep_newest(self.folder.checkpoints, self.schedule.keep, besides=None if best is None else best.step)
         self._saved_at = step
         self.emit(CheckpointSaved(step=step, path=folder.relative_to(self.folder.path).as_posix()))
 
@@ -133,8 +145,18 @@ class Milestones:
             )
             return
         if step == 0:
-            self._base_loss = result.loss
-        self.emit(HeldOutMeasured(step=step, loss=result.loss, video_loss=result.video, audio_loss=result.audio, base_loss=self._base_loss))
+            self._base = result.clips
+            keep_base(self.folder, result.clips)
+        self.curve = self.curve.with_point(step, result.loss)
+        is_best = self.curve.best is not None and self.curve.best.step == step
+        self.emit(held_out_event(step, result, self._base, is_best=is_best))
+        if is_best and self.schedule.save_best and self._saved_at != step:
+            self.save(step)
+        if self.enough() and self.curve.best is not None:
+            best = self.curve.best
+            text = f"Step {step}: the held-out loss was no lower than {best.loss:.4f}, at step {best.step}, in the last "
+            text += f"{self.curve.since_best} measurements, so the run ends here."
+            self.emit(Notice(code="early_stop", text=text, fix="A larger eval_patience, or 0, trains on."))
 
     def sample(self, step: int) -> None:
         """Write a sample of the model as it is now. A stop breaks it off; one that cannot be written is said, and training goes on."""
@@ -171,9 +193,3 @@ class Milestones:
 
     def _train_phase(self) -> None:
         self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))
-
-
-def _base_loss(folder: RunFolder) -> float | None:
-    """The base model's held-out loss, from the session of this run that measured it."""
-    measured = [entry.event for entry in read_journal(folder.journal) if isinstance(entry.event, HeldOutMeasured)]
-    return next((event.loss for event in reversed(measured) if event.step == 0), None)

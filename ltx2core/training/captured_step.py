@@ -64,10 +64,11 @@ class StepRunner:
         self._told = False
         self._pool: tuple[int, int] | None = None
         self.captured = 0  # how many captures there were: a number that stays still after warm-up
+        self.replayed: bool | None = None  # whether the newest run was a replay; None right after a capture, which computes nothing
 
     def run(self, drawn: Drawn, variant: Hashable = None) -> Tensor:
         """The values of a step, on the device. They are the caller's own. variant: what else tells one step's kernels from another's."""
-        shapes = _key(drawn)
+        shapes, self.replayed = _key(drawn), False
         if not self.capture or shapes is None:
             return self._compute(drawn)
         key = (shapes, variant)
@@ -120,10 +121,11 @@ class StepRunner:
         finally:
             self._before()
         self.captured += 1
+        self.replayed = None
         return _Captured(graph, static, values, self._holds())
 
     def _replay(self, key: Hashable, drawn: Drawn) -> Tensor:
-        captured = self._graphs[key]
+        captured, self.replayed = self._graphs[key], True
         torch._foreach_copy_(captured.inputs, _tensors(drawn))
         captured.graph.replay()
         return captured.values.clone()

@@ -95,11 +95,17 @@ def latest_complete(parent: Path) -> tuple[Saved | None, list[Path]]:
     return None, damaged
 
 
-def keep_newest(parent: Path, total: int) -> None:
-    """Remove the oldest checkpoints beyond `total` (0: keep all) and what killed processes left half-built."""
+def open_step(parent: Path, step: int) -> Saved | None:
+    """The checkpoint of one step; None when it is not there or not whole."""
+    return _open(parent / f"step-{step:06d}")
+
+
+def keep_newest(parent: Path, total: int, *, besides: int | None = None) -> None:
+    """Remove the oldest checkpoints beyond `total` (0: keep all), but not that of the step `besides`, and what killed processes left
+    half-built."""
     for leftover in parent.glob(".step-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folders = sorted(_folders(parent), key=_step_of)
+    folders = sorted((folder for folder in _folders(parent) if _step_of(folder) != besides), key=_step_of)
     for folder in folders[: max(0, len(folders) - total) if total else 0]:
         hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # a rename first: never half a checkpoint under its real name
         with contextlib.suppress(OSError):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import RunError, StorageError
-from ltx2core.runs.events import Notice
+from ltx2core.offload.ring_timer import RingTimer, Traffic
+from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.objective import Losses
 from ltx2core.training.rungs import rung_of
@@ -45,6 +46,11 @@ class Engine(Protocol):
         """Give back the memory that only steps need: something else comes, such as a sample."""
         ...
 
+    def traffic(self) -> Traffic | None:
+        """What the newest batch had to do with weights that travel; None while the device is not done with it. Never waits: to be asked
+        before the next batch is given to the device, which writes over it."""
+        ...
+
 
 class ReferenceEngine:
     """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
@@ -61,6 +67,9 @@ class ReferenceEngine:
     def park(self) -> None:
         return
 
+    def traffic(self) -> Traffic | None:
+        return Traffic()
+
 
 class FastEngine:
     """Compiled blocks from flat buffers, captured for each shape of batch."""
@@ -73,12 +82,13 @@ class FastEngine:
         plan: StepPlan,
         *,
         audio_weight: float,
+        chosen: EngineChosen,
         emit: Callable[[Event], None],
         rungs: Rungs | None = None,
     ) -> None:
         """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs."""
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
-        self._rungs = rungs
+        self._rungs, self._chosen = rungs, chosen
         self._plan = self._held = plan  # of buckets that have no other; of the newest step
         self._plans: dict[str, StepPlan] = {}  # of buckets that have run before
         self._untold: set[str] = set()  # buckets whose new rung has not worked yet
@@ -111,25 +121,56 @@ class FastEngine:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
         self._remember(bucket)
-        total, video, audio = values.unbind()
-        return Losses(total=total, video=video if drawn.video is not None else None, audio=audio if heard else None)
+        total, video, audio = values[:3].unbind()
+        video_each, audio_each = values[3:].view(2, -1).unbind()
+        seen = drawn.video is not None
+        return Losses(
+            total=total,
+            video=video if seen else None,
+            audio=audio if heard else None,
+            video_each=video_each if seen else None,
+            audio_each=audio_each if heard else None,
+        )
 
     def park(self) -> None:
         self._runner.forget()
         self._fast.blocks.settle()
         _free_memory()
 
+    def traffic(self) -> Traffic | None:
+        timer, replayed = self._timer(), self._runner.replayed
+        if timer is None:
+            return Traffic()
+        return None if replayed is None else timer.read(replayed=replayed)
+
+    def _timer(self) -> RingTimer | None:
+        """The ring's, which a new ring is given here; None where no weights travel beside what is computed."""
+        ring = self._fast.blocks.ring
+        if ring is None or self._model.device.type != "cuda":
+            return None
+        if ring.timer is None:
+            ring.timer = RingTimer(block_bytes=self._fast.layout.matrix_bytes)
+        return ring.timer
+
     def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
         try:
-            return self._runner.run(drawn, (part > 0, parts))
+            values = self._runner.run(drawn, (part > 0, parts))
+            if (timer := self._timer()) is not None:
+                timer.end()
+            return values
         except torch.OutOfMemoryError:
             return None
 
     def _compute(self, drawn: Drawn) -> Tensor:
+        if (timer := self._timer()) is not None:
+            timer.begin()
         losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
-        nothing = torch.zeros_like(losses.total)
-        return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+        losses, count = losses.detached(), drawn.batch.count
+        scalars = [losses.total, losses.video, losses.audio]
+        nothing, none = torch.zeros_like(losses.total), torch.zeros(count, device=losses.total.device)
+        each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
+        return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
 
     def _tell_crowded(self, graphs: int) -> None:
         text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
@@ -176,6 +217,8 @@ class FastEngine:
         self._plans[bucket] = plan
         self._untold.add(bucket)
         self._hold(plan)
+        self._chosen = replace(self._chosen, streamed=plan.streamed, recomputed=self._chosen.num_blocks - plan.kept)
+        self._emit(self._chosen)
         _free_memory()
 
     def _remember(self, bucket: str) -> None:

@@ -19,6 +19,7 @@ from ltx2core.models.fused_block import build_skeleton
 from ltx2core.offload.block_files import BlockFiles, block_files
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
 from ltx2core.offload.masters import Masters, Waiting
+from ltx2core.planning.flops import ModelShape, model_shape
 from ltx2core.training.adapter import AdapterSettings, target_modules
 from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
@@ -165,6 +166,7 @@ class BlockFacts:
     lora_numbers: int
     width: int
     heads: int
+    shape: ModelShape
     layout: Layout
 
 
@@ -191,6 +193,7 @@ def facts_of(
         lora_numbers=numbers * len(blocks),
         width=config.num_attention_heads * config.attention_head_dim,
         heads=config.num_attention_heads,
+        shape=model_shape(shapes, ranks=dict.fromkeys(targets, adapter.rank)),
         layout=layout,
     )
 

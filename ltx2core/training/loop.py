@@ -7,7 +7,7 @@ exactly. Nothing in a step waits for the device: a step's loss is read one step 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -16,8 +16,10 @@ from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
 from ltx2core.training.batches import derive_seed, generator_for
 from ltx2core.training.engine import TryAgain
+from ltx2core.training.level_losses import LevelLosses
 from ltx2core.training.sigma import at_sample
 from ltx2core.training.step import draw
+from ltx2core.training.step_meter import StepClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltx2core.caching.passes import CachedClip
+    from ltx2core.offload.ring_timer import Traffic
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
     from ltx2core.training.batches import Order
@@ -32,11 +35,13 @@ if TYPE_CHECKING:
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.level_losses import Modality
     from ltx2core.training.objective import Losses
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
-    from ltx2core.training.step import Model
+    from ltx2core.training.step import Drawn, Model
+    from ltx2core.training.step_meter import StepMeter
 
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
 
@@ -66,6 +71,10 @@ class Between(Protocol):
 
     def after_step(self, step: int) -> None: ...
 
+    def enough(self) -> bool:
+        """Whether training is to end now, before its last step."""
+        ...
+
     def save(self, step: int) -> None: ...
 
     def sample(self, step: int) -> None: ...
@@ -73,7 +82,8 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm."""
+    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm; then, of each entry of `levels`, the
+    noise levels of so many samples and their losses."""
 
     step: int
     values: Tensor
@@ -82,6 +92,11 @@ class _Measured:
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
     bucket: str
+    clock: StepClock
+    flops: int
+    parts: int  # batches in the step
+    levels: tuple[tuple[Modality, int], ...] = ()
+    traffic: Traffic | None = None  # of its last batch
 
 
 class Loop:
@@ -97,12 +112,15 @@ class Loop:
         clips: Sequence[CachedClip],
         order: Order,
         settings: LoopSettings,
+        meter: StepMeter,
         emit: Callable[[Event], None],
     ) -> None:
+        self._meter = meter
         self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
         self._bad_steps = 0
+        self._levels = LevelLosses()
 
     def run(self, *, start: int, control: Control, between: Between) -> tuple[int, bool]:
         """Train from `start` finished steps on: how many are finished now, and whether the run was asked to stop before its end.
@@ -114,12 +132,16 @@ class Loop:
         while step < self._settings.total_steps:
             if self._wait_and_obey(step, control, between):
                 return step, True
+            if self._pending is not None:  # now: this step's batches write over it
+                self._pending = replace(self._pending, traffic=self._engine.traffic())
             measured = self._step(step)
             step += 1
             self._tell(measured)
             if between.due(step):
                 self._tell(None)
                 between.after_step(step)
+                if between.enough():
+                    return step, False
         self._tell(None)
         return step, False
 
@@ -146,7 +168,8 @@ class Loop:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
         parts: list[Losses] = []
-        bucket = ""
+        levels: list[tuple[Modality, Tensor, Tensor]] = []  # noise levels and losses, [B]
+        bucket, flops, clock = "", 0, StepClock(self._model.device)
         while len(parts) < settings.accumulation:
             part = len(parts)
             index = step * settings.accumulation + part
@@ -165,25 +188,36 @@ class Loop:
                 routes=self._model.routes,
             )
             try:
-                parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+                with clock.running():
+                    parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+                flops += self._meter.flops(drawn)
+                levels += _levels(drawn, parts[-1])
             except TryAgain:
                 parts.clear()
+                levels.clear()
+                flops, clock = 0, StepClock(self._model.device)
             bucket = batch.bucket
-        norm = self._optimizer.clip(settings.max_grad_norm)
         total = torch.stack([part.total for part in parts]).mean()
         video = [part.video for part in parts if part.video is not None]
         audio = [part.audio for part in parts if part.audio is not None]
         nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
-        self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
+        with clock.running():
+            norm = self._optimizer.clip(settings.max_grad_norm)
+            self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
+        scalars = [total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]
         return _Measured(
             step=step + 1,
-            values=torch.stack([total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]),
+            values=torch.cat([torch.stack(scalars), *(tensor for _, *pair in levels for tensor in pair)]),
             has_video=bool(video),
             has_audio=bool(audio),
             learning_rate=learning_rate,
             begin=begin,
             bucket=bucket,
+            clock=clock,
+            flops=flops,
+            parts=settings.accumulation,
+            levels=tuple((modality, len(sigma)) for modality, sigma, _ in levels),
         )
 
     def _tell(self, measured: _Measured | None) -> None:
@@ -191,9 +225,12 @@ class Loop:
         pending, self._pending = self._pending, measured
         if pending is None:
             return
-        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in pending.values.tolist())
+        numbers = pending.values.tolist()
+        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in numbers[:4])
         # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
         seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
+        device, traffic = pending.clock.seconds(), self._engine.traffic() if measured is None else pending.traffic
+        stalled = None if traffic is None else traffic.stalled_seconds * pending.parts  # its batches are alike
         self._emit(
             StepDone(
                 step=pending.step,
@@ -204,8 +241,13 @@ class Loop:
                 grad_norm=norm,
                 seconds=seconds,
                 bucket=pending.bucket,
+                compute_ms=None if device is None or stalled is None else round(max(0.0, device - stalled) * 1000, 1),
+                stall_ms=None if stalled is None else round(stalled * 1000, 1),
+                link_gb_per_s=None if traffic is None or traffic.rate is None else round(traffic.rate / 1e9, 1),
+                mfu=_rounded(self._meter.utilisation(pending.flops, seconds)),
             )
         )
+        self._tell_levels(pending, numbers[4:], now=measured is None)
         self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0
         if self._bad_steps == 0:
             return
@@ -224,3 +266,25 @@ class Loop:
                 f"The {what} was not a finite number in {self._bad_steps} steps in a row, up to step {pending.step}.",
                 fix="Lower learning_rate, then resume: the LoRA in the last checkpoint is sound.",
             )
+
+    def _tell_levels(self, pending: _Measured, numbers: list[float], *, now: bool) -> None:
+        """Add a step's samples to their bands; tell those every few steps, and before something comes between steps."""
+        for modality, count in pending.levels:
+            self._levels.add(modality, zip(numbers[:count], numbers[count : 2 * count], strict=True))
+            numbers = numbers[2 * count :]
+        if (self._levels.step_done() or now) and (told := self._levels.take(pending.step)) is not None:
+            self._emit(told)
+
+
+def _levels(drawn: Drawn, losses: Losses) -> list[tuple[Modality, Tensor, Tensor]]:
+    """Noise levels and losses of a batch's samples, of each modality that it has."""
+    found: list[tuple[Modality, Tensor, Tensor]] = []
+    if drawn.video is not None and losses.video_each is not None:
+        found.append(("video", drawn.video.sigma, losses.video_each))
+    if drawn.audio is not None and losses.audio_each is not None:
+        found.append(("audio", drawn.audio.sigma, losses.audio_each))
+    return found
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)

@@ -41,16 +41,20 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `video` or `audio` is None when the batch has none."""
+    """Scalars on the device. `video` or `audio` is None when the batch has none. Each sample's own: [B]."""
 
     total: Tensor
     video: Tensor | None
     audio: Tensor | None
+    video_each: Tensor | None = None
+    audio_each: Tensor | None = None
 
     def detached(self) -> Losses:
         """The same numbers without the graph that made them."""
-        video, audio = (None if loss is None else loss.detach() for loss in (self.video, self.audio))
-        return Losses(total=self.total.detach(), video=video, audio=audio)
+        video, audio, video_each, audio_each = (
+            None if loss is None else loss.detach() for loss in (self.video, self.audio, self.video_each, self.audio_each)
+        )
+        return Losses(total=self.total.detach(), video=video, audio=audio, video_each=video_each, audio_each=audio_each)
 
 
 def add_noise(
@@ -125,17 +129,19 @@ def combine(
     video_velocity: Tensor | None, audio_velocity: Tensor | None, *, video: Noised | None, audio: Noised | None, audio_weight: float
 ) -> Losses:
     """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
-    video_loss, audio_loss = _mean_loss(video_velocity, video), _mean_loss(audio_velocity, audio)
+    video_each, audio_each = _each_loss(video_velocity, video), _each_loss(audio_velocity, audio)
+    video_loss, audio_loss = (None if each is None else each.mean() for each in (video_each, audio_each))
     weighted = None if audio_loss is None else audio_weight * audio_loss
     if video_loss is None:
         if weighted is None:
             raise ValueError("expected video, audio or both")
-        return Losses(total=weighted, video=None, audio=audio_loss)
-    return Losses(total=video_loss if weighted is None else video_loss + weighted, video=video_loss, audio=audio_loss)
+        return Losses(total=weighted, video=None, audio=audio_loss, audio_each=audio_each)
+    total = video_loss if weighted is None else video_loss + weighted
+    return Losses(total=total, video=video_loss, audio=audio_loss, video_each=video_each, audio_each=audio_each)
 
 
-def _mean_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
-    """A modality's loss over the batch; None where there is none."""
+def _each_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
+    """A modality's loss of each sample, [B]; None where there is none."""
     if velocity is None or noised is None:
         return None
-    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned).mean()
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned)

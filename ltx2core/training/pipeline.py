@@ -17,9 +17,10 @@ from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.models.latents import latent_grid
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
+from ltx2core.runs.journal import read_journal
 from ltx2core.training.adapter import load_adapter, module_names, target_modules
 from ltx2core.training.between import Milestones
-from ltx2core.training.checkpoint import Identity
+from ltx2core.training.checkpoint import Identity, open_step
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.loop import Loop
@@ -37,6 +38,7 @@ from ltx2core.training.settings import (
     trigger_of,
 )
 from ltx2core.training.trainee import build_trainee, check_trainee
+from ltx2core.validation.curve import Curve, curve_of
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
 
 if TYPE_CHECKING:
@@ -148,6 +150,15 @@ class Pipeline:
             text = f"All {start} steps are trained already, and the LoRA is written."
             self.emit(Notice(code="already_finished", text=text, fix="Raise max_train_steps to train on."))
             return Finished(step=start, stopped=False)
+        curve = curve_of((entry.event for entry in read_journal(self.folder.journal)), until=start) if start else Curve()
+        if curve.flat_for(config.eval_patience) and self.folder.lora.exists():
+            text = f"The held-out loss ended this run after {start} steps already, and the LoRA is written."
+            self.emit(Notice(code="already_finished", text=text, fix="A larger eval_patience, or 0, trains on."))
+            return Finished(step=start, stopped=False)
+        if config.eval_patience and not (config.eval_steps_interval and held_out):
+            text = "eval_patience has no effect, since no held-out loss is measured: all steps are trained."
+            fix = "Set eval_steps_interval, and eval_split or an eval dataset."
+            self.emit(Notice(code="no_effect", level="warning", text=text, fix=fix))
         if config.eval_steps_interval and (config.eval_split or held_out):
             keep_held_out(self.folder, held_out)
         self._describe(trainee, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
@@ -168,6 +179,7 @@ class Pipeline:
             schedule=schedule_of(config, total_steps),
             sample_settings=samples,
             audio_weight=config.audio_loss_weight,
+            curve=curve,
             reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
@@ -179,10 +191,13 @@ class Pipeline:
             clips=clips,
             order=order,
             settings=loop_settings(config, total_steps),
+            meter=trainee.meter,
             emit=self.emit,
         )
-        step, stopped = loop.run(start=start, control=self.control, between=between)
+        step, stopped = (start, False) if between.enough() else loop.run(start=start, control=self.control, between=between)
         between.after_training(step)
+        if config.lora_checkpoint == "best":
+            step = self._take_best(between.curve, trainee, last=step)
         if step > 0:
             self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
@@ -266,11 +281,36 @@ class Pipeline:
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
         return lora.fingerprint
 
+    def _take_best(self, curve: Curve, trainee: Trainee, *, last: int) -> int:
+        """Give the adapter the values of the checkpoint with the lowest held-out loss: its step, or `last` where there is none."""
+        best = curve.best
+        if best is None:
+            text = "lora_checkpoint has no effect, since no held-out loss was measured: the LoRA is that of the last step."
+            fix = "Set eval_steps_interval, and eval_split or an eval dataset."
+            self.emit(Notice(code="no_effect", level="warning", text=text, fix=fix))
+            return last
+        there = (point for point in curve.from_best if point.step == last or open_step(self.folder.checkpoints, point.step) is not None)
+        taken = next(there, None)
+        if taken != best:  # measured by a session that was not asked for the best, or damaged since
+            text = f"Step {best.step} has the lowest held-out loss, {best.loss:.4f}, but no whole checkpoint."
+            self.emit(Notice(code="best_is_gone", level="warning", text=text))
+        if taken is None:
+            return last
+        saved = open_step(self.folder.checkpoints, taken.step) if taken.step != last else None
+        if saved is not None:
+            adapter, state = saved.tensors()
+            load_adapter(trainee.parameters, adapter)
+            trainee.optimizer.load_state(state)
+            trainee.refresh()
+        self.emit(Notice(code="best_checkpoint", text=f"The LoRA is that of step {taken.step}, whose held-out loss is {taken.loss:.4f}."))
+        return taken.step
+
     def _describe(self, trainee: Trainee, layers: list[str], *, trained: str) -> None:
         count, device = sum(parameter.numel() for parameter in trainee.parameters.values()), trainee.model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
         dtype = str(trainee.model.dtype).removeprefix("torch.")
         self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
+        self.emit(trainee.chosen)
         self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(

@@ -179,6 +179,8 @@ def schedule_of(config: TrainConfig, total_steps: int) -> Schedule:
         sample_every=0 if config.validation_disable else config.validation_step_interval,
         sample_base=not config.disable_benchmark,
         measure_every=config.eval_steps_interval,
+        patience=config.eval_patience,
+        save_best=config.lora_checkpoint == "best",
     )
 
 

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.offload.shared_memory import local_group
-from ltx2core.runs.events import Notice
-from ltx2core.training.adapter import AdapterSettings, add_adapter
+from ltx2core.planning.flops import model_shape
+from ltx2core.runs.events import EngineChosen, Notice
+from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.holding import hold, rungs_of, tell_unlocked
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.step import Model
+from ltx2core.training.step_meter import StepMeter
 from ltx2core.training.tread import Route, Router, add_routes, resolve
 
 if TYPE_CHECKING:
@@ -63,6 +66,8 @@ class Trainee:
     engine: Engine
     refresh: Callable[[], None]
     software: str  # a sentence about what computes
+    meter: StepMeter
+    chosen: EngineChosen  # the same for readers of the journal
 
 
 def build_trainee(
@@ -139,13 +144,16 @@ def _reference(
     dtype: torch.dtype,
     emit: Callable[[Event], None],
 ) -> Trainee:
+    rate = matmul_rate(device, dtype)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     router = _router(transformer, settings.routes, video=video, emit=emit)
+    empty = check_transformer(checkpoint, video=video, audio=audio)
     model = Model(transformer=transformer, device=device, dtype=dtype, router=router)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
     kept = "recomputed" if settings.checkpointing else "kept"
+    shape = model_shape(empty, ranks=dict.fromkeys(module_names(parameters), settings.adapter.rank))
     return Trainee(
         model=model,
         parameters=parameters,
@@ -153,6 +161,18 @@ def _reference(
         engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
         refresh=lambda: None,
         software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
+        meter=StepMeter(shape, matmul_rate=rate, routes=model.routes),
+        chosen=EngineChosen(
+            engine="reference",
+            attention="PyTorch's choice",
+            products=_short(dtype),
+            compiled=False,
+            captured=False,
+            num_blocks=len(shape.blocks),
+            streamed=0,
+            recomputed=len(shape.blocks) if settings.checkpointing else 0,
+            matmul_tflops=round(rate / 1e12, 3),
+        ),
     )
 
 
@@ -163,6 +183,7 @@ def _fast(
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
+    rate = matmul_rate(device, dtype)  # before the model: its operands need room
     fast = load_fast(
         checkpoint,
         settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
@@ -187,19 +208,27 @@ def _fast(
     router = _router(fast.transformer, settings.routes, video=True, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
+    compiled = settings.compile and device.type == "cuda"
+    chosen = EngineChosen(
+        engine="fast",
+        attention=choice.name,
+        products=f"{plan.storage} {_PRODUCTS[plan.precision]}" if plan.storage != "bf16" else _short(dtype),
+        compiled=compiled,
+        captured=device.type == "cuda" and fast.blocks.capturable,
+        num_blocks=blocks.count,
+        streamed=plan.streamed,
+        recomputed=blocks.count - plan.kept,
+        matmul_tflops=round(rate / 1e12, 3),
+    )
     return Trainee(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, emit=emit, rungs=rungs),
+        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, chosen=chosen, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
-        software=_software(
-            plan,
-            choice.name,
-            choice.milliseconds,
-            compiled=settings.compile and device.type == "cuda",
-            captured=device.type == "cuda" and fast.blocks.capturable,
-        ),
+        software=_software(plan, choice.name, choice.milliseconds, compiled=compiled, captured=chosen.captured),
+        meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
+        chosen=chosen,
     )
 
 
@@ -231,6 +260,13 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
     return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
+
+
+_PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}
+
+
+def _short(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float32: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.runs.events import HeldOutMeasured
 from ltx2core.runs.files import write_json
 from ltx2core.training.batches import generator_for
 from ltx2core.training.step import losses_at
+from ltx2core.validation.paired import paired_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from ltx2core.training.data import Reader
     from ltx2core.training.step import Model
 
+ClipLosses = Mapping[str, Mapping[str, float]]
+"""Of "loss", "video" and "audio", the mean over noise levels of each clip that has any, by what identifies the clip."""
+
 SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MOST_CLIPS = 8  # 40 forwards, the time of about 13 steps
 MANY_CLIPS = 32  # of eval datasets: as many forwards as 50 steps
@@ -33,11 +40,12 @@ FEWEST_CLIPS = 4  # a dataset smaller than this cannot spare one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutLoss:
-    """Means over clips and noise levels. video or audio is None when no clip has any."""
+    """Means over clips and noise levels. video or audio is None when no clip has any. clips: the same of each clip, as they are paired."""
 
     loss: float
     video: float | None
     audio: float | None
+    clips: ClipLosses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +119,7 @@ def measure_held_out(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> HeldOutLoss | None:
     """The held-out loss of the model as it is now; None when it was interrupted."""
-    totals, videos, audios = [], [], []
+    found: dict[str, dict[str, list[torch.Tensor]]] = {"loss": {}, "video": {}, "audio": {}}
     with model.evaluating():
         for clip in clips:
             batch = reader.batch([clip])
@@ -120,10 +128,51 @@ def measure_held_out(
                     return None
                 generator = generator_for(0, "held out", clip.source, sigma)
                 losses = losses_at(model, batch, sigma=sigma, generator=generator, audio_weight=audio_weight)
-                totals.append(losses.total)
-                videos += [] if losses.video is None else [losses.video]
-                audios += [] if losses.audio is None else [losses.audio]
-    return HeldOutLoss(loss=_mean(totals), video=_mean(videos) if videos else None, audio=_mean(audios) if audios else None)
+                for part, loss in (("loss", losses.total), ("video", losses.video), ("audio", losses.audio)):
+                    if loss is not None:
+                        found[part].setdefault(_identity(clip), []).append(loss)
+    losses_of = {part: {name: _mean(losses) for name, losses in of_clips.items()} for part, of_clips in found.items()}
+    means = {part: fmean(of_clips.values()) for part, of_clips in losses_of.items() if of_clips}
+    return HeldOutLoss(loss=means["loss"], video=means.get("video"), audio=means.get("audio"), clips=losses_of)
+
+
+def held_out_event(step: int, found: HeldOutLoss, base: ClipLosses, *, is_best: bool) -> HeldOutMeasured:
+    """What the journal is told of a measurement: each part's mean, the base model's, and how sure the change between them is."""
+    changes = {part: paired_change(found.clips.get(part, {}), base.get(part, {})) if step else None for part in ("loss", "video", "audio")}
+    bands = {part: None if change is None else change.band for part, change in changes.items()}
+    means = {part: fmean(losses.values()) if (losses := base.get(part)) else None for part in changes}
+    return HeldOutMeasured(
+        step=step,
+        loss=found.loss,
+        video_loss=found.video,
+        audio_loss=found.audio,
+        base_loss=means["loss"],
+        base_video_loss=means["video"],
+        base_audio_loss=means["audio"],
+        loss_band=bands["loss"],
+        video_band=bands["video"],
+        audio_band=bands["audio"],
+        clips=len(found.clips["loss"]),
+        best=is_best,
+    )
+
+
+def keep_base(folder: RunFolder, losses: ClipLosses) -> None:
+    """Write down what each clip's loss is before training: what later measurements of this run are compared with. Raises StorageError."""
+    write_json(folder.held_out_base, losses)
+
+
+def read_base(folder: RunFolder) -> ClipLosses:
+    """What `keep_base` wrote; nothing where it has not been called."""
+    try:
+        kept = json.loads(folder.held_out_base.read_text(encoding="utf-8"))
+        return {part: {str(name): float(loss) for name, loss in kept[part].items()} for part in ("loss", "video", "audio")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _identity(clip: CachedClip) -> str:
+    return f"{clip.source} {clip.sample.bucket.label}"
 
 
 def _mean(values: Sequence[torch.Tensor]) -> float:

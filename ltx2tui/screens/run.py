@@ -23,7 +23,9 @@ from ltx2tui.screens.dialogs import Answer, Choice, Help, Question
 from ltx2tui.state import RunState, reduce
 from ltx2tui.widgets.chart import LossChart
 from ltx2tui.widgets.head import Bar, Head
+from ltx2tui.widgets.held_out import HeldOutChart
 from ltx2tui.widgets.keys import Keys
+from ltx2tui.widgets.level_table import LevelTable
 from ltx2tui.widgets.log import RunLog
 from ltx2tui.widgets.memory import MemoryGraph
 from ltx2tui.widgets.validation import Validation
@@ -42,6 +44,7 @@ PANELS = ("loss", "video", "log", "memory")
 READ_SECONDS = 0.5  # two redraws a second: each takes the interpreter from the training thread, and more show nothing more
 ASK_SECONDS = 2.0
 NARROW = 100  # columns under which panels drop their extras
+ROOM_FOR_ENGINE = 9  # rows of the memory panel from which it also says what computes
 
 
 class RunScreen(Screen[None]):
@@ -59,6 +62,7 @@ class RunScreen(Screen[None]):
         Binding("x", "stop", "Stop", tooltip="Stop at the next step, with a checkpoint", show=False, id="run.stop"),
         Binding("left,left_square_bracket", "scrub(-1)", "Earlier sample", tooltip="Show the sample before", show=False, id="run.earlier"),
         Binding("right,right_square_bracket", "scrub(1)", "Later sample", tooltip="Show the next sample", show=False, id="run.later"),
+        Binding("n", "next_view", "Next curve", tooltip="Loss by step, held-out loss, loss by noise level", show=False, id="run.next_view"),
         Binding("y", "log_scale", "Log scale", tooltip="Loss on a logarithmic axis, or a plain one", show=False, id="run.log_scale"),
         *(
             Binding(
@@ -103,6 +107,7 @@ class RunScreen(Screen[None]):
     def __init__(self, feed: Feed) -> None:
         super().__init__()
         self.feed = feed
+        self.view: lines.LossView = "chart"
         self.stopping = False
         self.still_for = 0.0
         self.conclusion: tuple[str, ...] = ()
@@ -118,15 +123,18 @@ class RunScreen(Screen[None]):
             yield Bar(id="bar")
             yield Static(id="numbers")
         with Grid(id="panels"):
-            with Vertical(id="loss", classes="panel") as loss:
-                loss.border_title = "1 Loss"
+            with Vertical(id="loss", classes="panel"):
                 yield LossChart(id="chart")
+                yield HeldOutChart(id="held-out")
+                yield LevelTable(id="levels")
             yield Validation(id="video")
             with Vertical(id="log", classes="panel") as log:
                 log.border_title = "3 Log"
                 yield RunLog(id="lines")
             with Vertical(id="memory", classes="panel") as memory:
-                memory.border_title = "4 Memory"
+                memory.border_title = "4 Speed and memory"
+                yield Static(id="speed")
+                yield Static(id="engine", classes="quiet")
                 yield MemoryGraph("RAM ", nothing="not measured yet", id="ram")
                 yield MemoryGraph("VRAM", nothing="no GPU in this run", id="vram")
         yield Keys()
@@ -227,6 +235,13 @@ class RunScreen(Screen[None]):
         self.query_one(LossChart).show(
             state.losses, state.smooth_losses, held_out=state.held_out, base=state.base_loss, total_steps=state.total_steps
         )
+        self.query_one(HeldOutChart).show(state.held_out)
+        self.query_one(LevelTable).show(state.levels)
+        panel = self.query_one("#memory")
+        self.query_one("#speed", Static).update(lines.speed_line(state, width=panel.size.width), layout=False)
+        self.query_one("#engine", Static).update(lines.engine_line(state, width=panel.size.width), layout=False)
+        self.query_one("#speed").display = bool(lines.speed_parts(state))
+        self.query_one("#engine").display = state.engine is not None and panel.size.height >= ROOM_FOR_ENGINE
         memory = state.memory
         self.query_one("#ram", MemoryGraph).show(state.ram, total=memory.ram_total_bytes if memory else 0, peak=state.ram_peak)
         busy = f"GPU {memory.gpu_percent}%" if memory and memory.gpu_percent is not None else ""
@@ -237,7 +252,11 @@ class RunScreen(Screen[None]):
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
         self.query_one(Validation).show(state.samples, self.feed.folder.path)
         loss = self.query_one("#loss")
-        loss.border_subtitle = lines.legend(state, log_scale=self.query_one(LossChart).log_scale, width=loss.size.width - 4)
+        for curve in lines.VIEWS:
+            self.query_one(f"#{curve}").display = curve == self.view
+        loss.border_title = lines.VIEWS[self.view]
+        log_scale = self.query_one(LossChart).log_scale
+        loss.border_subtitle = lines.legend(state, view=self.view, log_scale=log_scale, width=loss.size.width - 4)
         applies = self.running, bool(state.samples)
         if applies != self._applies:  # the footer is made anew each time: half of what a redraw costs
             self._applies = applies
@@ -263,6 +282,11 @@ class RunScreen(Screen[None]):
 
     def action_scrub(self, by: int) -> None:
         self.query_one(Validation).scrub(by)
+
+    def action_next_view(self) -> None:
+        views = list(lines.VIEWS)
+        self.view = views[(views.index(self.view) + 1) % len(views)]
+        self._show()
 
     def action_log_scale(self) -> None:
         chart = self.query_one(LossChart)

@@ -50,6 +50,25 @@ def test_what_a_key_shows_over_a_run_looks_as_before(name: str, keys: list[str],
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, *keys))
 
 
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(("name", "keys"), [("held_out", ["n"]), ("levels", ["n", "n"])], ids=["held_out", "levels"])
+def test_the_other_curves_of_the_loss_look_as_before(name: str, keys: list[str], size: tuple[int, int], snap_compare: Compare) -> None:
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    assert snap_compare(scene.app, terminal_size=size, run_before=_with_keys(scene, *keys))
+
+
+async def test_the_curves_go_round_and_say_what_they_wait_for() -> None:
+    from tests.app.scenes import shown_text
+
+    scene = run_scene("empty", Path("runs/red-kite"), flat=True)
+    async with scene.app.run_test(size=(100, 30)) as pilot:
+        await scene.complete(pilot)
+        for sign in ("held-out loss", "25 steps", "first step"):
+            await pilot.press("n")
+            await pilot.pause()
+            assert sign in shown_text(scene.app).split("2 Validation")[1]
+
+
 def test_the_question_for_captions_looks_as_before(snap_compare: Compare) -> None:
     scene = page_scene("dataset", Path(), flat=True)
     assert snap_compare(scene.app, terminal_size=(80, 24), run_before=_with_keys(scene, "c", "down", "down"))

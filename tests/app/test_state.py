@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from ltx2core.runs import events
 from ltx2core.runs.journal import Entry
+from ltx2tui import lines
+from ltx2tui.headless import progress_line
 from ltx2tui.state import RunState, reduce
 
 
@@ -105,3 +108,54 @@ def test_the_log_is_bounded_and_a_hundred_thousand_steps_fold_in_seconds() -> No
     assert len(state.losses) == 100_000
     notices = [Entry(float(n), events.Notice(code="x", text=str(n))) for n in range(2000)]
     assert len(reduce(state, notices).log) == 500
+
+
+def test_what_steps_cost_adds_up_and_is_said_in_a_line_that_fits() -> None:
+    chosen = events.EngineChosen(
+        engine="fast",
+        attention="cudnn",
+        products="fp8 both ways",
+        compiled=True,
+        captured=True,
+        num_blocks=48,
+        streamed=28,
+        recomputed=48,
+        matmul_tflops=640.0,
+    )
+    first = replace(_step(1), compute_ms=None, stall_ms=None, mfu=0.01)
+    cost = replace(_step(2), compute_ms=480.0, stall_ms=20.0, link_gb_per_s=54.2, mfu=0.41)
+    train = events.PhaseStarted(phase="train", total=100, unit="steps")
+    state = _after(STARTED, chosen, train, first, *(replace(cost, step=step) for step in range(2, 60)))
+    assert lines.speed_parts(state) == ["MFU 41%", "stall 20 ms", "compute 480 ms", "link 54.2 GB/s"]
+    assert lines.speed_line(state, width=26).plain == "MFU 41% · stall 20 ms"
+    assert lines.engine_line(state, width=99).plain == (
+        "fp8 both ways · cudnn · captured · 28 of 48 blocks stream · 48 computed twice · matmul 640 TFLOP/s"
+    )
+    assert "MFU 41%  stall 20 ms" in progress_line(state)
+    resident = _after(STARTED, replace(chosen, streamed=0), replace(cost, stall_ms=0.0, link_gb_per_s=None))
+    assert lines.speed_parts(resident) == ["MFU 41%", "compute 480 ms"]  # nothing waits where nothing travels
+    assert lines.speed_parts(_after(STARTED, _step(1))) == []  # a journal of before
+
+
+def test_a_held_out_loss_is_said_with_its_change_and_how_sure_that_is() -> None:
+    base = events.HeldOutMeasured(step=0, loss=0.5, video_loss=0.3, audio_loss=0.2, base_loss=0.5, base_video_loss=0.3, base_audio_loss=0.2)
+    later = replace(
+        base, step=100, loss=0.4, video_loss=0.21, audio_loss=0.19, loss_band=0.01, video_band=0.006, audio_band=0.03, best=True
+    )
+    state = _after(STARTED, base, later)
+    assert [line.text for line in state.log[1:]] == [
+        "Step 0: held-out loss 0.5000.",
+        "Step 100: held-out loss 0.4000, -20% ± 2.0 against the base model (video -30% ± 2.0, audio -5.0% ± 15); the lowest so far.",
+    ]
+    assert "held out 0.4000 (-20%±2.0)" in lines.numbers_line(state, width=80).plain
+    point = state.held_out[-1]
+    assert point.audio is not None
+    assert point.audio.band is not None
+    assert math.isclose(point.audio.band, 0.15)
+
+
+def test_a_held_out_loss_of_an_older_journal_is_said_as_far_as_it_goes() -> None:
+    older = events.HeldOutMeasured(step=100, loss=0.4, video_loss=0.2, audio_loss=None, base_loss=0.5)
+    state = _after(STARTED, older)
+    assert state.log[-1].text == "Step 100: held-out loss 0.4000, -20% against the base model."
+    assert state.held_out[-1].video is None

@@ -202,6 +202,7 @@ class Measured:
     step: Any
     result: dict[str, object]
     close: Any = lambda: None
+    blocks: Any = None  # of the step engine
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
@@ -249,7 +250,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "because": because,
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
-    return Measured(step, result, fast.close)
+    return Measured(step, result, fast.close, fast.blocks)
 
 
 def prepare_usual(case: Case, layers: int) -> Measured:
@@ -269,10 +270,7 @@ def prepare_usual(case: Case, layers: int) -> Measured:
 
 
 def measure(name: str, case: Case, *, steps: int, layers: int, profile: bool) -> None:
-    free_memory()
-    if case.cap_gib is not None:
-        fraction = (case.cap_gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(fraction)
+    cap_memory(case)
     begun = time.perf_counter()
     measured = prepare_usual(case, layers) if case.usual else prepare_fast(case, layers)
     synchronize()
@@ -327,6 +325,14 @@ def show_kernels(measured: Measured) -> None:
     )
     for item in found[:45]:
         print(f"{item.device_time_total / 1e3:9.2f} ms {item.count:6d} x {item.device_time_total / item.count:8.1f} us  {item.key[:110]}")
+
+
+def cap_memory(case: Case) -> None:
+    """Give back what the case before held, and hold this one to its cap."""
+    free_memory()
+    if case.cap_gib is not None:
+        fraction = (case.cap_gib - CONTEXT_GIB) * GIB / torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(fraction)
 
 
 def free_memory() -> None:

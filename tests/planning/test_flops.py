@@ -20,6 +20,8 @@ from ltx2core.training.step import Drawn, Model, losses_of
 
 TEXT = 16
 OPERATIONS = {"ltx2.grouped_linear": grouped_linear, "ltx2.grouped_linear_backward": grouped_linear_backward}
+# Products of [L, L] with heads' width: scores and values, and twice that backwards. The kernels count none of them on a CPU.
+ATTENTION = {"ltx2.attend": 2, "ltx2.attend_kept": 0, "ltx2.attend_backward": 4}
 
 
 def shape(settings: AdapterSettings = SETTINGS, *, audio: bool = True) -> ModelShape:
@@ -40,6 +42,10 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if (products := ATTENTION.get(str(func._overloadpacket))) is not None:
+            batch, length, heads, width = args[0].shape
+            self.flops += products * 2 * batch * heads * length * length * width
+            return func(*args, **kwargs)
         with self:
             if (own := OPERATIONS.get(str(func._overloadpacket))) is not None:
                 return own._init_fn(*args, **kwargs)
@@ -95,6 +101,16 @@ def test_a_step_of_the_engine_does_what_is_counted_with_the_blocks_it_computes_a
     assert backward == pytest.approx(found.backward + found.again, rel=0.02)
     assert found.needed == count_step(shape(), BatchShape(count=1, video=12, audio=9, text=TEXT), into_first=True).needed
     assert (found.again > 0) == (kept < 5)
+
+
+def test_a_block_that_keeps_its_attention_does_not_compute_that_again() -> None:
+    model, _ = fast_nano(FastSettings(compile=False, kept=1, attention=2))
+    _, backward = counted(model, draw_batch(make_batch(grid=(4, 6, 8))))
+    batch = BatchShape(count=1, video=192, audio=9, text=TEXT)
+    found = count_step(shape(), batch, again=range(4), attention_kept=range(2), into_first=True)
+    all_again = count_step(shape(), batch, again=range(4), into_first=True)
+    assert backward == pytest.approx(found.backward + found.again, rel=0.005)
+    assert all_again.again - found.again == 2 * 4 * 192 * 192 * 160
 
 
 def test_routed_blocks_count_the_tokens_that_go_through_them() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from ltx2core.errors import RunError, StorageError
 from ltx2core.runs import files
-from ltx2core.training.checkpoint import Identity, keep_newest, latest_complete, save_checkpoint
+from ltx2core.training.checkpoint import Identity, keep_newest, latest_complete, open_step, save_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,21 @@ def test_the_newest_stay_and_half_built_ones_go(tmp_path: Path) -> None:
     saved, _ = latest_complete(tmp_path)
     assert saved is not None
     assert saved.step == 1_000_000
+
+
+def test_the_one_that_is_to_stay_is_kept_besides_the_newest(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        _save(tmp_path, step)
+    keep_newest(tmp_path, 2, besides=1)
+    assert _steps(tmp_path) == ["step-000001", "step-000003", "step-000004"]
+    keep_newest(tmp_path, 1, besides=4)
+    assert _steps(tmp_path) == ["step-000003", "step-000004"]
+    keep_newest(tmp_path, 1, besides=77)  # pruned long ago
+    assert _steps(tmp_path) == ["step-000004"]
+    saved = open_step(tmp_path, 4)
+    assert saved is not None
+    assert saved.step == 4
+    assert open_step(tmp_path, 1) is None
 
 
 def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:

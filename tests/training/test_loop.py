@@ -6,13 +6,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import torch
 
+from ltx2core.planning.flops import ModelShape
 from ltx2core.runs.control import Control
 from ltx2core.runs.events import StepDone
 from ltx2core.training import loop
 from ltx2core.training.loop import Loop, LoopSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.sigma import ShiftedLogitNormal
+from ltx2core.training.step_meter import StepClock, StepMeter
 
 if TYPE_CHECKING:
     from ltx2core.runs.events import Event
@@ -35,7 +38,16 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
             nonlocal now
             begin, now = now, now + 0.1  # giving the device its work takes that long
             return loop._Measured(
-                step=step + 1, values=cast("Any", Lagging()), has_video=True, has_audio=False, learning_rate=0.0, begin=begin, bucket=""
+                step=step + 1,
+                values=cast("Any", Lagging()),
+                has_video=True,
+                has_audio=False,
+                learning_rate=0.0,
+                begin=begin,
+                bucket="",
+                clock=StepClock(torch.device("cpu")),
+                flops=10**12,
+                parts=1,
             )
 
     events: list[Event] = []
@@ -47,12 +59,13 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
     nothing = cast("Any", None)
     trained = OnADevice(
         model=cast("Any", model),
-        engine=nothing,
+        engine=cast("Any", SimpleNamespace(traffic=lambda: None)),
         optimizer=nothing,
         reader=nothing,
         clips=(),
         order=nothing,
         settings=settings,
+        meter=StepMeter(ModelShape(blocks=(), outside=()), matmul_rate=1e12),
         emit=events.append,
     )
     assert trained.run(start=0, control=Control(), between=cast("Any", between)) == (4, False)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from step_engine import draw_batch, fast_nano, gradients_of, make_batch, same
+from step_engine import CHOSEN, draw_batch, fast_nano, gradients_of, make_batch, same
 
 from ltx2core.errors import RunError
 from ltx2core.planning.step_plan import StepPlan
-from ltx2core.runs.events import Event, Notice
+from ltx2core.runs.events import EngineChosen, Event, Notice
 from ltx2core.training.engine import FastEngine, TryAgain
 from ltx2core.training.fast_model import FastSettings
 from ltx2core.training.flat_optimizer import FlatOptimizer
@@ -36,11 +36,12 @@ class SmallCard:
     def __init__(self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card") -> None:
         model, self.fast = fast_nano(FastSettings(compile=False, kept=5))
         self.told: list[Notice] = []
+        self.chosen: list[EngineChosen] = []
         self.tries: list[str] = []
         self.most = most
         optimizer = FlatOptimizer(self.fast.adapter, AdamSettings())
         rungs = None if path is None else Rungs(path, name=name, free_bytes=free_bytes)
-        self.engine = FastEngine(model, self.fast, optimizer, START, audio_weight=0.7, emit=self._tell, rungs=rungs)
+        self.engine = FastEngine(model, self.fast, optimizer, START, audio_weight=0.7, chosen=CHOSEN, emit=self._tell, rungs=rungs)
         compute = self.engine._compute
 
         def limited(drawn: Drawn) -> Tensor:
@@ -61,6 +62,9 @@ class SmallCard:
         return 5 + ring + blocks.keep.count("all") + inputs
 
     def _tell(self, event: Event) -> None:
+        if isinstance(event, EngineChosen):
+            self.chosen.append(event)
+            return
         assert isinstance(event, Notice)
         self.told.append(event)
 

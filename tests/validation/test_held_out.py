@@ -88,7 +88,7 @@ def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(
         write_clip(folder / f"clip{seed}.mp4", seed=seed)
     runs = []
     for name, seed in (("one", 0), ("two", 1)):
-        run = open_run(make_config(folder=folder, max_train_steps=2, eval_steps_interval=2, seed=seed), name)
+        run = open_run(make_config(folder=folder, max_train_steps=2, eval_steps_interval=2, eval_split=0.5, seed=seed), name)
         assert run.run() == "finished"
         runs.append([event for event in events_of(run) if isinstance(event, HeldOutMeasured)])
         assert [event.step for event in runs[-1]] == [0, 2]
@@ -96,10 +96,14 @@ def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(
     assert runs[0][0] == runs[1][0]  # another seed, the same base: the same number to the last bit
     assert runs[0][1].loss != runs[0][0].loss
     assert runs[0][1].base_loss == runs[0][0].loss
-    longer = open_run(make_config(folder=folder, max_train_steps=4, eval_steps_interval=2, seed=0), "one", resume=True)
+    longer = open_run(make_config(folder=folder, max_train_steps=4, eval_steps_interval=2, eval_split=0.5, seed=0), "one", resume=True)
     assert longer.run() == "finished"
     last = [event for event in events_of(longer) if isinstance(event, HeldOutMeasured)][-1]
-    assert (last.step, last.base_loss) == (4, runs[0][0].loss)
+    base = runs[0][0]
+    assert (last.step, last.base_loss, last.base_video_loss, last.base_audio_loss) == (4, base.loss, base.video_loss, base.audio_loss)
+    assert last.clips == 2
+    assert None not in (last.loss_band, last.video_band, last.audio_band)
+    assert base.loss_band is None
 
 
 def test_a_held_out_loss_that_is_not_finite_is_said_and_does_not_end_the_run(
@@ -107,7 +111,7 @@ def test_a_held_out_loss_that_is_not_finite_is_said_and_does_not_end_the_run(
 ) -> None:
     for seed in range(4):
         write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
-    nan = HeldOutLoss(loss=float("nan"), video=float("nan"), audio=None)
+    nan = HeldOutLoss(loss=float("nan"), video=float("nan"), audio=None, clips={"loss": {}})
     monkeypatch.setattr("ltx2core.training.between.measure_held_out", lambda *_, **__: nan)
     run = open_run(make_config(folder=tmp_path / "clips", max_train_steps=1, eval_steps_interval=1, eval_split=0.25))
     assert run.run() == "finished", run.failure
