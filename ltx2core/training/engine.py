@@ -104,6 +104,7 @@ class FastEngine:
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
+        self._watch_capture()
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(bucket)
@@ -130,6 +131,15 @@ class FastEngine:
         (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
         nothing = torch.zeros_like(losses.total)
         return torch.stack([nothing if loss is None else loss.detach() for loss in (losses.total, losses.video, losses.audio)])
+
+    def _watch_capture(self) -> None:
+        """Capture no more once the host has got a part in a step's copies, and say so."""
+        if self._runner.capture and not self._capturable:
+            self._runner.capture = False
+            self._runner.forget()
+            text = "Steps are not captured from now on, for memory that the GPU would not lock takes part in them: somewhat slower."
+            fix = "Raise the limit of locked memory (`ulimit -l unlimited`), or free RAM."
+            self._emit(Notice(code="not_captured", level="warning", text=text, fix=fix))
 
     def _tell_crowded(self, graphs: int) -> None:
         text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
@@ -160,7 +170,6 @@ class FastEngine:
             self.park()
         self._fast.apply(plan)
         self._held = plan
-        self._runner.capture = self._capturable
 
     def _descend(self, bucket: str) -> None:
         """Take the next rung of a bucket's plan. Raises RunError when it was the last."""

@@ -73,7 +73,7 @@ class SmallCard:
         return [notice.code for notice in self.told]
 
 
-@pytest.mark.parametrize("most", range(1, 11))
+@pytest.mark.parametrize("most", [1, 3, 5, 7, 10])
 def test_a_batch_goes_down_until_it_fits_and_has_the_gradients_that_it_would_have_had(most: int) -> None:
     expected = SmallCard(most={}).step("a")
     card = SmallCard(most={"a": most})
@@ -188,3 +188,17 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_not_the_run(tmp_path: 
     assert card.codes()[-1] == "memory_rung_unwritten"
     card.step("a")
     assert card.codes().count("memory_rung_unwritten") == 1
+
+
+def test_steps_are_not_captured_any_more_once_memory_could_not_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card that is not there: what the engine would do is asked of its runner."""
+    card = SmallCard(most={})
+    card.engine._runner.capture = True
+    monkeypatch.setattr(type(card.engine), "_capturable", property(lambda _: card.fast.blocks.capturable))
+    card.engine._watch_capture()
+    assert card.engine._runner.capture
+    card.fast.blocks.host.refused = 2
+    for _ in range(2):
+        card.engine._watch_capture()
+    assert not card.engine._runner.capture
+    assert card.codes() == ["not_captured"]
