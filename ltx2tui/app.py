@@ -88,11 +88,11 @@ class Ltx2App(App[str]):
 
         return default_results_file(self.root if self.root != Path() else None)
 
-    def probe(self) -> Machine:
-        """What this machine is. Takes a moment: call it from a worker."""
+    def probe(self, *, measure_disk: bool = True) -> Machine:
+        """What this machine is, with its disk's speed if that is asked for. Takes a moment: call it from a worker."""
         from ltx2core.hardware.probe import probe_machine
 
-        return probe_machine(self.root, nvml=self._nvml)
+        return probe_machine(self.root, nvml=self._nvml, measure_disk=measure_disk)
 
     def on_mount(self) -> None:
         if self.terminal is not None:

@@ -94,7 +94,13 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--out", type=Path, metavar="DIR", help="the folder for --fix (default: PATH-fixed, beside it)"),
         ),
     ),
-    Command("probe", "probe", "say what this machine is", "ltx2tui probe --json", (JSON,)),
+    Command(
+        "probe",
+        "probe",
+        "say what this machine is",
+        "ltx2tui probe --measure",
+        (JSON, _argument("--measure", action="store_true", help="measure how fast the GPU is too, about ten seconds, and remember it")),
+    ),
     Command(
         "config check",
         "config_check",
@@ -108,6 +114,41 @@ COMMANDS: tuple[Command, ...] = (
         "say what a key of config.json means",
         "ltx2tui explain lora_rank",
         (_argument("key", metavar="KEY", help="the key"),),
+    ),
+    Command(
+        "diff",
+        "diff",
+        "say in which keys two configs, runs, plans or presets differ, and what those do",
+        "ltx2tui diff my-run config.json",
+        (
+            _argument("first", metavar="A", help="a config.json, a run, a plan or a preset"),
+            _argument("second", metavar="B", help="another"),
+            JSON,
+        ),
+    ),
+    Command(
+        "export",
+        "export",
+        "write the config of a preset, a run or a plan, for this program or for SimpleTuner",
+        "ltx2tui export my-run --out config.json --for simpletuner",
+        (
+            _argument("source", metavar="SOURCE", help="a preset, a run, a plan or a config.json"),
+            _argument("--out", type=Path, metavar="FILE", required=True, help="the config to write; its dataset list goes beside it"),
+            _argument("--for", dest="program", choices=("ltx2tui", "simpletuner"), default="ltx2tui", help="who reads it"),
+            JSON,
+        ),
+    ),
+    Command(
+        "import",
+        "import_settings",
+        "read a config of SimpleTuner's or of the official LTX-2 trainer; say what was kept, changed and refused",
+        "ltx2tui import old/config.json --out config.json",
+        (
+            _argument("file", type=Path, metavar="FILE", help="SimpleTuner's config.json, or the LTX-2 trainer's YAML"),
+            _argument("--out", type=Path, metavar="FILE", default=Path("config.json"), help="the config to write (default: config.json)"),
+            _argument("--clips", metavar="DIR", help="the folder of clips, which the LTX-2 trainer's settings do not name"),
+            JSON,
+        ),
     ),
     Command(
         "configure",

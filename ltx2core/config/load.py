@@ -46,6 +46,14 @@ class _Findings:
 
     problems: list[str]
     notices: list[Notice]
+    need_files: bool = True
+
+    def no_file(self, problem: str) -> None:
+        """A file that is not there: a problem where it is needed."""
+        if self.need_files:
+            self.problems.append(problem)
+        else:
+            self.notices.append(Notice(code="no_file_here", level="warning", text=problem))
 
 
 def load_config(path: Path) -> LoadedConfig:
@@ -58,6 +66,12 @@ def load_config(path: Path) -> LoadedConfig:
 def load_config_dict(values: object, *, base: Path, datasets: object = None) -> LoadedConfig:
     """The same from values that were not read from a file; `datasets` is a dataset list, else the file that `values` names is read."""
     return _load(values, base=base.absolute(), path=None, datasets=datasets, part=False, notes=[])
+
+
+def look_at(values: object, *, base: Path, datasets: object = None) -> LoadedConfig:
+    """Values to be looked at, perhaps on another machine: a whole config or a few keys of one. No file that they name need be there."""
+    part = datasets is None and isinstance(values, dict) and not any(str(name).lstrip("-") == LIST_KEY for name in values)
+    return _load(values, base=base.absolute(), path=None, datasets=datasets, part=part, notes=[], need_clips=False, need_files=False)
 
 
 def load_part(path: Path) -> LoadedConfig:
@@ -87,10 +101,19 @@ def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
 
 
 def _load(
-    values: object, *, base: Path, path: Path | None, datasets: object, part: bool, notes: list[str], need_clips: bool = True
+    values: object,
+    *,
+    base: Path,
+    path: Path | None,
+    datasets: object,
+    part: bool,
+    notes: list[str],
+    need_clips: bool = True,
+    need_files: bool = True,
 ) -> LoadedConfig:
+    """need_clips: folders of clips must be there. need_files: so must the model and the dataset list."""
     file = path.name if path is not None else "config"
-    found = _Findings([], _twice(notes))
+    found = _Findings([], _twice(notes), need_files)
     if not isinstance(values, dict):
         hint = "this is a dataset list; name it with data_backend_config in a config.json" if isinstance(values, list) else "use { }"
         raise ConfigError([f"{file} holds {shown(values)}: a config is a group of keys in braces; {hint}."])
@@ -184,7 +207,7 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         if place is not None:
             changes[name] = str(place)
         elif looks_like_file(text):
-            found.problems.append(line(file, name, text, "there is no such file or folder", "name one that exists"))
+            found.no_file(line(file, name, text, "there is no such file or folder", "name one that exists"))
     if config.init_lora:
         place = find(config.init_lora, (base,))
         changes["init_lora"] = config.init_lora if place is None else str(place)
@@ -215,7 +238,7 @@ def _datasets(
             said = f"{file} {LIST_KEY} = {shown(text)}: there is no such file; the one beside {file} is used."
             found.notices.append(Notice(code="dataset_list_beside", text=said, fix=f"Write {shown(path.name)}."))
         if path is None:
-            found.problems.append(line(file, LIST_KEY, text, "there is no such file", "name the JSON file that lists your datasets"))
+            found.no_file(line(file, LIST_KEY, text, "there is no such file", "name the JSON file that lists your datasets"))
             return config, DatasetList()
         notes: list[str] = []
         try:

@@ -10,12 +10,24 @@ UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"
 
 def memory_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes that the tightest cgroup above this process allows; None without a limit."""
-    limits = [
-        value
-        for folder in _folders(proc, root, "memory")
-        for name in ("memory.max", "memory.limit_in_bytes")
-        if (value := _bytes(folder / name))
+    folders = _folders(proc, root, "memory")
+    limits = [value for folder in folders for name in ("memory.max", "memory.limit_in_bytes") if (value := _bytes(folder / name))]
+    # v1 tells here what groups above allow that a container does not see
+    limits += [
+        value for folder in folders[:1] if (value := _stat(folder / "memory.stat", "hierarchical_memory_limit")) and value < UNLIMITED
     ]
+    return min(limits, default=None)
+
+
+def swap_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of swap that the tightest cgroup above this process allows, 0 where it forbids swapping; None without a limit."""
+    limits = []
+    for folder in _folders(proc, root, "memory"):
+        if (swap := _bytes(folder / "memory.swap.max")) is not None:
+            limits.append(swap)
+        both, memory = _bytes(folder / "memory.memsw.limit_in_bytes"), _bytes(folder / "memory.limit_in_bytes")
+        if both is not None and memory is not None:  # v1 counts memory and swap together
+            limits.append(max(0, both - memory))
     return min(limits, default=None)
 
 
@@ -24,7 +36,9 @@ def memory_used(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
     for folder in _folders(proc, root, "memory"):
         for name in ("memory.current", "memory.usage_in_bytes"):
             if (used := _bytes(folder / name)) is not None:
-                return max(0, used - _inactive_file(folder / "memory.stat"))
+                stat = folder / "memory.stat"
+                inactive = _stat(stat, "total_inactive_file")  # v1, its groups below counted
+                return max(0, used - (inactive if inactive is not None else _stat(stat, "inactive_file") or 0))
     return None
 
 
@@ -52,10 +66,24 @@ def cpu_limit(*, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
     return min(limits, default=None)
 
 
+def affinity_cores() -> int:
+    """Cores that this process is allowed on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def locked_limit() -> int | None:
+    """Bytes that this process may lock in memory by itself (ulimit -l); None without a limit, or where there is no such thing."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return None if soft == resource.RLIM_INFINITY or soft >= UNLIMITED else soft
+
+
 def usable_cores() -> int:
     """Cores that this process may run on at once, at least 1: affinity and the container's quota considered."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_limit()
+    allowed, quota = affinity_cores(), cpu_limit()
     return max(1, min(allowed, int(quota) if quota is not None and quota >= 1 else allowed))
 
 
@@ -90,12 +118,13 @@ def _bytes(path: Path) -> int | None:
     return value if value < UNLIMITED else None
 
 
-def _inactive_file(path: Path) -> int:
+def _stat(path: Path, name: str) -> int | None:
+    """A number of a memory.stat file; None where it has none of that name."""
     try:
         pairs = dict(line.split() for line in path.read_text().splitlines())
-        return int(pairs.get("inactive_file", pairs.get("total_inactive_file", 0)))
-    except (OSError, ValueError):
-        return 0
+        return int(pairs[name])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _cores(folder: Path) -> float | None:

@@ -12,21 +12,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusers.models.transformers.transformer_ltx2 import LTX2Attention, apply_interleaved_rotary_emb, apply_split_rotary_emb
+import torch
+from diffusers.models.transformers.transformer_ltx2 import LTX2Attention, apply_interleaved_rotary_emb
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ltx2core.models.lora_linear import GroupedLinear
+from ltx2core.models.lora_linear import LEAVES, GroupedLinear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import torch
-
     from ltx2core.models.quantised import EightBit
 
 Table = tuple[Tensor, Tensor]
-_LEAVES = ("weight", "weight_scale", "bias", "lora_a", "lora_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
     plain: dict[str, torch.Size] = {}
     for name, module in block.named_modules():
         if isinstance(module, GroupedLinear):
-            places |= {f"{name}.{leaf}": (module, leaf) for leaf in _LEAVES}
+            places |= {f"{name}.{leaf}": (module, leaf) for leaf in LEAVES}
             continue
         for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
@@ -140,34 +138,50 @@ class FusedAttention:
         all_perturbed: bool | None = None,
     ) -> Tensor:
         """hidden_states [B, T, C], encoder_hidden_states [B, S, D] or None for self-attention: [B, T, C]."""
-        query, key, value = self._project(attn, hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states)
+        query, key, value = self.prepare(attn, hidden_states, encoder_hidden_states, query_rotary_emb, key_rotary_emb)
         answer = value
         if not all_perturbed:
-            query, key = attn.norm_q(query), attn.norm_k(key)
-            if query_rotary_emb is not None:
-                rotate = apply_split_rotary_emb if attn.rope_type == "split" else apply_interleaved_rotary_emb
-                query = rotate(query, query_rotary_emb)
-                key = rotate(key, query_rotary_emb if key_rotary_emb is None else key_rotary_emb)
-            answer = self._attend(attn, query, key, value, attention_mask)
+            answer = self.attend(attn, query, key, value, attention_mask)
             if perturbation_mask is not None:
                 answer = value.lerp(answer, perturbation_mask)
+        return self.finish(attn, hidden_states, answer)
+
+    def prepare(
+        self, attn: LTX2Attention, hidden: Tensor, context: Tensor | None, query_table: Table | None, key_table: Table | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, T, C], key and value [B, S, C], normed and turned. context: None for self-attention; key_table: None for the same."""
+        if hasattr(attn, "to_qkv"):
+            query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
+            query = rotate(attn, attn.norm_q(query), query_table)
+            return query, rotate(attn, attn.norm_k(key), query_table if key_table is None else key_table), value
+        key, value = self.keys(attn, hidden if context is None else context, query_table if key_table is None else key_table)
+        return self.query(attn, hidden, query_table), key, value
+
+    @staticmethod
+    def query(attn: LTX2Attention, hidden: Tensor, table: Table | None) -> Tensor:
+        """[B, T, C], normed and turned; not for self-attention whose projections are grouped."""
+        return rotate(attn, attn.norm_q(attn.to_q(hidden)), table)
+
+    @staticmethod
+    def keys(attn: LTX2Attention, context: Tensor, table: Table | None) -> tuple[Tensor, Tensor]:
+        """Key, normed and turned, and value, [B, S, C]."""
+        if hasattr(attn, "to_kv"):
+            key, value = attn.to_kv(context).chunk(2, dim=-1)
+        else:
+            key, value = attn.to_k(context), attn.to_v(context)
+        return rotate(attn, attn.norm_k(key), table), value
+
+    @staticmethod
+    def finish(attn: LTX2Attention, hidden: Tensor, answer: Tensor) -> Tensor:
+        """What the attention adds to the stream [B, T, C]: gated by `hidden`, which it was asked with, where the version has gates."""
         if attn.to_gate_logits is not None:
-            gates = 2.0 * attn.to_gate_logits(hidden_states).sigmoid()  # [B, T, H]
+            gates = 2.0 * attn.to_gate_logits(hidden).sigmoid()  # [B, T, H]
             answer = (answer.view(*gates.shape, -1) * gates.unsqueeze(-1)).flatten(2, 3)
         projected: Tensor = attn.to_out[0](answer)
         return projected
 
-    @staticmethod
-    def _project(attn: LTX2Attention, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if hasattr(attn, "to_qkv"):
-            query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
-            return query, key, value
-        if hasattr(attn, "to_kv"):
-            key, value = attn.to_kv(context).chunk(2, dim=-1)
-            return attn.to_q(hidden), key, value
-        return attn.to_q(hidden), attn.to_k(context), attn.to_v(context)
-
-    def _attend(self, attn: LTX2Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, attn: LTX2Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """What each token of query [B, T, C] finds in key and value [B, S, C]: [B, T, C]."""
         query, key, value = (part.view(*part.shape[:2], attn.heads, -1).transpose(1, 2) for part in (query, key, value))
         if mask is not None:
             batch, length = query.shape[0], key.shape[2]
@@ -175,3 +189,25 @@ class FusedAttention:
         with nullcontext() if self.backend is None else sdpa_kernel(self.backend):
             answer = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return answer.transpose(1, 2).flatten(2, 3)
+
+
+def rotate(attn: LTX2Attention, x: Tensor, table: Table | None) -> Tensor:
+    """x [B, T, C] turned by its positions; as it is without a table."""
+    if table is None:
+        return x
+    if attn.rope_type != "split":
+        turned: Tensor = apply_interleaved_rotary_emb(x, table)
+        return turned
+    return _rotate_split(x, *table)
+
+
+def _rotate_split(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """diffusers' apply_split_rotary_emb, bit for bit, without writing in place: a compiler may then compute it again in a backward, where
+    what was written in place has to be kept. x: [B, T, H 2R], each head's first half paired with its second; cos, sin: [B, H, T, R]."""
+    batch, heads, length, half = cos.shape
+    pairs = x.view(batch, -1, heads, 2, half).transpose(1, 2).float()  # [B, H, T, 2, R]
+    first, second = pairs[..., :1, :], pairs[..., 1:, :]
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    is_first = torch.arange(2, device=x.device)[:, None] == 0
+    turned = pairs * cos + torch.where(is_first, -sin, sin) * torch.where(is_first, second, first)
+    return turned.transpose(1, 2).reshape(batch, length, -1).to(x.dtype)

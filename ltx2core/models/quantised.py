@@ -85,21 +85,28 @@ def matmul_weight(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor 
     return nn.functional.linear(x, widen(weight, scale, x.dtype), bias)
 
 
-def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, *, precision: str) -> Tensor:
-    """grad W: [T, K] for grad [T, N]."""
+def matmul_input_gradient(grad: Tensor, weight: Tensor, scale: Tensor | None, turned: Tensor | None = None, *, precision: str) -> Tensor:
+    """grad W: [T, K] for grad [T, N]. turned: W transposed [K, N], which saves turning it each time where that is needed."""
     if scale is None:
         return grad @ weight
     if precision == "w8a8_full" and scale.ndim == 1 and _multiplies_fp8(grad, weight):
         from ltx2core.models.kernels import round_rows, transpose_bytes
 
         rounded, levels = round_rows(grad, torch.float8_e4m3fn, scale)
-        turned = transpose_bytes(weight)  # the unit takes both operands along the axis that is summed over
-        ones = torch.ones(1, weight.shape[1], device=grad.device)
+        if turned is None:
+            turned = transpose_bytes(weight)  # the unit takes both operands along the axis that is summed over
+        ones = _ones(weight.shape[1], grad.device)
         product: Tensor = torch._scaled_mm(
             rounded, turned.t(), scale_a=levels[:, None], scale_b=ones, out_dtype=grad.dtype, use_fast_accum=True
         )
         return product
     return grad @ widen(weight, scale, grad.dtype)
+
+
+@cache
+def _ones(width: int, device: torch.device) -> Tensor:
+    """[1, width] of 1, made once: a step asks for them 900 times."""
+    return torch.ones(1, width, device=device)
 
 
 def _multiplies_fp8(x: Tensor, weight: Tensor) -> bool:

@@ -102,6 +102,7 @@ class BlockWeights:
         self.rest = torch.zeros(layout.rest_bytes, dtype=torch.uint8, device=device)
         self.scales: dict[str, Tensor] = {}
         self.snr_db: dict[str, float] = {}
+        self.turned: dict[str, Tensor] = {}  # 8-bit matrices once more, transposed, as some products take them
         self.given: frozenset[str] = frozenset()  # tensors that need not be put: an earlier run left them where `matrices` lie
         self.written = True  # False: another process writes the matrices, which this one shares
         self._device = device
@@ -138,11 +139,17 @@ class BlockWeights:
             ordered = [part if part.ndim == 2 else part[:, None].expand(-1, widest) for part in ordered]
         self.scales[f"{member.name}_scale"] = torch.cat(ordered).contiguous()
 
-    def tensors(self, matrices: Tensor) -> dict[str, Tensor]:
+    def tensors(self, matrices: Tensor) -> dict[str, Tensor | None]:
         """All tensors by the skeleton's names, the matrices taken from a flat buffer that holds them: this one's, or a slot."""
-        found = {name: place.view(matrices) for name, place in self.layout.matrices.items()}
+        found: dict[str, Tensor | None] = {name: place.view(matrices) for name, place in self.layout.matrices.items()}
         found |= {name: place.view(self.rest) for name, place in self.layout.rest.items()}
+        if self.layout.storage != "bf16":  # also where there is none: the block may hold another's
+            found |= {f"{name}_turned": self.turned.get(name) for name in self.layout.matrices}
         return found | self.scales
+
+    def turn(self) -> None:
+        """Keep every matrix transposed, too, on the card: as many bytes again."""
+        self.turned = {name: place.view(self.matrices).t().contiguous() for name, place in self.layout.matrices.items()}
 
 
 def _check(name: str, target: Tensor, tensor: Tensor) -> None:
@@ -158,7 +165,8 @@ def state_of(layout: Layout, weights: BlockWeights) -> Mapping[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, member in layout.members.items():
         whole = tensors[member.name]
+        assert whole is not None
         if f"{member.name}_scale" in tensors and member.name in layout.matrices:
-            whole = widen(whole.to(weights.rest.device), tensors[f"{member.name}_scale"], torch.bfloat16)
+            whole = widen(whole.to(weights.rest.device), weights.scales[f"{member.name}_scale"], torch.bfloat16)
         found[name] = whole[member.first : member.first + member.rows] if whole.ndim else whole
     return found

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from ltx2core.models.quantised import EightBit, Storage
 
 GIB = 1024**3
-# Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 65.1 GiB with all of
-# 48 blocks kept against 40.8 with none at 2,688 tokens, 71.3 with 26 at 6,144; video alone 45.6 (tests/benchmarks/step_time.py).
-KEPT_WIDTHS_JOINT = 26.5
-KEPT_WIDTHS_VIDEO = 20.0
+# Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 56.8 GiB with all of
+# 48 blocks kept against 40.8 with none at 2,688 tokens (tests/benchmarks/step_time.py).
+KEPT_WIDTHS_JOINT = 17.6
+KEPT_WIDTHS_VIDEO = 14.0
+_ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
 _SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
-_RESERVE = GIB  # the device's context, its libraries' workspaces and what the allocator rounds up
+_KEPT_SCRATCH_BLOCKS = 0.4  # where all lie on the card and some keep all: those come last, and have gone when others are computed again
+_RESERVE = GIB + GIB // 4  # the device's context, its libraries' workspaces and what the allocator rounds up
 _BYTES_PER_LORA_NUMBER = 18  # float32 master, gradient and two moments, and the copy that is computed with
 _SLOTS = 2
 
@@ -45,6 +47,11 @@ class StepNeed:
         return int(widths * self.tokens * self.width * self.itemsize)
 
     @property
+    def attended_bytes(self) -> int:
+        """What self-attention over the picture gives, which a block that is computed again may keep."""
+        return int(_ATTENDED_WIDTHS * self.tokens * self.width * self.itemsize)
+
+    @property
     def inputs_bytes(self) -> int:
         """What a block that is computed again keeps: its inputs."""
         return int((1.2 if self.joint else 1.0) * self.tokens * self.width * self.itemsize)
@@ -52,7 +59,7 @@ class StepNeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepWish:
-    """What the config asks for. None: as memory allows. slots, recompute, inputs_to_host: likewise."""
+    """What the config asks for. None: as memory allows. recompute_all: not even self-attention is kept."""
 
     storage: Storage = "bf16"
     precision: EightBit = "dequant"
@@ -65,7 +72,11 @@ class StepWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """How blocks are held. because: a sentence for each choice, with its numbers."""
+    """How blocks are held. kept: how many keep all that they computed; attention: how many of the others keep their self-attention;
+    turned: whether blocks on the card hold their matrices transposed, too.
+
+    because: a sentence for each choice, with its numbers.
+    """
 
     storage: Storage
     precision: EightBit
@@ -73,13 +84,19 @@ class StepPlan:
     slots: int
     kept: int
     inputs_to_host: bool
+    attention: int = 0
+    turned: bool = False
     because: tuple[str, ...] = ()
 
     def next_rung(self, num_blocks: int) -> StepPlan | None:
         """A plan that needs less memory, for when this one ran out of it; None when there is none."""
+        if self.turned:
+            return replace(self, turned=False, because=("matrices are transposed anew each time",))
         if self.kept:
             kept = self.kept // 2 if self.kept > 4 else 0
             return replace(self, kept=kept, because=(f"{self.kept - kept} more blocks are computed twice",))
+        if self.attention:
+            return replace(self, attention=0, because=("self-attention is computed twice, too",))
         if not self.inputs_to_host:
             return replace(self, inputs_to_host=True, because=("the blocks' inputs wait in host memory",))
         if self.streamed < num_blocks:
@@ -127,13 +144,25 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> Step
         reasons.append(f"{streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}")
     slots = min(wish.slots or _SLOTS, streamed)
     rest = free - (need.num_blocks - streamed + slots) * need.block_bytes
-    kept = _kept(need, wish, rest, resident=need.num_blocks - streamed)
+    # Self-attention first: for each byte that it keeps, a block saves the most there.
+    attention = 0 if wish.recompute_all else max(0, min(need.num_blocks, rest // need.attended_bytes))
+    spare = rest - attention * need.attended_bytes
+    kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
+    if kept >= 2 and not streamed:
+        spare += int((_SCRATCH_BLOCKS - _KEPT_SCRATCH_BLOCKS) * need.kept_bytes)
+        kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
     again = need.num_blocks - kept
+    attention = min(attention, again)
+    turned = wish.precision == "w8a8_full" and not streamed and not again
+    if turned and (turned := spare - kept * need.kept_bytes >= need.num_blocks * need.block_bytes):
+        reasons.append("matrices are held transposed, too, as backward products in fp8 take them")
     if kept:
         reasons.append(f"{kept} blocks keep their activations, {_gib(need.kept_bytes)} each; {again} are computed twice")
     elif again:
         reasons.append("every block is computed twice" + (", as asked" if wish.recompute_all else ""))
-    return _plan(wish, streamed=streamed, kept=kept, host=host, slots=slots, because=tuple(reasons))
+    if attention:
+        reasons.append(f"{attention} of these keep their self-attention, {_gib(need.attended_bytes)} each")
+    return _plan(wish, streamed=streamed, kept=kept, attention=attention, turned=turned, host=host, slots=slots, because=tuple(reasons))
 
 
 def _streamed(need: StepNeed, free: int) -> int | None:
@@ -147,13 +176,14 @@ def _streamed(need: StepNeed, free: int) -> int | None:
     return need.num_blocks - (room - slots)
 
 
-def _kept(need: StepNeed, wish: StepWish, rest: int, *, resident: int) -> int:
+def _kept(need: StepNeed, wish: StepWish, rest: int, *, resident: int, attention: int) -> int:
     if wish.recompute_all:
         return 0
     if wish.keep_all:
         return resident
     # a block that keeps all gives back what it would have kept otherwise
-    return max(0, min(resident, rest // max(1, need.kept_bytes - (0 if wish.inputs_to_host else need.inputs_bytes))))
+    instead = (0 if wish.inputs_to_host else need.inputs_bytes) + (need.attended_bytes if attention else 0)
+    return max(0, min(resident, rest // max(1, need.kept_bytes - instead)))
 
 
 def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
@@ -162,13 +192,25 @@ def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
     return _RESERVE + need.outside_bytes + need.lora_numbers * _BYTES_PER_LORA_NUMBER + inputs + scratch
 
 
-def _plan(wish: StepWish, *, streamed: int, kept: int, host: bool, because: tuple[str, ...], slots: int = 1) -> StepPlan:
+def _plan(
+    wish: StepWish,
+    *,
+    streamed: int,
+    kept: int,
+    host: bool,
+    because: tuple[str, ...],
+    slots: int = 1,
+    attention: int = 0,
+    turned: bool = False,
+) -> StepPlan:
     return StepPlan(
         storage=wish.storage,
         precision=wish.precision,
         streamed=streamed,
         slots=min(slots, streamed) if streamed else 0,
         kept=max(0, kept),
+        attention=attention,
+        turned=turned,
         inputs_to_host=host,
         because=because,
     )

@@ -146,9 +146,9 @@ class FastEngine:
         self._emit(Notice(code="more_shapes_than_graphs", text=text, fix="Fewer resolutions and lengths make fewer shapes."))
 
     def plan_of(self, bucket: str) -> StepPlan:
-        """How batches of a bucket are computed: what travels is the same for all, since weights do not move between steps."""
-        plan = self._plans.get(bucket, self._plan)
-        return replace(plan, streamed=self._held.streamed, slots=self._held.slots)
+        """How batches of a bucket are computed: where weights lie is the same for all, since they do not move between steps."""
+        plan, held = self._plans.get(bucket, self._plan), self._held
+        return replace(plan, streamed=held.streamed, slots=held.slots, turned=held.turned)
 
     def _plan_for(self, bucket: str) -> StepPlan:
         """The same, for a batch that comes now: a bucket that is new begins with what an earlier run has learned."""
@@ -166,7 +166,7 @@ class FastEngine:
         """Hold blocks as a plan says. Graphs of other shapes stay unless weights move."""
         if rung_of(plan) == rung_of(self._held):
             return
-        if (plan.streamed, plan.slots) != (self._held.streamed, self._held.slots):
+        if _weights_of(plan) != _weights_of(self._held):
             self.park()
         self._fast.apply(plan)
         self._held = plan
@@ -204,6 +204,11 @@ def _bucket(drawn: Drawn) -> str:
     """What a batch's memory depends on, in words: its bucket, how many samples, and whether there is sound."""
     count, batch = len(drawn.batch.fps), drawn.batch
     return f"{batch.bucket}{f' x {count}' if count > 1 else ''}{' without sound' if drawn.audio is None else ''}"
+
+
+def _weights_of(plan: StepPlan) -> tuple[int, int, bool]:
+    """What of a plan says where weights lie: graphs read them there."""
+    return plan.streamed, plan.slots, plan.turned
 
 
 def _levers(plan: StepPlan) -> str:

@@ -8,21 +8,26 @@ the weights, compute again what was not kept, give the gradients away, let the n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ltx2core.models.attention import kernel_for
+from ltx2core.models.block_parts import BlockInParts, Computed, can_part
 from ltx2core.models.levels import Levels, pick_levels, use_levels
 from ltx2core.offload.activations import HostActivations
-from ltx2core.offload.ring import Ring
+from ltx2core.offload.ring import Ring, join_captured
 from ltx2core.offload.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
+    from torch.nn.attention import SDPBackend
 
+    from ltx2core.models.block_parts import Attended
     from ltx2core.models.fused_block import Skeleton
     from ltx2core.offload.host_memory import Master
     from ltx2core.offload.layout import BlockWeights
@@ -38,31 +43,45 @@ _MOST_COMPILED = 128  # shapes of a block: buckets x with and without sound, giv
 
 @dataclass(kw_only=True)
 class FastBlocks:
-    """All blocks. weights: of each; ring_index: its place among the streamed ones, None for a block that lies on the card."""
+    """All blocks. weights: of each; ring_index: its place among the streamed ones, None for a block that lies on the card.
+
+    attention: the blocks that keep what their self-attention over the picture found, and skip it when they are computed again.
+    """
 
     skeleton: Skeleton
     weights: Sequence[BlockWeights]
     adapter: FlatAdapter
     keep: Sequence[Keep]
+    attention: Collection[int] = ()
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
+    beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
-    _call: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
-    _eager: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
+    _parts: BlockInParts = field(init=False)
+    _whole: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     host: HostActivations = field(init=False)
-    _tensors: list[dict[str, Tensor]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
+    _tensors: list[dict[str, Tensor | None]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
 
     def __post_init__(self) -> None:
-        block = self._eager = _Levelled(self.skeleton.block)
-        self._call = block
+        self._whole = _Levelled(self.skeleton.block)
+        compiled: Callable[[nn.Module], Callable[..., Any]] = lambda part: part  # noqa: E731
         if self.compile:
             # The compiler's own limit, 8, ends a run with an error: two buckets whose tokens are routed, with and without gradients, are 8.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
-            self._call = torch.compile(block, fullgraph=True, dynamic=False)
+            # What is cheap is computed again in a block's backward rather than kept, also where a product needs it: a fifth less memory.
+            torch._functorch.config.ban_recompute_materialized_backward = False
+            compiled = partial(torch.compile, fullgraph=True, dynamic=False)
+        self._parts = BlockInParts(self.skeleton.block, compiled=compiled, beside=self.beside)
+        self.use_attention(None)
         self.host = HostActivations()
         self._find_tensors()
+
+    def use_attention(self, backend: SDPBackend | None) -> None:
+        """Compute self-attention over pictures with this kernel; None leaves the choice to PyTorch."""
+        self.skeleton.use_attention(backend)
+        self._parts.use_attention(kernel_for(backend, self.weights[0].rest.device))
 
     def weights_changed(self) -> None:
         """Take the weights anew, in the ring's slots, too: after they were filled."""
@@ -106,12 +125,14 @@ class FastBlocks:
 
     def settle(self) -> None:
         """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""
+        self._parts.join()
         self.host.settle()
         if self.ring is not None:
             self.ring.settle()
 
     def join(self) -> None:
         """Bring the copy streams back to the compute stream: how a capture ends, whatever it was broken off by."""
+        join_captured(self._parts.side)
         self.host.join()
         if self.ring is not None:
             self.ring.join()
@@ -120,18 +141,29 @@ class FastBlocks:
         """Whether a block's weights travel."""
         return bool(self.ring_index) and self.ring_index[index] is not None
 
-    def compute(self, index: int, video: Tensor, audio: Tensor, context: dict[str, Any], *, eager: bool = False) -> tuple[Tensor, Tensor]:
+    def compute(
+        self,
+        index: int,
+        video: Tensor,
+        audio: Tensor,
+        context: dict[str, Any],
+        *,
+        whole: bool = False,
+        attended: Attended | None = None,
+    ) -> Computed:
         """Run a block on its weights; `done` says when they have been read for good.
 
-        eager: without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
+        whole: at once and without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
+        attended: what its self-attention found the first time.
         """
-        call = self._eager if eager else self._call
         self.runs += 1
         place = self.ring_index[index] if self.ring_index else None
         if place is not None and self.ring is not None:
             self.ring.acquire(place)
         self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
-        return call(video, audio, context)
+        if whole or not can_part(context):
+            return Computed(*self._whole(video, audio, context))
+        return self._parts(video, audio, context, kept=attended)
 
     def done(self, index: int, *, forwards: bool, wrap: bool = False) -> None:
         """The weights of a block have been read for now."""
@@ -145,11 +177,13 @@ class FastBlocks:
         self, index: int, video: Tensor, audio: Tensor, outputs: tuple[Tensor, Tensor], gradients: tuple[Tensor | None, Tensor | None]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of a block's inputs; those of its adapter are added to the adapter's."""
+        self._parts.fork()
         leaves = self.adapter.leaves(index)
         pairs = [(out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad]
         found = torch.autograd.grad(
             [out for out, _ in pairs], [video, audio, *leaves.values()], [grad for _, grad in pairs], allow_unused=True
         )
+        self._parts.join()
         self.adapter.add_gradients(index, found[2:])
         self.done(index, forwards=False)
         return found[0], found[1]
@@ -175,9 +209,9 @@ class BlockAt(nn.Module):
     def _run(self, hidden_states: Tensor, audio_hidden_states: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
         if not torch.is_grad_enabled():
-            found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=True)
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context, whole=True)
             blocks.done(index, forwards=True, wrap=True)
-            return found
+            return found.video, found.audio
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph
         outputs: tuple[Tensor, Tensor] = _Node.apply(hidden_states, audio_hidden_states, anchor, blocks, index, context)  # type: ignore[no-untyped-call, unused-ignore]
         return outputs
@@ -194,35 +228,39 @@ class _Node(torch.autograd.Function):
         ctx: Any, video: Tensor, audio: Tensor, _anchor: Tensor, blocks: FastBlocks, index: int, context: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override, unused-ignore]
         ctx.blocks, ctx.index, ctx.context = blocks, index, context
+        ctx.attended = None
         if blocks.keep[index] == "all" and not blocks.streamed(index):  # weights that travel are gone by its backward
             with torch.enable_grad():
                 video, audio = video.detach().requires_grad_(), audio.detach().requires_grad_()
-                outputs = blocks.compute(index, video, audio, context)
-            ctx.kept = video, audio, outputs
+                found = blocks.compute(index, video, audio, context)
+            ctx.kept = video, audio, found
             blocks.done(index, forwards=True)
-            return outputs[0].detach(), outputs[1].detach()
+            return found.video.detach(), found.audio.detach()
         with torch.no_grad():
-            outputs = blocks.compute(index, video, audio, context)
+            found = blocks.compute(index, video, audio, context)
         ctx.kept, ctx.on_host = None, blocks.keep[index] == "host"
+        if index in blocks.attention:
+            ctx.attended = found.attended
         if ctx.on_host:
             blocks.host.put(index, (video, audio))
         else:
             ctx.save_for_backward(video, audio)
         blocks.done(index, forwards=True)
-        return outputs
+        return found.video, found.audio
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override, unused-ignore]
         blocks, index = ctx.blocks, ctx.index
         if ctx.kept is not None:
-            video, audio, outputs = ctx.kept
+            video, audio, found = ctx.kept
             ctx.kept = None
         else:
             saved = blocks.host.take(index) if ctx.on_host else ctx.saved_tensors
             with torch.enable_grad():
                 video, audio = (tensor.detach().requires_grad_() for tensor in saved)
-                outputs = blocks.compute(index, video, audio, ctx.context)
-        of_video, of_audio = blocks.backward(index, video, audio, outputs, (gradients[0], gradients[1]))
+                found = blocks.compute(index, video, audio, ctx.context, attended=ctx.attended)
+            ctx.attended = None
+        of_video, of_audio = blocks.backward(index, video, audio, (found.video, found.audio), (gradients[0], gradients[1]))
         return of_video, of_audio, None, None, None, None
 
 

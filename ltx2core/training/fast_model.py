@@ -46,8 +46,11 @@ class FastSettings:
     streamed: int = 0
     slots: int = 2
     kept: int = 0  # blocks that keep all they computed; the others are computed again
+    attention: int = 0  # of those, how many keep what their self-attention found
     inputs_to_host: bool = False
+    turned: bool = False  # whether blocks that lie on the card hold their 8-bit matrices transposed, too
     compile: bool = True
+    beside: bool = True  # whether the sound's kernels run beside the picture's
     waiting: Waiting = "locked"
     disk: Path | None = None  # where blocks lie that wait on disk
 
@@ -55,6 +58,11 @@ class FastSettings:
         """Which blocks travel: evenly between those that stay, so that copies have compute to hide behind."""
         streamed = min(self.streamed, count)
         return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
+
+    def attending(self, policy: Sequence[Keep]) -> frozenset[int]:
+        """The blocks that are computed again without their self-attention."""
+        again = [index for index, keep in enumerate(policy) if keep != "all"]
+        return frozenset(again[max(0, len(again) - self.attention) :])  # the last: they are freed first
 
     def policy(self, count: int, *, streamed: Collection[int] | None = None) -> list[Keep]:
         """What each block keeps. Only resident blocks can keep all. streamed: the blocks that travel, if not those of these settings."""
@@ -94,7 +102,15 @@ class FastModel:
     def apply(self, plan: StepPlan) -> None:
         """Hold the blocks as another plan says. More blocks may travel than before, never fewer."""
         blocks, count = self.blocks, len(self.blocks.weights)
-        settings = replace(self.settings, streamed=plan.streamed, slots=plan.slots, kept=plan.kept, inputs_to_host=plan.inputs_to_host)
+        settings = replace(
+            self.settings,
+            streamed=plan.streamed,
+            slots=plan.slots,
+            kept=plan.kept,
+            attention=plan.attention,
+            inputs_to_host=plan.inputs_to_host,
+            turned=plan.turned,
+        )
         travelling = set(self.masters.found)
         if plan.streamed != len(travelling) or plan.slots != self.settings.slots:
             wanted = [index for index in settings.streamed_blocks(count) if index not in travelling]
@@ -103,8 +119,13 @@ class FastModel:
                 travelling.add(index)
             self.stream(slots=plan.slots)
             blocks.settle()
+        if self.settings.turned and not plan.turned:
+            for weights in blocks.weights:
+                weights.turned = {}
+            blocks.weights_changed()
         self.settings = settings
         blocks.keep = settings.policy(count, streamed=travelling)
+        blocks.attention = settings.attending(blocks.keep)
 
     def stream(self, *, slots: int) -> None:
         """Let every block that has a master travel."""
@@ -114,6 +135,7 @@ class FastModel:
     def _send_off(self, index: int) -> None:
         """Bring a block from the card to where travelling ones wait."""
         weights, files = self.blocks.weights[index], self.masters.files
+        weights.turned = {}
         if files is not None and files.find(index) is None:
             files.write(index, weights.matrices, weights.scales, weights.snr_db)
         master = self.masters.add(index)
@@ -256,7 +278,16 @@ def build_fast(
     masters.begin(settings.streamed_blocks(count))
     weights = [BlockWeights(layout, device=device, matrices_on=_room(masters, index, layout, device)) for index in range(count)]
     flat = FlatAdapter(skeleton.groups, num_blocks=count, rank=adapter.rank, seed=seed, device=device, dtype=dtype)
-    blocks = FastBlocks(skeleton=skeleton, weights=weights, adapter=flat, keep=settings.policy(count), compile=settings.compile)
+    policy = settings.policy(count)
+    blocks = FastBlocks(
+        skeleton=skeleton,
+        weights=weights,
+        adapter=flat,
+        keep=policy,
+        attention=settings.attending(policy),
+        compile=settings.compile,
+        beside=settings.beside,
+    )
     blocks.install(transformer)
     model = FastModel(
         transformer=transformer, blocks=blocks, adapter=flat, layout=layout, targets=list(targets), settings=settings, masters=masters
@@ -298,7 +329,16 @@ def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
             f"{len(missing)} tensors of blocks are missing, like transformer_blocks.{index}.{name}.", fix="Download it again."
         )
     model.masters.wait()  # for the process that fills what this one shares
+    turn(model)
     model.blocks.weights_changed()
+
+
+def turn(model: FastModel) -> None:
+    """Transpose the matrices of the blocks that lie on the card, where the settings ask for it: once they are filled."""
+    if model.settings.turned:
+        for index, weights in enumerate(model.blocks.weights):
+            if not model.blocks.streamed(index):
+                weights.turn()
 
 
 def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.device) -> Iterable[tuple[str, Tensor]]:

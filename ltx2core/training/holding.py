@@ -49,6 +49,8 @@ class Holding:
             streamed=plan.streamed,
             slots=plan.slots,
             kept=plan.kept,
+            attention=plan.attention,
+            turned=plan.turned,
             inputs_to_host=plan.inputs_to_host,
             compile=compiled,
             waiting=self.host.waiting,

@@ -28,6 +28,8 @@ class Rung:
     slots: int
     kept: int
     inputs_to_host: bool
+    attention: int = 0
+    turned: bool = False
 
     def applied_to(self, plan: StepPlan) -> StepPlan:
         """The more frugal of the two in each lever."""
@@ -38,11 +40,13 @@ class Rung:
             slots=slots,
             kept=min(plan.kept, self.kept),
             inputs_to_host=plan.inputs_to_host or self.inputs_to_host,
+            attention=min(plan.attention, self.attention),
+            turned=plan.turned and self.turned,
         )
 
 
 def rung_of(plan: StepPlan) -> Rung:
-    return Rung(streamed=plan.streamed, slots=plan.slots, kept=plan.kept, inputs_to_host=plan.inputs_to_host)
+    return Rung(**{name: getattr(plan, name) for name in Rung.__slots__})
 
 
 class Rungs:

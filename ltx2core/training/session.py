@@ -102,7 +102,7 @@ class TrainingSession:
         meter = PhaseMeter(journal.emit)
         # here: nothing may come before the first line of a session, nor after its last
         with Telemetry(journal.emit), contextlib.closing(meter), kept_kernels():
-            for notice in [*self._loaded.notices, *filter(None, [self._unserved])]:
+            for notice in [*self._loaded.notices, *self._warnings(), *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
                 save_config(self.folder, self._loaded)
@@ -120,6 +120,13 @@ class TrainingSession:
                 damaged=damaged,
             ).run()
         return finished.step, finished.stopped
+
+    def _warnings(self) -> list[Notice]:
+        """What of this machine should be known before it trains this config."""
+        from ltx2core.hardware.before_start import warnings_before
+        from ltx2core.hardware.probe import probe_machine
+
+        return warnings_before(probe_machine(self._root), self._loaded)
 
     def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:
         self.failure = failure

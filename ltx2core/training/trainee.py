@@ -189,7 +189,7 @@ def _fast(
             dtype=dtype,
             device=device,
         )
-        fast.blocks.skeleton.use_attention(choice.backend)
+        fast.blocks.use_attention(choice.backend)
         measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
         attention = f"{choice.name}{f' ({measured})' if measured else ''}"
     _tell_rounding(fast.rounding, emit)

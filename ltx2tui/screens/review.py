@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
+from ltx2core.hardware.before_start import warnings_before
 from ltx2core.runs.folder import NAME_RULE, RunFolder
 from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.runs.events import Notice
 
 WIDE = 100
 MARKS = {"info": "·", "warning": "!", "error": "✕"}
@@ -61,6 +63,7 @@ class ReviewScreen(Step):
 
         loaded: LoadedConfig | None
         trouble: Ltx2Error | None = None
+        warnings: tuple[Notice, ...] = ()  # of this machine
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +90,8 @@ class ReviewScreen(Step):
     @work(thread=True, exclusive=True, group="review", exit_on_error=False)
     def check(self) -> None:
         try:
-            self.post_message(self.Checked(self.draft.loaded(Path.cwd())))
+            loaded = self.draft.loaded(Path.cwd())
+            self.post_message(self.Checked(loaded, warnings=tuple(warnings_before(self.ltx.probe(measure_disk=False), loaded))))
         except Ltx2Error as error:
             self.post_message(self.Checked(None, error))
 
@@ -107,7 +111,7 @@ class ReviewScreen(Step):
         if message.trouble is not None:
             parts.append(Text(f"✕ {message.trouble.text} {message.trouble.fix}".rstrip() + "\n", style=f"bold {theme['error']}"))
         elif message.loaded is not None:
-            for notice in message.loaded.notices:
+            for notice in (*message.warnings, *message.loaded.notices):
                 colour = theme["warning" if notice.level == "warning" else "error" if notice.level == "error" else "text-quiet"]
                 parts.append(Text(f"{MARKS[notice.level]} {notice.text} {notice.fix}".rstrip(), style=colour))
             if parts:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from ltx2core.hardware.nvml import Gpu
-from ltx2core.hardware.probe import Machine
+from ltx2core.hardware.machine import DiskSpeed, Gpu, GpuProcess, Machine, Terminal, TorchBuild
+from ltx2core.hardware.rates import BlockTime, Rates
 from ltx2core.runs import events
 from ltx2core.runs.events import to_json
 from ltx2tui.app import Ltx2App
@@ -47,7 +47,7 @@ class SceneApp(Ltx2App):
         self._machine = machine or CPU_ONLY
         self._first = first
 
-    def probe(self) -> Machine:
+    def probe(self, *, measure_disk: bool = True) -> Machine:
         return self._machine
 
     def open_first(self) -> None:
@@ -76,19 +76,62 @@ CPU_ONLY = Machine(
 
 
 def gpu_machine() -> Machine:
+    """A machine with everything to tell: a card in use by another, a slow slot, a container, a measured speed."""
     from dataclasses import replace
 
     card = Gpu(
         index=0,
         name="NVIDIA GeForce RTX 4090",
         total_bytes=24 * GIB,
-        free_bytes=23 * GIB,
+        free_bytes=22 * GIB,
         capability=(8, 9),
         percent=0,
         temperature_celsius=38,
         power_watts=22.0,
+        uuid="GPU-1",
+        used_by_others_bytes=int(1.7 * GIB),
+        processes=(
+            GpuProcess(pid=900, name="Xorg", used_bytes=int(0.3 * GIB)),
+            GpuProcess(pid=4711, name="python3", used_bytes=int(1.4 * GIB)),
+        ),
+        ecc=False,
+        power_limit_watts=300.0,
+        default_power_limit_watts=450.0,
+        slowed_by=("power limit",),
+        mig=False,
+        pcie_generation=1,
+        pcie_width=8,
+        best_pcie_generation=4,
+        best_pcie_width=16,
     )
-    return replace(CPU_ONLY, gpus=(card,), driver="580.65", no_gpu_because=None, ram_limited_by="container")
+    rates = Rates(
+        device="NVIDIA GeForce RTX 4090",
+        source="measured",
+        bf16_flops_per_second=148e12,
+        int8_ops_per_second=251e12,
+        fp8_flops_per_second=218e12,
+        to_device_bytes_per_second=12.4e9,
+        memory_bytes_per_second=887e9,
+        launch_seconds=5.2e-6,
+        block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.0184),
+    )
+    return replace(
+        CPU_ONLY,
+        gpus=(card,),
+        driver="580.65",
+        driver_cuda="13.0",
+        torch=TorchBuild(version="2.13.0+cu130", cuda="13.0"),
+        no_gpu_because=None,
+        ram_limited_by="container",
+        container=True,
+        cpu_quota=8.0,
+        swap_total_bytes=8 * GIB,
+        shm_total_bytes=16 * GIB,
+        shm_free_bytes=16 * GIB,
+        disk_speed=DiskSpeed(write_bytes_per_second=1.9e9, read_bytes_per_second=3.1e9),
+        terminal=Terminal(term="tmux-256color", multiplexer="tmux", ssh=True, truecolour=True),
+        rates=rates,
+    )
 
 
 def write_clip(path: Path, *, flat: bool = False, kite: bool = True, down_by: int = 0) -> None:

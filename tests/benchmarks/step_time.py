@@ -35,7 +35,7 @@ from ltx2core.planning.step_plan import StepNeed, StepWish, plan_step
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.data import Batch
-from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of, turn
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.sigma import ShiftedLogitNormal
@@ -59,6 +59,7 @@ class Case:
     wish: StepWish = field(default_factory=StepWish)
     cap_gib: float | None = None
     audio: bool = True
+    beside: bool = True  # the sound's kernels beside the picture's
     capture: bool = True
     usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
     routes: tuple[Route, ...] = ()  # of TREAD
@@ -76,6 +77,7 @@ def cases() -> dict[str, Case]:
     for tokens in GRIDS:
         found[f"resident-{tokens}"] = Case(tokens=tokens)
         found[f"recomputed-{tokens}"] = Case(tokens=tokens, wish=StepWish(recompute_all=True))
+        found[f"one-stream-{tokens}"] = Case(tokens=tokens, beside=False)
         found[f"tread-{tokens}"] = Case(tokens=tokens, routes=TREAD)
     for tokens in (2688, 6144):
         for name, wish in (("int8", INT8), ("fp8-w8a8", FP8), ("fp8-both-ways", FP8_BOTH_WAYS)):
@@ -85,6 +87,7 @@ def cases() -> dict[str, Case]:
             found[f"cap{cap}-int8-{tokens}"] = Case(tokens=tokens, wish=INT8, cap_gib=cap)
             found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap)
     found["half-streamed-2688"] = Case(wish=StepWish(streamed=24, slots=3, recompute_all=True))
+    found["half-streamed-kept-attention-2688"] = Case(wish=StepWish(streamed=24, slots=3))
     found["all-streamed-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True))
     found["all-streamed-video-only-2688"] = Case(audio=False, wish=StepWish(streamed=48, slots=2, recompute_all=True))
     found["all-streamed-not-locked-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True), waiting="memory")
@@ -119,9 +122,12 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
         streamed=plan.streamed,
         slots=plan.slots,
         kept=plan.kept,
+        attention=plan.attention,
+        turned=plan.turned,
         inputs_to_host=plan.inputs_to_host,
         compile=DEVICE.type == "cuda",
         waiting=case.waiting,
+        beside=case.beside,
     )
     return settings, plan.because
 
@@ -160,6 +166,7 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastMod
                 else 0.01 * value
             )
             weights.put(name, value)
+    turn(fast)
     fast.blocks.weights_changed()
     if fast.blocks.ring is not None:
         fast.blocks.ring.reload()
@@ -208,7 +215,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     fast = random_model(settings, audio=case.audio, layers=layers)
     grid = GRIDS[case.tokens]
     choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=1, dtype=DTYPE, device=DEVICE)
-    fast.blocks.skeleton.use_attention(choice.backend)
+    fast.blocks.use_attention(choice.backend)
     router = add_routes(fast.transformer, resolve(case.routes, layers)) if case.routes else None
     model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, AdamSettings())
@@ -242,6 +249,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "streamed": settings.streamed,
         "slots": settings.slots if ring else 0,
         "kept": settings.kept,
+        "attention_kept": settings.attention,
         "inputs_to_host": settings.inputs_to_host,
         "loads_per_step": ring.loads_per_step() if ring else 0,
         "because": because,

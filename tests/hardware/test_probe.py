@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -11,59 +10,12 @@ from ltx2core.hardware import limits
 from ltx2core.hardware.nvml import Nvml
 from ltx2core.hardware.probe import as_json, probe_machine
 from ltx2core.hardware.telemetry import Telemetry
+from tests.hardware.nvml_answers import FakeNvml, NVMLError_LibraryNotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ltx2core.runs.events import MemorySampled
-
-
-@dataclass
-class _Memory:
-    total: int = 80 << 30
-    used: int = 3 << 30
-    free: int = 77 << 30
-
-
-@dataclass
-class _Busy:
-    gpu: int = 42
-
-
-class NVMLError_LibraryNotFound(Exception):  # noqa: N801, N818 - named as the real one is
-    pass
-
-
-class FakeNvml:
-    """A library with one H100. `silent` are the calls it does not support; `broken` makes its start fail."""
-
-    def __init__(self, *, silent: tuple[str, ...] = (), broken: Exception | None = None) -> None:
-        self.silent = silent
-        self.broken = broken
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        if self.broken:
-            raise self.broken
-
-    def __getattr__(self, name: str) -> object:
-        values: dict[str, object] = {
-            "nvmlDeviceGetCount": 1,
-            "nvmlSystemGetDriverVersion": b"580.65",
-            "nvmlDeviceGetHandleByIndex": "handle",
-            "nvmlDeviceGetName": "NVIDIA H100",
-            "nvmlDeviceGetMemoryInfo": _Memory(),
-            "nvmlDeviceGetUtilizationRates": _Busy(),
-            "nvmlDeviceGetPowerUsage": 350_500,
-            "nvmlDeviceGetTemperature": 55,
-            "nvmlDeviceGetCudaComputeCapability": (9, 0),
-        }
-
-        def call(*_: object) -> object:
-            if name in self.silent:
-                raise RuntimeError("Not Supported")
-            return values[name]
-
-        return call
 
 
 def test_a_card_is_told_with_its_memory_and_capability(tmp_path: Path) -> None:
@@ -89,7 +41,9 @@ def test_a_card_that_hides_values_is_still_listed(tmp_path: Path, silent: tuple[
 
 
 def test_no_driver_is_a_normal_machine_and_says_so_kindly(tmp_path: Path) -> None:
-    machine = probe_machine(tmp_path / "not" / "there" / "yet", nvml=Nvml(FakeNvml(broken=NVMLError_LibraryNotFound("not found"))))
+    machine = probe_machine(
+        tmp_path / "not" / "there" / "yet", nvml=Nvml(FakeNvml(broken=NVMLError_LibraryNotFound("not found")), bus=tmp_path)
+    )
     assert machine.gpus == ()
     assert machine.no_gpu_because == "No NVIDIA driver was found on this machine."
     assert machine.cores >= 1
@@ -137,6 +91,28 @@ def test_cgroup_v1_without_a_limit_is_no_limit(tmp_path: Path) -> None:
 def test_a_container_that_hides_the_host_path_is_read_at_its_root(tmp_path: Path) -> None:
     place = _cgroup(tmp_path, "0::/docker/abc\n", {"memory.max": "1048576"})
     assert limits.memory_limit(**place) == 1 << 20
+
+
+def test_cgroup_v1_tells_the_limit_of_groups_that_a_container_does_not_see(tmp_path: Path) -> None:
+    stat = "inactive_file 10\nhierarchical_memory_limit 2147483648\ntotal_inactive_file 300\n"
+    files = {"memory/x/memory.limit_in_bytes": str(2**63 - 4096), "memory/x/memory.stat": stat, "memory/x/memory.usage_in_bytes": "1000"}
+    place = _cgroup(tmp_path, "4:memory:/x\n", files)
+    assert limits.memory_limit(**place) == 2 << 30
+    assert limits.memory_used(**place) == 700
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected"),
+    [
+        ("0::/a/b\n", {"a/memory.swap.max": "1048576", "a/b/memory.swap.max": "max"}, 1 << 20),
+        ("0::/a\n", {"a/memory.swap.max": "0"}, 0),
+        ("0::/a\n", {"a/memory.swap.max": "max"}, None),
+        ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "1000", "memory/x/memory.memsw.limit_in_bytes": "1500"}, 500),
+        ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "1000"}, None),
+    ],
+)
+def test_the_swap_of_a_container_is_what_its_groups_allow(tmp_path: Path, lines: str, files: dict[str, str], expected: int | None) -> None:
+    assert limits.swap_limit(**_cgroup(tmp_path, lines, files)) == expected
 
 
 def test_no_cgroup_at_all_is_no_limit(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_input_that_learns_nothing_gets_no_gradient_and_the_lora_does() -> No
     assert layer.lora_a is not None
     assert layer.lora_a.grad is not None
     inner, ones = x @ layer.lora_a.t(), torch.ones(4, 12, dtype=F64)
-    found = grouped_linear_backward(ones, x, inner, layer.weight, None, layer.lora_a, layer.lora_b, 1.0, "dequant", False)
+    found = grouped_linear_backward(ones, x, inner, layer.weight, None, None, layer.lora_a, layer.lora_b, 1.0, "dequant", False)
     assert found[0].numel() == 0
 
 
@@ -101,7 +101,7 @@ def test_what_the_compiler_is_told_of_shapes_is_true() -> None:
     for a, b in ((layer.lora_a, layer.lora_b), (None, None)):
         torch.library.opcheck(
             grouped_linear,
-            (x, layer.weight, None, layer.bias, a, b, 0.5, "dequant"),
+            (x, layer.weight, None, None, layer.bias, a, b, 0.5, "dequant"),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
         low, high = (None if leaf is None else leaf.detach() for leaf in (a, b))
@@ -110,7 +110,7 @@ def test_what_the_compiler_is_told_of_shapes_is_true() -> None:
         for needs_x in (True, False):
             torch.library.opcheck(
                 grouped_linear_backward,
-                (ones, x.detach(), inner, layer.weight, None, low, high, 0.5, "dequant", needs_x),
+                (ones, x.detach(), inner, layer.weight, None, None, low, high, 0.5, "dequant", needs_x),
                 test_utils=("test_schema", "test_faketensor"),
             )
 

@@ -231,9 +231,8 @@ def test_a_linear_that_gives_no_gradient_to_what_is_below_it_would_be_found() ->
     class Zero(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x, layer):  # type: ignore[no-untyped-def]
-            return grouped_linear(
-                x, layer.weight, layer.weight_scale, layer.bias, layer.lora_a, layer.lora_b, layer.scale, layer.precision
-            )[0]
+            frozen = layer.weight, layer.weight_scale, layer.weight_turned, layer.bias
+            return grouped_linear(x, *frozen, layer.lora_a, layer.lora_b, layer.scale, layer.precision)[0]
 
         @staticmethod
         def backward(ctx, grad):  # type: ignore[no-untyped-def]

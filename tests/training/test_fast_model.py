@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -26,6 +26,7 @@ from step_engine import (
 
 from ltx2core.caching.passes import References
 from ltx2core.errors import CheckpointError
+from ltx2core.models.block_parts import BlockInParts, Computed
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.fast_model import FastModel, FastSettings, fill, load_fast
@@ -240,14 +241,14 @@ def test_a_step_that_is_broken_off_leaves_the_next_one_as_it_should_be(
     model, fast = fast_nano(settings)
     fast_step(model, fast, draw_batch(make_batch(count=2, seed=77)))  # leaves other values in every buffer
     fast.blocks.runs = 0
-    inner = fast.blocks._call
+    inner = BlockInParts.__call__
 
-    def call(*arguments: object) -> object:
+    def call(*arguments: Any, **others: Any) -> Computed:
         if fast.blocks.runs == where:
             raise BrokenOffError
-        return inner(*arguments)  # type: ignore[arg-type]
+        return inner(*arguments, **others)
 
-    monkeypatch.setattr(fast.blocks, "_call", call)
+    monkeypatch.setattr(BlockInParts, "__call__", call)
     with pytest.raises(BrokenOffError):
         fast_step(model, fast, draw_batch(make_batch(count=2, seed=78)))
     monkeypatch.undo()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ltx2core.caching import room as disk
-from ltx2core.hardware import limits
+from ltx2core.hardware import limits, probe
+from ltx2core.hardware.machine import Gpu
 from ltx2core.models import room, text
 from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
-from ltx2core.runs.events import Progress
+from ltx2core.runs.events import Notice, Progress
 from ltx2core.training.session import TrainingSession
 
 if TYPE_CHECKING:
@@ -26,6 +28,17 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.runs.events import RunFailed
+
+CARD: dict[str, Any] = {
+    "index": 0,
+    "name": "NVIDIA L4",
+    "total_bytes": 24 << 30,
+    "free_bytes": 24 << 30,
+    "capability": (8, 9),
+    "percent": 0,
+    "temperature_celsius": 30,
+    "power_watts": 20.0,
+}
 
 
 def _refused(loaded: LoadedConfig, root: Path) -> RunFailed:
@@ -102,10 +115,23 @@ def test_a_text_encoder_of_another_model_is_refused(make_config: MakeConfig, tmp
     assert "holds no tokenizer.json" in failure.text
 
 
+def test_what_should_be_known_of_the_machine_is_said_before_anything_is_loaded(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = dataclasses.replace(probe.probe_machine(tmp_path), on_battery=True, gpus=(Gpu(**CARD),), software_problem=None)
+    monkeypatch.setattr(probe, "probe_machine", lambda root: machine)
+    session = TrainingSession(
+        make_config(pretrained_gemma_model_name_or_path=str(tmp_path)), root=tmp_path / "root", name="run", resume=False
+    )
+    assert session.run() == "failed"
+    kinds = [event.code if isinstance(event, Notice) else event.kind for event in events_of(session)]
+    assert "on_battery" in kinds[: kinds.index("phase_started")]
+
+
 def test_a_disk_without_room_for_the_cache_is_told_with_both_amounts(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000, "total": 20_000}))
     failure = _refused(make_config(), tmp_path / "root")
     assert f"at most 1.3 MB, and {tmp_path / 'root' / 'cache'} has 10 kB free" in failure.text
     assert "--root" in failure.fix

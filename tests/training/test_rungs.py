@@ -33,14 +33,16 @@ GIB = 2**30
 class SmallCard:
     """nano in the engine, on a card whose memory runs out at each forward and backward that keeps more blocks than `most` says."""
 
-    def __init__(self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card") -> None:
+    def __init__(
+        self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card", plan: StepPlan = START
+    ) -> None:
         model, self.fast = fast_nano(FastSettings(compile=False, kept=5))
         self.told: list[Notice] = []
         self.tries: list[str] = []
         self.most = most
         optimizer = FlatOptimizer(self.fast.adapter, AdamSettings())
         rungs = None if path is None else Rungs(path, name=name, free_bytes=free_bytes)
-        self.engine = FastEngine(model, self.fast, optimizer, START, audio_weight=0.7, emit=self._tell, rungs=rungs)
+        self.engine = FastEngine(model, self.fast, optimizer, plan, audio_weight=0.7, emit=self._tell, rungs=rungs)
         compute = self.engine._compute
 
         def limited(drawn: Drawn) -> Tensor:
@@ -202,3 +204,22 @@ def test_steps_are_not_captured_any_more_once_memory_could_not_be_locked(monkeyp
         card.engine._watch_capture()
     assert not card.engine._runner.capture
     assert card.codes() == ["not_captured"]
+
+
+def test_where_weights_lie_is_the_same_for_all_shapes_and_no_graph_outlives_a_change_of_it(tmp_path: Path) -> None:
+    """Matrices that lay transposed on the card are freed: a graph of another shape would still read them."""
+    path, turned = tmp_path / "memory.json", replace(START, turned=True)
+    SmallCard(most={"a": 10}, path=path, plan=turned).step("a")
+    card = SmallCard(most={"a": 10}, path=path, plan=turned)
+    card.step("b")
+    assert card.engine.plan_of("b").turned
+    forgotten: list[bool] = []
+    card.engine._runner.forget = lambda: forgotten.append(True)  # type: ignore[method-assign]
+    card.step("a")
+    assert forgotten
+    assert card.codes() == ["memory_rung_known"]
+    assert not card.engine.plan_of("b").turned
+    forgotten.clear()
+    card.step("b")
+    card.step("a")
+    assert not forgotten, "what a block keeps changes from shape to shape, weights do not"
