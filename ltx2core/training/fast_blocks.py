@@ -121,8 +121,8 @@ class FastBlocks:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be captured: not while the host has a part in the copies of weights."""
-        return self.ring is None or self.ring.capturable
+        """Whether a step can be captured: not while the host has a part in its copies."""
+        return self.host.refused is None and (self.ring is None or self.ring.capturable)
 
     def settle(self) -> None:
         """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""

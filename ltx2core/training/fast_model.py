@@ -170,16 +170,25 @@ class BlockFacts:
     layout: Layout
 
 
-def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
+def describe_blocks(
+    checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype, video: bool = True
+) -> BlockFacts:
     """What a plan needs to know, before anything is loaded."""
-    return facts_of(check_transformer(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    return facts_of(shapes, storage=storage, adapter=adapter, video=video, audio=audio, dtype=dtype)
 
 
 def facts_of(
-    shapes: LTX2VideoTransformer3DModel, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype
+    shapes: LTX2VideoTransformer3DModel,
+    *,
+    storage: Storage,
+    adapter: AdapterSettings,
+    audio: bool,
+    dtype: torch.dtype,
+    video: bool = True,
 ) -> BlockFacts:
     """The same of a transformer on meta."""
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     blocks: Any = shapes.transformer_blocks
     skeleton = build_skeleton(blocks[0], targets=_in_block(targets), scale=1.0)
     layout = make_layout(skeleton, storage=storage, dtype=dtype)
@@ -211,6 +220,7 @@ def load_fast(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    video: bool = True,
     group: LocalGroup | None = None,
 ) -> FastModel:
     """The model of a checkpoint. group: processes of this host that load the same, and share the blocks that travel.
@@ -218,9 +228,9 @@ def load_fast(
     Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had, StorageError where blocks cannot be
     written to disk.
     """
-    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
-    shapes = check_transformer(checkpoint, audio=audio)
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     model = build_fast(
         transformer,
         shapes,

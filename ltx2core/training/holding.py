@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.trainee import TrainSettings
 
+_TOKENS_OF_SOUND = 512  # as wide as those of pictures, which is what 40 s of sound come to
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
@@ -56,18 +58,20 @@ class Holding:
         )
 
 
-def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype) -> Holding:
+def hold(
+    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool = True, audio: bool, device: torch.device, dtype: torch.dtype
+) -> Holding:
     """How the step is laid out on this device and beside it. Raises RunError when nothing fits, StorageError when a disk has no room."""
-    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
+    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, video=video, audio=audio, dtype=dtype)
     need = StepNeed(
-        tokens=settings.tokens * settings.batch_size,
+        tokens=(settings.tokens if video else _TOKENS_OF_SOUND) * settings.batch_size,
         width=blocks.width,
         itemsize=dtype.itemsize,
         num_blocks=blocks.count,
         block_bytes=blocks.block_bytes,
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
-        joint=audio,
+        joint=audio and video,
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
     plan = plan_step(need, settings.wish, free_bytes=free_bytes)

@@ -81,9 +81,9 @@ def build_trainee(
     emit: Callable[[Event], None],
 ) -> Trainee:
     """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError."""
-    reason = _against_fast(settings, video=video, device=device)
+    reason = _against_fast(settings, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit)
+        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -95,23 +95,21 @@ def check_trainee(
 ) -> LTX2VideoTransformer3DModel:
     """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
     first. Routes of tread_config, too, are held against the model's blocks: ConfigError."""
-    if _against_fast(settings, video=video, device=device) is not None:
+    if _against_fast(settings, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-        empty = check_transformer(checkpoint, audio=audio)
+        hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+        empty = check_transformer(checkpoint, video=video, audio=audio)
     resolve(settings.routes, len(empty.transformer_blocks))
     return empty
 
 
-def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
+def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | None:
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
         return "step_engine asks for it"
     if settings.adapter.dropout:
         return "lora_dropout is not 0"
-    if not video:
-        return "sound alone is trained"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
@@ -177,9 +175,16 @@ def _reference(
 
 
 def _fast(
-    checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype, emit: Callable[[Event], None]
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    video: bool,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
 ) -> Trainee:
-    holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
@@ -188,30 +193,36 @@ def _fast(
         checkpoint,
         settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
         adapter=settings.adapter,
+        video=video,
         audio=audio,
         seed=settings.seed,
         dtype=dtype,
         device=device,
         group=local_group(),
     )
-    choice = choose_attention(
-        tokens=settings.tokens,
-        heads=blocks.heads,
-        head_dim=blocks.width // blocks.heads,
-        batch=settings.batch_size,
-        dtype=dtype,
-        device=device,
-    )
-    fast.blocks.use_attention(choice.backend)
+    attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
+    if video:
+        choice = choose_attention(
+            tokens=settings.tokens,
+            heads=blocks.heads,
+            head_dim=blocks.width // blocks.heads,
+            batch=settings.batch_size,
+            dtype=dtype,
+            device=device,
+        )
+        fast.blocks.use_attention(choice.backend)
+        measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
+        kernel = choice.name
+        attention = f"{kernel}{f' ({measured})' if measured else ''}"
     _tell_rounding(fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
-    router = _router(fast.transformer, settings.routes, video=True, emit=emit)
+    router = _router(fast.transformer, settings.routes, video=video, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
     compiled = settings.compile and device.type == "cuda"
     chosen = EngineChosen(
         engine="fast",
-        attention=choice.name,
+        attention=kernel,
         products=f"{plan.storage} {_PRODUCTS[plan.precision]}" if plan.storage != "bf16" else _short(dtype),
         compiled=compiled,
         captured=device.type == "cuda" and fast.blocks.capturable,
@@ -226,7 +237,7 @@ def _fast(
         optimizer=optimizer,
         engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, chosen=chosen, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, compiled=compiled, captured=chosen.captured),
+        software=_software(plan, attention, compiled=compiled, captured=chosen.captured),
         meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
         chosen=chosen,
     )
@@ -249,8 +260,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, compiled: bool, captured: bool) -> str:
-    measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
+def _software(plan: StepPlan, attention: str, *, compiled: bool, captured: bool) -> str:
     products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
     if plan.storage != "bf16":
         products += {
@@ -259,7 +269,7 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
-    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, fused AdamW on flat buffers, {how}"
+    return f"{products}attention by {attention}, fused AdamW on flat buffers, {how}"
 
 
 _PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}

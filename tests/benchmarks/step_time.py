@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import LTX2VideoTransformer3DModel
@@ -42,6 +42,9 @@ from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Drawn, Model, draw, losses_of
 from ltx2core.training.tread import Route, add_routes, resolve
 
+if TYPE_CHECKING:
+    from ltx2core.offload.masters import Waiting
+
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16
@@ -60,6 +63,7 @@ class Case:
     capture: bool = True
     usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
     routes: tuple[Route, ...] = ()  # of TREAD
+    waiting: Waiting = "locked"  # where blocks that travel wait
 
 
 FP8 = StepWish(storage="fp8", precision="w8a8")
@@ -86,6 +90,7 @@ def cases() -> dict[str, Case]:
     found["half-streamed-kept-attention-2688"] = Case(wish=StepWish(streamed=24, slots=3))
     found["all-streamed-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True))
     found["all-streamed-video-only-2688"] = Case(audio=False, wish=StepWish(streamed=48, slots=2, recompute_all=True))
+    found["all-streamed-not-locked-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True), waiting="memory")
     found["video-only-2688"] = Case(audio=False)
     return found
 
@@ -121,6 +126,7 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
         turned=plan.turned,
         inputs_to_host=plan.inputs_to_host,
         compile=DEVICE.type == "cuda",
+        waiting=case.waiting,
         beside=case.beside,
     )
     return settings, plan.because
@@ -223,7 +229,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     ring = fast.blocks.ring
     runner = StepRunner(
         compute,
-        capture=case.capture and DEVICE.type == "cuda",
+        capture=case.capture and DEVICE.type == "cuda" and fast.blocks.capturable,
         before=fast.blocks.settle,
         join=fast.blocks.join,
         holds=fast.graph_memory,

@@ -33,7 +33,9 @@ GIB = 2**30
 class SmallCard:
     """nano in the engine, on a card whose memory runs out at each forward and backward that keeps more blocks than `most` says."""
 
-    def __init__(self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card") -> None:
+    def __init__(
+        self, *, most: dict[str, int], path: Path | None = None, free_bytes: int = 10 * GIB, name: str = "card", plan: StepPlan = START
+    ) -> None:
         model, self.fast = fast_nano(FastSettings(compile=False, kept=5))
         self.told: list[Notice] = []
         self.chosen: list[EngineChosen] = []
@@ -41,7 +43,7 @@ class SmallCard:
         self.most = most
         optimizer = FlatOptimizer(self.fast.adapter, AdamSettings())
         rungs = None if path is None else Rungs(path, name=name, free_bytes=free_bytes)
-        self.engine = FastEngine(model, self.fast, optimizer, START, audio_weight=0.7, chosen=CHOSEN, emit=self._tell, rungs=rungs)
+        self.engine = FastEngine(model, self.fast, optimizer, plan, audio_weight=0.7, chosen=CHOSEN, emit=self._tell, rungs=rungs)
         compute = self.engine._compute
 
         def limited(drawn: Drawn) -> Tensor:
@@ -77,7 +79,7 @@ class SmallCard:
         return [notice.code for notice in self.told]
 
 
-@pytest.mark.parametrize("most", range(1, 11))
+@pytest.mark.parametrize("most", [1, 3, 5, 7, 10])
 def test_a_batch_goes_down_until_it_fits_and_has_the_gradients_that_it_would_have_had(most: int) -> None:
     expected = SmallCard(most={}).step("a")
     card = SmallCard(most={"a": most})
@@ -192,3 +194,36 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_not_the_run(tmp_path: 
     assert card.codes()[-1] == "memory_rung_unwritten"
     card.step("a")
     assert card.codes().count("memory_rung_unwritten") == 1
+
+
+def test_steps_are_not_captured_any_more_once_memory_could_not_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card that is not there: what the engine would do is asked of its runner."""
+    card = SmallCard(most={})
+    card.engine._runner.capture = True
+    monkeypatch.setattr(type(card.engine), "_capturable", property(lambda _: card.fast.blocks.capturable))
+    card.engine._watch_capture()
+    assert card.engine._runner.capture
+    card.fast.blocks.host.refused = 2
+    for _ in range(2):
+        card.engine._watch_capture()
+    assert not card.engine._runner.capture
+    assert card.codes() == ["not_captured"]
+
+
+def test_where_weights_lie_is_the_same_for_all_shapes_and_no_graph_outlives_a_change_of_it(tmp_path: Path) -> None:
+    """Matrices that lay transposed on the card are freed: a graph of another shape would still read them."""
+    path, turned = tmp_path / "memory.json", replace(START, turned=True)
+    SmallCard(most={"a": 10}, path=path, plan=turned).step("a")
+    card = SmallCard(most={"a": 10}, path=path, plan=turned)
+    card.step("b")
+    assert card.engine.plan_of("b").turned
+    forgotten: list[bool] = []
+    card.engine._runner.forget = lambda: forgotten.append(True)  # type: ignore[method-assign]
+    card.step("a")
+    assert forgotten
+    assert card.codes() == ["memory_rung_known"]
+    assert not card.engine.plan_of("b").turned
+    forgotten.clear()
+    card.step("b")
+    card.step("a")
+    assert not forgotten, "what a block keeps changes from shape to shape, weights do not"
