@@ -117,14 +117,17 @@ def kept_bytes(fast: FastModel, lengths: tuple[int, int, int], *, joint: bool) -
     torch._dynamo.reset()
     video, audio, text = lengths
     config = fast.transformer.config
-    width = config.caption_channels or config.cross_attention_dim
+    projected = getattr(fast.transformer, "caption_projection", None) is not None  # else captions come as wide as each stream
+    width, audio_width = (
+        config.caption_channels if projected else of_stream for of_stream in (config.cross_attention_dim, config.audio_cross_attention_dim)
+    )
     batch = Batch(
         video=torch.zeros(1, video, config.in_channels),
         audio=torch.zeros(1, audio, config.audio_in_channels) if joint else None,
         audio_learned=torch.ones(1, audio, dtype=torch.bool) if joint else None,
         text=TextEmbedding(
             torch.zeros(1, text, width, dtype=DTYPE),
-            torch.zeros(1, text, config.caption_channels or config.audio_cross_attention_dim, dtype=DTYPE),
+            torch.zeros(1, text, audio_width, dtype=DTYPE),
         ),
         grid=(1, 1, video),
         fps=torch.tensor([25.0]),

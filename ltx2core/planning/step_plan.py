@@ -158,9 +158,9 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
             best = found
     if best is None:
         assert least is not None
+        missing, there = _gib(least - free_bytes), _gib(free_bytes)
         raise RunError(
-            f"Training needs {_gib(least - free_bytes)} more GPU memory than the {_gib(free_bytes)} that are free, even with one block on the "
-            "card at a time.",
+            f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
             fix='Lower resolution, video.num_frames or lora_rank, or set base_model_precision to "int8-torchao".',
         )
     _, needed, layout = best

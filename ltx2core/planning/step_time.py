@@ -76,9 +76,8 @@ def step_speed(model: ModelShape, batch: BatchShape, rates: Rates, *, width: int
         numbers = sum(layer.inputs * layer.outputs for layer in block.layers)
         widening = 3 * numbers / memory  # a byte is read, two are written; read again by the product from the cache or by it anyway
     by_attention = rates.bf16_flops_per_second * _ATTENTION
-    forward = (
-        products / ahead + lora / bf16 + sum(attention) / by_attention + _PASSES_FORWARD * tokens * width * 2 / memory + _BLOCK_SECONDS
-    )
+    width_bytes = tokens * width * 2 / memory  # seconds of a pass over the stream
+    forward = products / ahead + lora / bf16 + sum(attention) / by_attention + _PASSES_FORWARD * width_bytes + _BLOCK_SECONDS
     backward = (
         inward / back
         + 2 * lora / bf16
