@@ -1,7 +1,7 @@
 """How a training step is laid out in the memory that there is: which blocks travel, which keep what they computed, and why.
 
 Every layout that the config leaves open is looked at: its bytes by step_memory.py, its seconds by step_time.py. The fastest that fits is
-taken; of two as fast, the one that needs less. What each choice rests on is said with its numbers.
+taken; of two as fast, the one that lets fewer blocks travel, then the one that needs less. What each choice rests on is said with its numbers.
 """
 
 from __future__ import annotations
@@ -145,15 +145,15 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
     if free_bytes is None:
         return _on_cpu(need, wish)
     speed = speed or _usual_speed(need)
-    best: tuple[float, int, Layout] | None = None
+    best: tuple[float, tuple[int, bool, int], Layout] | None = None
     least: int | None = None
     for layout in _layouts(need, wish, free_bytes):
         needed = step_bytes(need, layout).total
         least = needed if least is None else min(least, needed)
         if needed > free_bytes and not wish.keep_all:
             continue
-        # A layout that is faster by less than a thousandth is not worth the memory.
-        found = (round(step_seconds(need, layout, speed), 3), needed, layout)
+        # A layout that is faster by less than a millisecond is not worth what else it takes: host memory and the link, then the card's.
+        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
         if best is None or found[:2] < best[:2]:
             best = found
     if best is None:
@@ -163,7 +163,7 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
             f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
             fix='Lower resolution, video.num_frames or lora_rank, or set base_model_precision to "int8-torchao".',
         )
-    _, needed, layout = best
+    layout = best[2]
     return StepPlan(
         storage=wish.storage,
         precision=wish.precision,
@@ -174,7 +174,7 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
         inputs_to_host=layout.inputs_to_host,
         turned=layout.turned,
         because=tuple(_reasons(need, wish, layout, free_bytes)),
-        bytes=needed,
+        bytes=step_bytes(need, layout).total,
         seconds=step_seconds(need, layout, speed),
     )
 

@@ -32,6 +32,7 @@ _PASSES_BACKWARD = 100.0
 _BLOCK_SECONDS = 3.5e-4  # of a forward's small kernels that nothing hides, at the H100's launch rate in a graph
 _OUTSIDE_SECONDS = 0.012  # embedding, output, optimizer, the rest of a step
 _LINK = 0.97
+_LOAD_SECONDS = 5e-4  # of compute, for each block that comes: what waiting for events and sharing memory costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,9 @@ def step_seconds(need: StepNeed, layout: Layout, speed: StepSpeed) -> float:
     if not layout.streamed and not layout.inputs_to_host:
         return forward + backward + speed.outside
     link = speed.link or float("inf")
-    loads = max(0, layout.streamed - layout.slots) * need.block_bytes / link
+    count = max(0, layout.streamed - layout.slots)
+    loads = count * need.block_bytes / link
+    forward, backward = forward + count * _LOAD_SECONDS, backward + count * _LOAD_SECONDS
     back = again * need.inputs_bytes / link if layout.inputs_to_host else 0.0
     if layout.slots == 1 and layout.streamed:  # nothing can come while the one slot is read
         return forward + loads + backward + loads + back + speed.outside
