@@ -15,8 +15,9 @@ from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.components import load_transformer
 from ltx2core.models.text import load_text_models
+from ltx2core.planning.wishes import text_settings
 from ltx2core.training.adapter import AdapterSettings, add_adapter
-from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings, text_settings
+from ltx2core.training.settings import find_text_encoder, pick_device, sample_settings
 from ltx2core.training.step import Model
 from ltx2core.validation.media import write_sample
 
