@@ -12,7 +12,6 @@ from ltx2core.errors import ConfigError
 from ltx2core.hardware.cards import CARDS, card_names, find_card, rates_of, typical_card
 
 if TYPE_CHECKING:
-    from ltx2core.hardware.cards import Card
     from ltx2core.hardware.machine import Machine
     from ltx2core.hardware.rates import Rates
 
@@ -22,6 +21,7 @@ LARGEST_RAM_GIB = 64 * 1024
 USUAL_RAM_GIB = 64.0
 _DRIVER_BYTES = GIB // 4  # what a driver and a desktop keep of a card that is not looked at
 _SYSTEM_BYTES = 2 * GIB  # of RAM, the same
+_NEXT_SIZE, _NEXT_RATE = 1.15, 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +93,14 @@ def hardware_named(card: str | None, *, gpu_memory_gib: float | None = None, ram
 
 
 def next_larger(hardware: Hardware) -> Hardware | None:
-    """The same machine with the next size of card, the usual one of that size; None above the largest."""
-    sizes = sorted({card.memory_gib for card in CARDS if card.memory_gib > hardware.memory_bytes / GIB * 1.15})
-    if not sizes:
+    """The same machine with the next size of card that is not much slower, the usual one of that size; None above the largest."""
+    least, rate = hardware.memory_bytes / GIB * _NEXT_SIZE, hardware.rates.bf16_flops_per_second * _NEXT_RATE
+    larger = [card for card in CARDS if card.memory_gib > least and rates_of(card).bf16_flops_per_second > rate and not card.laptop]
+    if not larger:
         return None
-    card: Card = typical_card(sizes[0])
-    if card.memory_gib * GIB <= hardware.memory_bytes * 1.05:
-        card = next(one for one in CARDS if one.memory_gib == sizes[0])
+    size = min(card.memory_gib for card in larger)
+    usual = typical_card(size)
+    card = usual if usual in larger else next(one for one in larger if one.memory_gib == size)
     named = hardware_named(card.name)
     return replace(named, ram_bytes=hardware.ram_bytes, disk_bytes=hardware.disk_bytes)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Version = Literal["2.0", "2.3", "2.5"]
 SOUND_TOKENS_A_SECOND = 25
 SPATIAL, TEMPORAL = 32, 8  # pixels of a latent's side, frames of a latent
+CROSS = re.compile(r"audio_|video_to_audio_")  # layers of a block that video alone does not have
 _VERSION = re.compile(r"ltx-?2[._]([035])", re.IGNORECASE)
 _REFERENCE = "then diffusers and PEFT compute as they are, and only the step engine is predicted"
 
@@ -107,9 +108,16 @@ class Job:
 
 
 def job_of(
-    config: TrainConfig, *, datasets: DatasetList | None = None, clips: int | None = None, clip: ClipShape | None = None, blocks: int = 48
+    config: TrainConfig,
+    *,
+    datasets: DatasetList | None = None,
+    clips: int | None = None,
+    clip: ClipShape | None = None,
+    version: Version | None = None,
+    blocks: int = 48,
 ) -> Job:
-    """The numbers of a config. clip: the largest, where it is known. Without datasets, clips are as large and long as samples, with sound.
+    """The numbers of a config. clip: the largest, version: the checkpoint's, where they are known; else version is told by names.
+    Without datasets, clips are as large and long as samples, with sound.
 
     Raises ConfigError for what is not predicted, with the reason.
     """
@@ -125,7 +133,7 @@ def job_of(
     interval = config.eval_steps_interval
     measured = bool(interval and (config.eval_split or (datasets is not None and datasets.evals)))
     return Job(
-        version=version_of(config),
+        version=version or version_of(config),
         clip=clip,
         audio=audio,
         batch=batch,
@@ -149,7 +157,7 @@ def job_of(
 
 
 def version_of(config: TrainConfig) -> Version:
-    """The version by the names of flavour and files; a local file's own header is for the caller to read (planning/headers.py)."""
+    """The version by the names of files and flavour."""
     for name in (config.ltx2_checkpoint_filename, config.pretrained_model_name_or_path):
         match = _VERSION.search(name or "")
         if match:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.datasets import DatasetList
     from ltx2core.config.train import TrainConfig
-    from ltx2core.planning.job import ClipShape
+    from ltx2core.planning.job import ClipShape, Version
 
 __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "hardware_of", "predict", "predict_job"]
 
@@ -85,13 +85,14 @@ def predict(
     clips: int | None = None,
     datasets: DatasetList | None = None,
     clip: ClipShape | None = None,
+    version: Version | None = None,
 ) -> Prediction:
     """What a run of this config will need and take. clips: how many are trained on; datasets: where it is known, what is trained of them;
-    clip: the largest, once a scan has found it.
+    clip: the largest, once a scan has found it; version: of the checkpoint, where its header was read.
 
     Raises ConfigError for what is not predicted (nano, sound alone, the reference engine).
     """
-    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip), hardware)
+    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, version=version), hardware)
     if found.fits:
         return found
     from ltx2core.planning.remedies import remedy  # here: it predicts, too

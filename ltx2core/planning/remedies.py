@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx2core.planning.job import TEMPORAL, ClipShape, Job
+from ltx2core.planning.job import CROSS, TEMPORAL, ClipShape, Job
 from ltx2core.planning.predict import predict_job
 from ltx2core.planning.step_memory import GIB
 
@@ -63,7 +63,10 @@ def _changes(job: Job) -> Iterator[tuple[str, Job]]:
     for rank in _halves(job.rank):
         yield f"Set lora_rank to {rank}", replace(job, rank=rank)
     if job.audio:
-        yield "Leave out audio, so that pictures alone are trained", replace(job, audio=False, targets=_of_video(job.targets))
+        yield (
+            "Leave out audio, so that pictures alone are trained",
+            replace(job, audio=False, targets=tuple(name for name in job.targets if not CROSS.match(name))),
+        )
 
 
 def _memory_instead(job: Job, hardware: Hardware) -> str:
@@ -106,7 +109,3 @@ def _smaller(clip: ClipShape) -> Iterator[ClipShape]:
 def _halves(rank: int) -> Iterator[int]:
     while (rank := rank // 2) >= _LEAST_RANK:
         yield rank
-
-
-def _of_video(targets: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in targets if not name.startswith("audio_") and "_to_" not in name.split(".")[0])
