@@ -116,6 +116,13 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "presets",
+        "presets",
+        "list the presets, by card and by what is learned",
+        "ltx2tui presets --gpu-memory-gb 24",
+        (_argument("--gpu-memory-gb", type=int, metavar="G", help="only those for a card of so much memory"), JSON),
+    ),
+    Command(
         "config check",
         "config_check",
         "say what each key of a config will do, and what is wrong with it",

@@ -7,6 +7,7 @@ what misses, and with the one change of the config that would make it fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import DoesNotFit, RunError
@@ -28,7 +29,7 @@ from ltx2core.planning.phases import (
     train_phase,
 )
 from ltx2core.planning.step_memory import GIB, step_bytes
-from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, plan_step
+from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import StepSpeed, step_speed
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     )
     plan, host = None, None
     try:
-        plan = plan_step(need, job.wish, free_bytes=free - CONTEXT_BYTES, speed=speed)
+        plan = _planned(need, job.wish, free - CONTEXT_BYTES, speed)
         host = _host(need, plan, job, hardware)
     except RunError as error:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
@@ -156,6 +157,12 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
         locked_bytes=locked_bytes(ram) if host is not None and host.waiting == "locked" else 0,
         over_bytes=max((problem.bytes for problem in problems), default=0),
     )
+
+
+@lru_cache(maxsize=512)
+def _planned(need: StepNeed, wish: StepWish, free_bytes: int, speed: StepSpeed) -> StepPlan:
+    """Levers of other phases are tried with the same step again and again."""
+    return plan_step(need, wish, free_bytes=free_bytes, speed=speed)
 
 
 def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
