@@ -98,6 +98,18 @@ class ModelSizes:
         return ModelShape(blocks=(block,) * self.blocks, outside=outside)
 
 
+def kept_as_released(version: str, shape: ModelShape, *, joint: bool, video: int, audio: int, text: int, rank: int) -> int | None:
+    """Bytes that a block keeps for so many tokens, where the model is made as its release is; None for another shape."""
+    try:
+        sizes = released_sizes(version, joint=joint)
+    except KeyError:
+        return None
+    here = [(layer.stream, layer.inputs, layer.outputs) for layer in shape.blocks[0].layers] if shape.blocks else []
+    if len(shape.blocks) != sizes.blocks or here != [(layer.stream, layer.inputs, layer.outputs) for layer in sizes.layers]:
+        return None
+    return sizes.kept.bytes(video=video, audio=audio, text=text, rank=rank)
+
+
 def released_sizes(version: str, *, joint: bool) -> ModelSizes:
     """Of a released version, "2.0", "2.3" or "2.5" and what begins so. Raises KeyError for another."""
     return _all_sizes()[version[:3], joint]

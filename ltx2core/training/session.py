@@ -123,10 +123,10 @@ class TrainingSession:
 
     def _warnings(self) -> list[Notice]:
         """What of this machine should be known before it trains this config."""
-        from ltx2core.hardware.before_start import warnings_before
         from ltx2core.hardware.probe import probe_machine
+        from ltx2core.planning.before_run import warnings_of
 
-        return warnings_before(probe_machine(self._root), self._loaded)
+        return warnings_of(probe_machine(self._root), self._loaded, root=self._root)
 
     def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:
         self.failure = failure

@@ -6,8 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ltx2core.errors import ConfigError
 from ltx2core.config.sources import preset_files
+from ltx2core.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for name, preset in found.items():
         sys.stdout.write(f"{_line(name, preset)}\n")
-    sys.stdout.write("\nltx2tui export NAME --out config.json writes one as a config;\nltx2tui plan --config NAME tells it for your card.\n")
+    sys.stdout.write("\nltx2tui export NAME --out config.json writes one as a config;\n")
+    sys.stdout.write("ltx2tui plan --config NAME tells it for your card.\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
-from ltx2core.hardware.before_start import warnings_before
+from ltx2core.planning.before_run import warnings_of
 from ltx2core.runs.folder import NAME_RULE, RunFolder
 from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
@@ -91,7 +91,9 @@ class ReviewScreen(Step):
     def check(self) -> None:
         try:
             loaded = self.draft.loaded(Path.cwd())
-            self.post_message(self.Checked(loaded, warnings=tuple(warnings_before(self.ltx.probe(measure_disk=False), loaded))))
+            self.post_message(
+                self.Checked(loaded, warnings=tuple(warnings_of(self.ltx.probe(measure_disk=False), loaded, root=self.ltx.root)))
+            )
         except Ltx2Error as error:
             self.post_message(self.Checked(None, error))
 

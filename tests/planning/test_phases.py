@@ -10,7 +10,6 @@ from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.job import ClipShape
 from ltx2core.planning.phases import encode_phase, text_bytes, text_phase, vae_activations, vae_seconds
-from tests.models.test_text_memory import true_size
 
 GIB = 2**30
 H100 = rates_of(find_card("H100"))  # type: ignore[arg-type]
@@ -61,7 +60,23 @@ def test_the_text_encoder_needs_what_was_measured_as_a_whole_and_streamed() -> N
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
 def test_the_text_paths_weights_are_those_of_the_modules(version: str, int8: bool) -> None:
-    assert text_bytes(version, int8=int8) == true_size(version, int8=int8)  # type: ignore[arg-type]
+    import torch
+    from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    from ltx2core.models import header
+    from ltx2core.models.int8 import use_int8
+    from ltx2core.models.released import released_config
+    from ltx2core.models.text_memory import measure_text
+
+    gemma = {"hidden_size": 3840, "intermediate_size": 15360, "num_attention_heads": 16, "num_hidden_layers": 48, "num_key_value_heads": 8}
+    with torch.device("meta"):
+        model = Gemma3TextModel(Gemma3TextConfig(**gemma)).to(torch.bfloat16)
+        if int8:
+            use_int8(model.layers)
+        connectors = LTX2TextConnectors(**header.connector_arguments(released_config(f"{version}.0"), num_states=49))
+    shapes = {name: tuple(tensor.shape) for name, tensor in connectors.state_dict().items()}
+    assert text_bytes(version, int8=int8) == measure_text(model, shapes, itemsize=2, tokens=1024)  # type: ignore[arg-type]
 
 
 def test_seconds_of_the_vae_follow_pixels_and_the_cards_rate() -> None:
