@@ -13,7 +13,6 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
-from ltx2core.planning.before_run import warnings_of
 from ltx2core.runs.folder import NAME_RULE, RunFolder
 from ltx2tui.draft import FORM, field_of
 from ltx2tui.launches import draft_launch, new_name
@@ -89,6 +88,8 @@ class ReviewScreen(Step):
 
     @work(thread=True, exclusive=True, group="review", exit_on_error=False)
     def check(self) -> None:
+        from ltx2core.planning.before_run import warnings_of  # here: the first screen does not wait for the planner
+
         try:
             loaded = self.draft.loaded(Path.cwd())
             self.post_message(
