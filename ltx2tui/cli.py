@@ -112,6 +112,7 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--gpu-memory-gib", type=float, metavar="G", help="plan for a card of so much memory"),
             _argument("--ram-gib", type=float, metavar="R", help="RAM of that machine (default: 64)"),
             _argument("--goal", choices=("fastest", "best_quality", "longest"), help="plan what is recommended for this goal"),
+            _argument("--history", action="store_true", help="say how near the predictions for past runs were, phase by phase"),
             JSON,
         ),
     ),

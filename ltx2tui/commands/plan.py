@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx2core.errors import ConfigError
-from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
+from ltx2core.planning.hardware import Hardware, hardware_named
 from ltx2core.planning.remembered import key_of, plans_file, remember, remembered
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.history:
+        return _history(arguments)
     hardware = _hardware(arguments)
     key = _key(arguments, hardware)
     document: dict[str, Any] | None = None if key is None else remembered(key, plans_file())
@@ -38,14 +40,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if document["prediction"]["fits"] else 1
 
 
+def _history(arguments: argparse.Namespace) -> int:
+    """How near predictions were. Needs no card; the correction is that of the card which is here."""
+    from ltx2core.hardware.probe import probe_machine
+    from ltx2core.planning.before_run import hardware_here
+    from ltx2core.planning.history import errors
+    from ltx2tui.history_lines import history_json, show_history
+
+    runs, here = errors(arguments.root), hardware_here(probe_machine(arguments.root), arguments.root)
+    correction = 1.0 if here is None else here.correction
+    if arguments.json:
+        json.dump(history_json(runs, correction=correction), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        show_history(runs, correction=correction)
+    return 0
+
+
 def _hardware(arguments: argparse.Namespace) -> Hardware:
     """The card that is named, else the one that is here. Raises ConfigError where there is neither."""
     if arguments.card is not None or arguments.gpu_memory_gib is not None:
         return hardware_named(arguments.card, gpu_memory_gib=arguments.gpu_memory_gib, ram_gib=arguments.ram_gib)
     from ltx2core.hardware.probe import probe_machine
+    from ltx2core.planning.before_run import hardware_here
 
     machine = probe_machine(arguments.root)
-    found = hardware_of(machine)
+    found = hardware_here(machine, arguments.root)
     if found is None:
         why = machine.no_gpu_because or "Its memory cannot be read."
         raise ConfigError([f"There is no card here to plan for. {why}"], fix="Name one: --card 4090, or --gpu-memory-gib 24.")

@@ -89,8 +89,8 @@ def test_a_cache_that_the_disk_cannot_hold_is_told(tmp_path: Path) -> None:
 
 def test_what_is_not_predicted_keeps_its_other_warnings(tmp_path: Path) -> None:
     nano = settings(tmp_path, pretrained_model_name_or_path="nano")
-    assert predicted_for(MACHINE, nano) is None
-    assert predicted_for(dataclasses.replace(MACHINE, gpus=()), settings(tmp_path)) is None
+    assert predicted_for(hardware_of(MACHINE), nano) is None
+    assert predicted_for(hardware_of(dataclasses.replace(MACHINE, gpus=())), settings(tmp_path)) is None
     assert codes(dataclasses.replace(MACHINE, gpus=(), no_gpu_because="No driver."), settings(tmp_path), tmp_path) == {"no_gpu"}
 
 
@@ -109,7 +109,9 @@ def test_measured_rates_go_before_the_datasheets_and_a_narrow_link_is_counted() 
 
 
 def test_a_slower_machine_than_predicted_is_corrected(tmp_path: Path) -> None:
-    plain, slower = (predicted_for(MACHINE, settings(tmp_path), correction=factor) for factor in (1.0, 1.5))
+    here = hardware_of(MACHINE)
+    assert here is not None
+    plain, slower = (predicted_for(dataclasses.replace(here, correction=factor), settings(tmp_path)) for factor in (1.0, 1.5))
     assert plain is not None
     assert slower is not None
     assert plain.step_seconds < slower.step_seconds <= 1.5 * plain.step_seconds
