@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
 from ltx2core.runs.folder import NAME_RULE, RunFolder
-from ltx2tui.draft import FORM, field_of
+from ltx2tui.draft import FORM, PLANNED, field_of
 from ltx2tui.launches import draft_launch, new_name
 from ltx2tui.reading import shown
 from ltx2tui.screens.wizard import Step
@@ -45,6 +45,7 @@ class ReviewScreen(Step):
             "ctrl+n", "start", "Start", tooltip="Start the run, while typing its name", show=False, priority=True, id="review.start_typing"
         ),
         Binding("r", "name", "Rename", tooltip="Give the run another name", id="review.name"),
+        Binding("p", "plan", "Plan", tooltip="What this run needs on a card, and what would be better", id="review.plan"),
         Binding(
             "w",
             "write",
@@ -84,7 +85,9 @@ class ReviewScreen(Step):
 
     def on_mount(self) -> None:
         self._say_where()
-        self.check()
+
+    def on_screen_resume(self) -> None:
+        self.check()  # a plan may have changed the draft
 
     @work(thread=True, exclusive=True, group="review", exit_on_error=False)
     def check(self) -> None:
@@ -125,7 +128,9 @@ class ReviewScreen(Step):
         table.add_column(style=theme["text-quiet"])
         wide = self.app.size.width >= WIDE  # a narrow screen has no room for the keys: the settings page tells them
         table.add_row("Clips", self.draft.folder, "instance_data_dir" if wide else "")
-        for group, paths in FORM:
+        for group, paths in (*FORM, ("Held as planned", [path for path in PLANNED if path in self.draft.set_values])):
+            if not paths:
+                continue
             table.add_row(Text(f"\n{group}", style=f"bold {theme['text-quiet']}"))
             for path in paths:
                 _, key, field = field_of(path)
