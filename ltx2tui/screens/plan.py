@@ -104,7 +104,11 @@ class PlanScreen(Step):
         self._advice: Advice | None = None
         self._taken: int | None = None  # of the recommendations
         self._number = 0  # of the plan that recommendations are for
-        self._waiting: Timer | None = None
+        self._waiting: Timer | None = None  # until levers rest
+        self._searching = False
+        self._advised_on = Draft()  # what recommendations were found for
+        self._drawn_advice: object = None
+        self._stale = False  # whether levers have moved since recommendations were found
 
     @property
     def _hardware(self) -> Hardware | None:
@@ -171,12 +175,16 @@ class PlanScreen(Step):
 
     def _plan(self) -> None:
         """Predict what is shown, at once, and have recommendations looked for when the levers rest."""
-        self._taken, self._advice = None, None
+        self._taken, self._stale = None, True
         self._number += 1
         self._predict()
         if self._waiting is not None:
             self._waiting.stop()
-        self._waiting = self.set_timer(SETTLED, self._advise)
+        self._waiting = self.set_timer(SETTLED, self._rested)
+
+    def _rested(self) -> None:
+        self._waiting = None
+        self._advise()
 
     def _predict(self) -> None:
         assert self._hardware is not None
@@ -189,21 +197,31 @@ class PlanScreen(Step):
         self.refresh_bindings()
 
     def _advise(self) -> None:
-        if self._hardware is not None and self._prediction is not None:
-            misfit = None if self._prediction.fits else self._prediction
-            self._look_for(self._number, self._asked, self._hardware, misfit)
+        """Have recommendations looked for, one search at a time: a second one beside it would make levers wait for both."""
+        if self._searching or self._hardware is None or self._prediction is None:
+            return
+        self._searching = True
+        misfit = None if self._prediction.fits else self._prediction
+        self._search(self._number, self._asked, self._hardware, misfit)
 
-    @work(thread=True, exclusive=True, group="advice", exit_on_error=False)
-    def _look_for(self, number: int, draft: Draft, hardware: Hardware, misfit: Prediction | None) -> None:
-        advice = self._advice_for(draft, hardware, Path.cwd(), self._known, misfit=None if misfit is None else misfit.job)
+    @work(thread=True, group="advice", exit_on_error=False)
+    def _search(self, number: int, draft: Draft, hardware: Hardware, misfit: Prediction | None) -> None:
+        try:
+            advice = self._advice_for(draft, hardware, Path.cwd(), self._known, misfit=None if misfit is None else misfit.job)
+        except Ltx2Error:  # what cannot be planned was said already
+            advice = Advice(recommendations=())
         self.post_message(self.Advised(number, advice))
 
     @on(Advised)
     def _advised(self, message: Advised) -> None:
-        if message.number == self._number:
-            self._advice = message.advice
-            self._draw()
-            self.refresh_bindings()
+        self._searching = False
+        if message.number != self._number:  # levers have moved since
+            if self._waiting is None:  # and rest
+                self._advise()
+            return
+        self._advice, self._advised_on, self._stale = message.advice, self._asked, False
+        self._draw()
+        self.refresh_bindings()
 
     def _draw(self) -> None:
         if self._hardware is None:
@@ -227,19 +245,25 @@ class PlanScreen(Step):
 
     def _draw_advice(self, look: Look) -> None:
         advice = () if self._advice is None else self._advice.recommendations
-        none = "" if self._trouble else "Looking for better plans …" if self._advice is None else "Nothing that could be changed here fits."
+        box = self.query_one("#plan-advice", VerticalScroll)
+        box.border_title = "Recommended before this change · looking again …" if self._stale and advice else "Recommended"
+        said = "" if self._trouble else "Looking for better plans …" if self._stale else "Nothing that could be changed here fits."
+        told = tuple(changes_between(self._advised_on, advised(self._advised_on, one)) for one in advice)
+        shown = (advice, told, self._taken, said if not advice else "", look)
+        if shown == self._drawn_advice:  # drawing it takes longer than planning
+            return
+        self._drawn_advice = shown
         lines = [heading(one, number=number + 1, taken=number == self._taken, look=look) for number, one in enumerate(advice)]
         self.query_one("#plan-overview", Static).update(Text("\n").join(lines))
         for number in range(3):
             column = self.query_one(f"#plan-{number}", Static)
             if number < len(advice):
-                changes = changes_between(self._asked, advised(self._asked, advice[number]))
-                column.update(recommendation(advice[number], changes, look, number=number + 1, taken=number == self._taken))
+                column.update(recommendation(advice[number], told[number], look, number=number + 1, taken=number == self._taken))
             else:
-                column.update(none if number == 0 else "")
+                column.update(said if number == 0 else "")
 
     def _remedy(self) -> str:
-        return self._advice.remedy if self._advice is not None and self._taken is None else ""
+        return self._advice.remedy if self._advice is not None and self._taken is None and not self._stale else ""
 
     def _look(self) -> Look:
         theme = self.app.theme_variables
@@ -259,7 +283,7 @@ class PlanScreen(Step):
         return True
 
     def _recommended(self, number: object) -> Recommendation | None:
-        advice = () if self._advice is None else self._advice.recommendations
+        advice = () if self._advice is None or self._stale else self._advice.recommendations
         return advice[number] if isinstance(number, int) and number < len(advice) else None
 
     def action_take(self, number: int) -> None:
