@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ltx2core.planning.hardware import Hardware
     from ltx2core.planning.predict import Prediction
     from ltx2core.planning.recommend import Recommendation
+    from ltx2tui.plan_sheet import Lever
 
 WIDE = 120
 SETTLED = 0.3  # seconds without a move, after which recommendations are looked for
@@ -106,6 +107,7 @@ class PlanScreen(Step):
         self._number = 0  # of the plan that recommendations are for
         self._waiting: Timer | None = None  # until levers rest
         self._searching = False
+        self._will_draw = False
         self._advised_on = Draft()  # what recommendations were found for
         self._drawn_advice: object = None
         self._stale = False  # whether levers have moved since recommendations were found
@@ -164,7 +166,12 @@ class PlanScreen(Step):
 
     @on(Levers.Moved)
     def _moved(self, message: Levers.Moved) -> None:
-        lever, at = message.lever, message.at
+        lever = next((lever for lever in self._levers() if lever.name == message.name), None)
+        if lever is None:
+            return
+        at = max(0, min(len(lever.options) - 1, lever.at + message.by))
+        if at == lever.at:
+            return
         if lever.name == "card":
             self._at = at
         elif lever.name == "ram":  # the same for each of them, so that cards are compared in one machine
@@ -172,6 +179,12 @@ class PlanScreen(Step):
         else:
             self._asked = self._shown = pulled(self._shown, lever, at)
         self._plan()
+
+    def _levers(self) -> tuple[Lever, ...]:
+        """As they stand now."""
+        if self._hardware is None:
+            return ()
+        return (*machine_levers(self._cards, self._at, here=self._here), *levers_of(self._shown, self._hardware))
 
     def _plan(self) -> None:
         """Predict what is shown, at once, and have recommendations looked for when the levers rest."""
@@ -193,6 +206,12 @@ class PlanScreen(Step):
             self._prediction = self._predicted(self._shown, self._hardware, Path.cwd(), self._known)
         except Ltx2Error as error:
             self._prediction, self._trouble = None, f"{error.text} {error.fix}".strip()
+        if not self._will_draw:  # once for all moves that wait
+            self._will_draw = True
+            self.call_later(self._draw_plan)
+
+    def _draw_plan(self) -> None:
+        self._will_draw = False
         self._draw()
         self.refresh_bindings()
 
@@ -229,7 +248,7 @@ class PlanScreen(Step):
         look = self._look()
         here = self._hardware is self._here
         self.query_one(Head).say(right=machine(self._hardware, here=here))
-        self.query_one(Levers).show((*machine_levers(self._cards, self._at, here=self._here), *levers_of(self._shown, self._hardware)))
+        self.query_one(Levers).show(self._levers())
         found, box = self._prediction, self.query_one("#plan-bars", Static)
         said = self.query_one("#plan-said", Static)
         if found is None:

@@ -36,10 +36,10 @@ class Levers(Widget, can_focus=True):
 
     @dataclass
     class Moved(Message):
-        """A lever should go to another place."""
+        """A lever should go so many places on, from wherever it is by then: keys come faster than plans."""
 
-        lever: Lever
-        at: int
+        name: str
+        by: int
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -85,7 +85,7 @@ class Levers(Widget, can_focus=True):
 
     def action_move(self, by: int) -> None:
         if self.levers:
-            self._ask(self.levers[self.chosen], by)
+            self.post_message(self.Moved(self.levers[self.chosen].name, by))
 
     def on_click(self, event: Click) -> None:
         """Left of a lever's word is less, right of it more."""
@@ -93,9 +93,4 @@ class Levers(Widget, can_focus=True):
             self.chosen = event.y
             self.refresh()
             if event.x >= 2 + _TITLE:
-                self._ask(self.levers[event.y], -1 if event.x < 4 + _TITLE else 1)
-
-    def _ask(self, lever: Lever, by: int) -> None:
-        at = lever.at + by
-        if 0 <= at < len(lever.options):
-            self.post_message(self.Moved(lever, at))
+                self.action_move(-1 if event.x < 4 + _TITLE else 1)

@@ -144,6 +144,19 @@ async def test_a_lever_replans_at_once_and_recommendations_follow_when_it_rests(
         assert "768x512, 65 frames" in shown_text(scene.app)
 
 
+async def test_keys_that_come_faster_than_plans_are_all_counted() -> None:
+    from ltx2tui.widgets.levers import Levers
+
+    scene = page_scene("plan", Path())
+    async with scene.app.run_test(size=(80, 24)) as pilot:
+        await scene.complete(pilot)
+        levers = scene.app.screen.query_one(Levers)
+        for _ in range(4):
+            levers.post_message(Levers.Moved("resolution", 1))
+        levers.post_message(Levers.Moved("frames", -99))
+        await until(pilot, lambda: "1152x768, 1 frames" in shown_text(scene.app))
+
+
 async def test_a_recommendation_is_taken_taken_back_and_used_for_the_new_run() -> None:
     scene = page_scene("plan", Path())
     app = scene.app

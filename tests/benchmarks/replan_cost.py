@@ -42,8 +42,10 @@ async def page_moves(moves: int) -> list[float]:
         for number in range(moves):
             lever, before = levers.levers[2 + number % 8], screen._number
             begin, drawn = time.perf_counter(), asyncio.Event()
-            levers.post_message(Levers.Moved(lever, _other(lever, number)))
+            levers.post_message(Levers.Moved(lever.name, 1 if lever.at < len(lever.options) - 1 else -1))
             while screen._number == before:
+                await asyncio.sleep(0)
+            while screen._will_draw:
                 await asyncio.sleep(0)
             screen.call_after_refresh(drawn.set)
             await drawn.wait()
