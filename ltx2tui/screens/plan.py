@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
+from textual.worker import Worker, WorkerState
 
 from ltx2core.errors import Ltx2Error
 from ltx2tui.draft import Draft
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ltx2tui.plan_sheet import Lever
 
 WIDE = 120
+NOTHING = "Nothing that could be changed here fits."
 SETTLED = 0.3  # seconds without a move, after which recommendations are looked for
 
 
@@ -242,6 +244,17 @@ class PlanScreen(Step):
         self._draw()
         self.refresh_bindings()
 
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A search that broke is said in the place of what it should have found; levers go on planning."""
+        if event.state == WorkerState.ERROR:
+            self._searching, self._stale, self._advice = False, False, None
+            what = "The machine could not be looked at" if event.worker.group == "machine" else "Recommendations were not found"
+            self.notify(f"{what}: {event.worker.error}", severity="error", markup=False, timeout=12)
+            if event.worker.group == "machine":
+                self.post_message(self.Looked(None, Known()))
+            else:
+                self._draw()
+
     def _draw(self) -> None:
         if self._hardware is None:
             return
@@ -266,7 +279,9 @@ class PlanScreen(Step):
         advice = () if self._advice is None else self._advice.recommendations
         box = self.query_one("#plan-advice", VerticalScroll)
         box.border_title = "Recommended before this change · looking again …" if self._stale and advice else "Recommended"
-        said = "" if self._trouble else "Looking for better plans …" if self._stale else "Nothing that could be changed here fits."
+        said = (
+            "" if self._trouble else "Looking for better plans …" if self._stale else "None was found." if self._advice is None else NOTHING
+        )
         told = tuple(changes_between(self._advised_on, advised(self._advised_on, one)) for one in advice)
         shown = (advice, told, self._taken, said if not advice else "", look)
         if shown == self._drawn_advice:  # drawing it takes longer than planning

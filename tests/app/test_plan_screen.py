@@ -13,6 +13,7 @@ from ltx2core.config.sources import read_source
 from ltx2core.errors import ConfigError
 from ltx2tui.draft import Draft, draft_file, read_draft
 from ltx2tui.plan_sheet import (
+    Advice,
     Known,
     advice_for,
     advised,
@@ -220,6 +221,22 @@ async def test_what_cannot_be_planned_is_said_and_nothing_is_offered_for_it() ->
         await pilot.press("u", "e", "1")
         assert "only bf16 is predicted" in shown_text(app)
         assert not Path("config.json").exists()
+
+
+async def test_a_search_that_breaks_is_said_and_levers_go_on() -> None:
+    from ltx2tui.screens.plan import PlanScreen
+
+    def broken(*_: object, **__: object) -> Advice:
+        raise ValueError("a bug")
+
+    app = page_scene("welcome", Path()).app
+    async with app.run_test(size=(160, 48)) as pilot:
+        await until(pilot, lambda: "New run" in shown_text(app))
+        app.push_screen(PlanScreen(advise=broken))
+        await until(pilot, lambda: "None was found" in shown_text(app))
+        await until(pilot, lambda: "a bug" in shown_text(app))
+        await pilot.press("down", "down", "down", "right")
+        await until(pilot, lambda: "864x576" in shown_text(app))
 
 
 async def test_the_welcome_and_the_wizard_lead_to_the_plan_and_back() -> None:
