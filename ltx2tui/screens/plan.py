@@ -104,6 +104,7 @@ class PlanScreen(Step):
         self._asked = self._shown = Draft()  # as the user has set it; with a recommendation
         self._prediction: Prediction | None = None
         self._trouble = ""
+        self._broken = ""  # why no recommendation was found
         self._advice: Advice | None = None
         self._taken: int | None = None  # of the recommendations
         self._number = 0  # of the plan that recommendations are for
@@ -246,14 +247,15 @@ class PlanScreen(Step):
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A search that broke is said in the place of what it should have found; levers go on planning."""
-        if event.state == WorkerState.ERROR:
-            self._searching, self._stale, self._advice = False, False, None
-            what = "The machine could not be looked at" if event.worker.group == "machine" else "Recommendations were not found"
-            self.notify(f"{what}: {event.worker.error}", severity="error", markup=False, timeout=12)
-            if event.worker.group == "machine":
-                self.post_message(self.Looked(None, Known()))
-            else:
-                self._draw()
+        if event.state != WorkerState.ERROR:
+            return
+        if event.worker.group == "machine":
+            self.notify(f"The machine could not be looked at: {event.worker.error}", severity="error", markup=False, timeout=12)
+            self.post_message(self.Looked(None, Known()))
+            return
+        self._searching, self._stale, self._advice = False, False, None
+        self._broken = f"None was found: {event.worker.error}"
+        self._draw()
 
     def _draw(self) -> None:
         if self._hardware is None:
@@ -279,9 +281,7 @@ class PlanScreen(Step):
         advice = () if self._advice is None else self._advice.recommendations
         box = self.query_one("#plan-advice", VerticalScroll)
         box.border_title = "Recommended before this change · looking again …" if self._stale and advice else "Recommended"
-        said = (
-            "" if self._trouble else "Looking for better plans …" if self._stale else "None was found." if self._advice is None else NOTHING
-        )
+        said = "" if self._trouble else "Looking for better plans …" if self._stale else self._broken if self._advice is None else NOTHING
         told = tuple(changes_between(self._advised_on, advised(self._advised_on, one)) for one in advice)
         shown = (advice, told, self._taken, said if not advice else "", look)
         if shown == self._drawn_advice:  # drawing it takes longer than planning
