@@ -117,6 +117,7 @@ class RunState:
     vram_peak: int = 0
 
     samples: tuple[events.SampleReady, ...] = ()
+    faults: tuple[events.Notice, ...] = ()  # of samples, which they name
     checkpoints: tuple[events.CheckpointSaved, ...] = ()
     lora: str = ""
     log: tuple[LogLine, ...] = ()
@@ -199,8 +200,10 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
         case events.HeldOutMeasured():
             return _after_held_out(state, event, at)
         case events.SampleReady():
-            text = f"Step {event.step:,}: a sample was written in {event.seconds:.1f} s."
-            return _logged(replace(state, samples=(*state.samples, event), last_at=at, moved_at=at), at, "info", text)
+            what = f"sample {event.name}" if event.name else "a sample"
+            text = f"Step {event.step:,}: {what} was written in {event.seconds:.1f} s."
+            faults = tuple(fault for fault in state.faults if fault.sample != event.path)  # of one that it takes the place of
+            return _logged(replace(state, samples=(*state.samples, event), faults=faults, last_at=at, moved_at=at), at, "info", text)
         case events.CheckpointSaved():
             text = f"Step {event.step:,}: checkpoint saved."
             return _logged(replace(state, checkpoints=(*state.checkpoints, event), last_at=at, moved_at=at), at, "info", text)
@@ -209,7 +212,8 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
                 replace(state, lora=event.path, last_at=at, moved_at=at), at, "info", f"Step {event.step:,}: the LoRA is in {event.path}."
             )
         case events.Notice():
-            return _logged(replace(state, last_at=at), at, event.level, event.text, event.fix)
+            faults = (*state.faults, event) if event.sample else state.faults
+            return _logged(replace(state, faults=faults, last_at=at), at, event.level, event.text, event.fix)
         case events.RunFinished():
             return _after_end(state, event, at)
         case events.RunFailed():

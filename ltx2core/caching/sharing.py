@@ -24,13 +24,16 @@ def in_turn(folder: Path, jobs: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield jobs if claim(folder, held) else jobs[::-1]
 
 
-def claim(folder: Path, held: contextlib.ExitStack) -> bool:
-    """Whether no other process has claimed the folder; it is claimed until `held` is closed then. True where that cannot be known."""
+def claim(folder: Path, held: contextlib.ExitStack, *, name: str = ".working") -> bool:
+    """Whether no other process has claimed the folder; it is claimed until `held` is closed then. True where that cannot be known.
+
+    name: of the file that says so; other names are other claims.
+    """
     try:
         import fcntl
 
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".working", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except (ImportError, OSError):
         return True
     held.callback(os.close, descriptor)

@@ -12,7 +12,6 @@ from ltx2core.config.keys import Keys, Later, key, later
 LYCORIS = Later(name="LyCORIS", instead="a standard LoRA is trained")
 LORA_KINDS = Later(name="DoRA, SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
 ASSISTANT = Later(name="an assistant LoRA", instead="the model is trained as it is")
-EMA_PLACE = Later(name="choosing where the average is kept", instead="it is kept beside the LoRA, on the GPU where there is one")
 EMA_SAMPLES = Later(name="samples of the average", instead="samples are made with the LoRA of their step")
 
 
@@ -62,7 +61,12 @@ class AdapterKeys(Keys):
     use_ema: bool = key(
         False, "EMA", "Keep a running average of the LoRA as well, which is often steadier, and write it to a second file, <name>-ema."
     )
-    ema_device: str = later("cpu", EMA_PLACE, "EMA device", "Where the average is kept.", built=("accelerator",))
+    ema_device: Literal["cpu", "accelerator"] = key(
+        "cpu",
+        "EMA device",
+        "Where the average is kept. cpu: in RAM; each update copies the LoRA there. accelerator: on the GPU, four bytes for each number of "
+        "the LoRA, and no copies.",
+    )
     ema_decay: float = key(0.995, "EMA decay", "How slowly the average follows: 0.995 remembers about 200 updates.", ge=0, lt=1)
     ema_update_interval: int = key(1, "EMA interval", "Steps between updates of the average.", ge=1, le=10_000_000)
     ema_validation: str = later("none", EMA_SAMPLES, "EMA samples", "Which of the two makes the samples.")

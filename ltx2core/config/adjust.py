@@ -29,15 +29,13 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     """The config with values that work, and what was changed or is unwise."""
     changes: dict[str, object] = {}
     notices: list[Notice] = []
-    _sample_size(config, changes, notices, file)
+    _sample_sizes(config, changes, notices, file)
     frames = snap_frames(config.validation_num_video_frames)
     if frames != config.validation_num_video_frames:
         changes["validation_num_video_frames"] = frames
         text = f"{file} validation_num_video_frames = {config.validation_num_video_frames}: {FRAME_RULE}; samples have {frames}."
         notices.append(Notice(code="frames_snapped", text=text, fix=f"Use {frames} or {frames + FRAME_STEP}."))
-    if not 2 <= config.validation_guidance <= 6 and not config.validation_disable:
-        text = f"{file} validation_guidance = {config.validation_guidance:g}: outside 2 to 6 samples tend to turn into noise or black."
-        notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix="Use 5.0."))
+    notices += _guidance(config, file)
     if config.mixed_precision in ("fp16", "fp8"):
         changes["mixed_precision"] = "bf16"
         text = f"{file} mixed_precision = {config.mixed_precision}: LTX-2 overflows in fp16, and fp8 is not built yet; bf16 is used."
@@ -48,9 +46,49 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if overruled := _overruled_sigmas(config):
         text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
+    if config.base_model_precision.startswith("nf4") and (
+        asked := [name for name in ("quantize_activations", "sdnq_use_quantized_matmul") if getattr(config, name)]
+    ):
+        text = f"{file} {', '.join(asked)}: no effect, since weights of 4 bits are widened for each product."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices
+
+
+def _guidance(config: TrainConfig, file: str) -> list[Notice]:
+    """What is unwise about the guidance of samples."""
+    if config.validation_disable or is_distilled(config):
+        return []
+    ranges = {
+        "validation_guidance": (2.0, 6.0, "samples tend to turn into noise or black", "5.0"),
+        "ltx2_validation_audio_guidance": (1.0, 10.0, "sound tends to be harsh or cut off", "7.0"),
+        "ltx2_validation_stg_scale": (0.0, 2.0, "samples tend to be oversharp and still", "1.0"),
+        "ltx2_validation_modality_guidance": (1.0, 5.0, "picture and sound tend to be overdone", "3.0"),
+    }
+    notices = []
+    for name, (low, high, what, usual) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            text = f"{file} {name} = {value:g}: outside {low:g} to {high:g} {what}."
+            notices.append(Notice(code="guidance_unusual", level="warning", text=text, fix=f"Use {usual}."))
+    if config.ltx2_validation_stg_blocks and not config.ltx2_validation_stg_scale:
+        text = f"{file} ltx2_validation_stg_blocks has no effect, since ltx2_validation_stg_scale is 0."
+        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Set ltx2_validation_stg_scale to 1."))
+    return notices
+
+
+def is_distilled(config: TrainConfig) -> bool:
+    """Whether samples are drawn with the noise levels of distilled weights."""
+    if config.ltx2_validation_schedule != "auto":
+        return config.ltx2_validation_schedule == "distilled"
+    return has_distilled_weights(config)
+
+
+def has_distilled_weights(config: TrainConfig) -> bool:
+    """Whether the model is a distilled one, by its flavour or its file's name."""
+    names = (config.model_flavour, config.ltx2_checkpoint_filename or "", config.pretrained_model_name_or_path)
+    return any("distilled" in name.rpartition("/")[2].lower() for name in names)
 
 
 def _overruled_sigmas(config: TrainConfig) -> list[str]:
@@ -105,17 +143,26 @@ def not_built(model: BaseModel, *, file: str, prefix: str = "", written: dict[st
     return notices
 
 
-def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
-    written = config.validation_resolution
-    first, *others = written.split(",")
-    height, width = read_size(first) or (0, 0)  # checked when it was read
-    snapped = (max(snap_size(height), SMALLEST_SAMPLE), max(snap_size(width), SMALLEST_SAMPLE))
-    if (size := f"{snapped[0]}x{snapped[1]}") != written:
-        changes["validation_resolution"] = size
+def _sample_sizes(config: TrainConfig, changes: dict[str, object], notices: list[Notice], file: str) -> None:
+    sizes = []
+    for written in config.validation_resolution.split(","):
+        size, told = _sample_size(written.strip(), file=file, times=2 if config.ltx2_validation_pipeline_mode == "spatial-upscale" else 1)
+        notices += told
+        sizes.append(size)
+    if (text := ",".join(dict.fromkeys(sizes))) != config.validation_resolution:
+        changes["validation_resolution"] = text
+
+
+def _sample_size(written: str, *, file: str, times: int) -> tuple[str, list[Notice]]:
+    """A size that works, as the file writes sizes, and what was changed or may be meant the other way round. times: it is upsampled."""
+    notices: list[Notice] = []
+    height, width = read_size(written) or (0, 0)  # checked when it was read
+    snapped = (max(snap_size(height / times), SMALLEST_SAMPLE) * times, max(snap_size(width / times), SMALLEST_SAMPLE) * times)
     where = f"{file} validation_resolution = {written}"
-    if others:
-        text = f"{where}: samples of several sizes are not built yet; only {snapped[0]}x{snapped[1]} is made."
-        notices.append(Notice(code="not_built_yet", level="warning", text=text))
+    if times > 1 and snapped != (height, width):
+        text = f"{where}: upsampled samples are multiples of {SIDE_STEP * times}; they are {snapped[0]} high and {snapped[1]} wide."
+        notices.append(Notice(code="size_snapped", text=text, fix=f"Use {snapped[0]}x{snapped[1]}."))
+        return f"{snapped[0]}x{snapped[1]}", notices
     if snapped != (height, width):
         wrong = next(side for side, fits in zip((height, width), snapped, strict=True) if side != fits)
         small = wrong < SMALLEST_SAMPLE
@@ -126,6 +173,7 @@ def _sample_size(config: TrainConfig, changes: dict[str, object], notices: list[
     if height > width:
         text = f"{where} is read as height x width: samples are upright, {snapped[0]} high and {snapped[1]} wide."
         notices.append(Notice(code="size_upright", text=text, fix=f"For a wide picture write {width}x{height}."))
+    return f"{snapped[0]}x{snapped[1]}", notices
 
 
 def _video(video: VideoSettings, where: str, frame_rate: float) -> tuple[VideoSettings, list[Notice]]:

@@ -19,6 +19,7 @@ from ltx2core.config.datasets import AudioSettings, TextEmbeds, VideoDataset, Vi
 from ltx2core.config.keys import KeyFacts, Keys, facts_of, switched_on
 from ltx2core.config.train import GROUPS
 from ltx2core.config.tread import TreadRouteKeys
+from ltx2core.config.validation import AdapterFileKeys, SampleAdapterKeys, SampleReferenceKeys
 from ltx2core.config.wording import nearest, shown
 from ltx2core.errors import ConfigError
 
@@ -41,6 +42,9 @@ DATASET_MODELS: tuple[tuple[str, type[Keys]], ...] = (
 LIST_MODELS: tuple[tuple[str, type[Keys]], ...] = (
     ("tread_config.routes[].", TreadRouteKeys),
     ("ltx2_intrinsic_conditioning[].", GivenPartKeys),
+    ("validation_ltx2_video_conditioning[].", SampleReferenceKeys),
+    ("validation_adapter_config[].", SampleAdapterKeys),
+    ("validation_adapter_config[].adapters[].", AdapterFileKeys),
 )
 
 

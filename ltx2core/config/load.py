@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from ltx2core.config.adjust import adjust_config, not_built
+from ltx2core.config.adjust import adjust_config, has_distilled_weights, not_built
 from ltx2core.config.dataset_checks import offset_notices
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
 from ltx2core.config.keys import facts_of
 from ltx2core.config.paths import find, from_here, looks_like_file
+from ltx2core.config.prompts import read_library
 from ltx2core.config.reading import read_settings, unusable
 from ltx2core.config.train import TrainConfig
 from ltx2core.config.tread import TREAD_KEY, tread_group
@@ -124,11 +125,17 @@ def _load(
     _lengths(known, written, file, found.problems)
     given = {name for name in known if name in TrainConfig.model_fields}
     config = _with_paths(config, given=given, base=base, file=file, found=found)
+    if config.ltx2_validation_schedule == "distilled" and not (has_distilled_weights(config) or config.sample_adapters):
+        rule = "these 8 steps only work with distilled weights, and neither the model nor a LoRA of samples is said to be distilled"
+        works = 'name a distilled LoRA in validation_adapter_path, a distilled model, or use "full"'
+        found.problems.append(line(file, "ltx2_validation_schedule", "distilled", rule, works))
     config, told = adjust_config(config, file=file)
     found.notices += told
     found.notices += not_built(config, file=file, written=written)
     config, listed = _datasets(config, datasets, base=base, file=file, part=part, need_clips=need_clips, found=found)
     found.notices += offset_notices(listed, config, file=file)
+    if not part:
+        _check_sample_dataset(config, listed, file=file, problems=found.problems)
     if listed.evals and "eval_split" not in given and config.eval_split:
         config = config.model_copy(update={"eval_split": 0.0})  # said by the dataset that stands for it
     _stop_if(found.problems)
@@ -214,9 +221,58 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         if place is None:  # no problem: a run that has begun needs it no more
             text = f"{file} init_lora = {shown(config.init_lora)}: there is no such file; a new run cannot start."
             found.notices.append(Notice(code="no_init_lora", level="warning", text=text, fix="Name one that exists, or remove the key."))
+    changes |= _sample_files(config, base=base, file=file, found=found)
     if config.output_dir is not None:
         changes["output_dir"] = from_here(config.output_dir)
     return config.model_copy(update=changes)
+
+
+def _sample_files(config: TrainConfig, *, base: Path, file: str, found: _Findings) -> dict[str, object]:
+    """Absolute paths of what samples are made with; a problem for each that is not there or cannot be read."""
+    changes: dict[str, object] = {}
+    if config.user_prompt_library is not None:
+        place = find(str(config.user_prompt_library), (base,))
+        if place is None:
+            rule = "there is no such file"
+            found.problems.append(line(file, "user_prompt_library", str(config.user_prompt_library), rule, "name one that exists"))
+        else:
+            notes: list[str] = []
+            read_library(place, file=file, key="user_prompt_library", problems=found.problems, notes=notes)
+            found.notices += _twice(notes)
+            changes["user_prompt_library"] = place
+    if config.ltx2_validation_pipeline_mode == "spatial-upscale":
+        name = "ltx2_validation_spatial_upsampler_model"
+        place = find(config.ltx2_validation_spatial_upsampler_model, (base,))
+        if place is not None:
+            changes[name] = str(place)
+        elif looks_like_file(config.ltx2_validation_spatial_upsampler_model):
+            rule = "there is no such file or folder"
+            found.problems.append(line(file, name, config.ltx2_validation_spatial_upsampler_model, rule, "name one that exists"))
+        if config.validation_audio_only:
+            rule = "sound alone is not upsampled"
+            found.problems.append(line(file, "ltx2_validation_pipeline_mode", "spatial-upscale", rule, "use trained-stage"))
+    references = []
+    for index, reference in enumerate(config.validation_ltx2_video_conditioning):
+        place = find(str(reference.path), (base,))
+        if place is None:
+            key = f"validation_ltx2_video_conditioning[{index}].path"
+            found.problems.append(line(file, key, str(reference.path), "there is no such file", "name a clip or picture that exists"))
+        references.append(reference if place is None else reference.model_copy(update={"path": place}))
+    if references:
+        changes["validation_ltx2_video_conditioning"] = tuple(references)
+    return changes
+
+
+def _check_sample_dataset(config: TrainConfig, listed: DatasetList, *, file: str, problems: list[str]) -> None:
+    """The dataset that samples start from is one of the list's, and of clips, pictures or sound."""
+    wanted = config.eval_dataset_id
+    if wanted is None or not config.validation_using_datasets:
+        return
+    names = [dataset.id for dataset in (*listed.videos, *listed.evals)]
+    if wanted not in names:
+        match = nearest(wanted, names) or (names[0] if names else None)
+        works = f"use {match}" if match else "leave the key out"
+        problems.append(line(file, "eval_dataset_id", wanted, "no dataset of clips, pictures or sound has this id", works))
 
 
 def _datasets(

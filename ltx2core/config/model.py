@@ -26,6 +26,8 @@ Precision = Literal[
     "fp8-torchao",
     "fp8-native",
     "fp8-transformerengine",
+    "nf4",
+    "nf4-bnb",
 ]
 EIGHT_BIT_PRODUCTS = ("int8dq-torchao", "fp8-torchao", "fp8-native", "fp8-transformerengine")
 TEXT_QUANTISATION = Later(name="a text encoder in fewer bits other than int8", instead="it keeps the precision of its file")
@@ -80,7 +82,14 @@ class ModelKeys(Keys):
         "Base precision",
         "How the frozen weights of the blocks are held. int8-...: 8 bits by rows (groups of 128 where a row loses too much), half the "
         "memory; fp8-...: 8-bit floats, for cards that multiply them. The library in a name of SimpleTuner's makes no difference, but "
-        "int8dq-torchao, fp8-torchao, fp8-native and fp8-transformerengine also multiply in 8 bits. Fewer bits than 8 are refused.",
+        "int8dq-torchao, fp8-torchao, fp8-native and fp8-transformerengine also multiply in 8 bits. nf4-bnb: 4 bits in the format of "
+        "bitsandbytes, which is not needed: over a quarter of the memory, for cards of 8 to 10 GB. Other kinds of 4 bits are refused.",
+    )
+    keep_rounded_weights: bool = key(
+        True,
+        "Keep rounded weights",
+        "With a base_model_precision of 8 bits or fewer, keep the rounded weights in a file beside the checkpoint, half its size or less, "
+        "or below cache/ where its folder cannot be written: the next run reads that file, which is faster, instead of rounding again.",
     )
     fp8_gradients: bool = key(
         False,

@@ -8,6 +8,9 @@ from typing import ClassVar, Literal
 from ltx2core.config.keys import Keys, Later, key, later
 
 OTHER_OPTIMIZERS = Later(name="optimizers other than AdamW", instead="AdamW with float32 state is used")
+# SimpleTuner's names of libraries, and its own spelling; one way of our own stands for each
+EIGHT_BIT_ADAM = ("adamw_8bit", "adamw8bit", "bnb-adamw8bit", "bnb-adamw8bit-paged", "ao-adamw8bit")
+ADAM = ("adamw_bf16", "torch-adamw", "bnb-adamw", "bnb-adamw-paged", "optimi-adamw")
 CLIP_BY_VALUE = Later(name="clipping gradients by value", instead="max_grad_norm limits their norm")
 OTHER_LOSSES = Later(name="losses other than the mean squared error", instead="the mean squared error is used")
 PERTURBATION = Later(name="input perturbation", instead="noise is drawn as usual")
@@ -60,7 +63,12 @@ class OptimisationKeys(Keys):
     lr_num_cycles: int = key(1, "Cycles", "How often cosine_with_restarts and sine go up and down.", ge=1, le=10_000)
     lr_power: float = key(0.8, "Power", "The bend of the polynomial shape; 1 is a straight line.", gt=0, le=100)
     optimizer: str = later(
-        "adamw", OTHER_OPTIMIZERS, "Optimizer", "The rule that turns gradients into updates.", built=("adamw_bf16", "torch-adamw")
+        "adamw",
+        OTHER_OPTIMIZERS,
+        "Optimizer",
+        "The rule that turns gradients into updates: AdamW. adamw_8bit (bnb-adamw8bit and ao-adamw8bit mean the same) holds its state in 8 "
+        "bits: a third less memory for the LoRA while it trains, steps a little slower.",
+        built=(*ADAM, *EIGHT_BIT_ADAM),
     )
     adam_beta1: float = key(0.9, "Adam beta 1", "How long AdamW remembers the direction of past gradients.", ge=0, lt=1)
     adam_beta2: float = key(0.999, "Adam beta 2", "How long AdamW remembers the size of past gradients.", ge=0, lt=1)

@@ -98,8 +98,8 @@ DEFAULTS: Final[dict[str, object]] = {
 # Its names for values of ours. A key that is not here has the same values.
 VALUES: Final[dict[str, dict[object, object]]] = {
     "model_flavour": {"2.0": "dev"},
-    "base_model_precision": {"int8": "int8-torchao", "fp8": "fp8-torchao", "bf16": "no_change"},
-    "optimizer": {"adamw": "adamw_bf16"},
+    "base_model_precision": {"int8": "int8-torchao", "fp8": "fp8-torchao", "nf4": "nf4-bnb", "bf16": "no_change"},
+    "optimizer": {"adamw": "adamw_bf16", "adamw_8bit": "bnb-adamw8bit", "adamw8bit": "bnb-adamw8bit"},
 }
 
 # Lists and groups that its command line takes as JSON in a text.

@@ -261,6 +261,9 @@ class _Reading:
         self.rows.append(Row(verdict="changed" if why else "kept", source=source, target=target, why=why))
 
     def optimizer(self, path: str, value: object) -> None:
+        if value == "adamw8bit":
+            self.put("optimizer", "adamw_8bit", said(path, value))
+            return
         same = value == "adamw"
         why = "" if same else "AdamW with float32 state is used"
         self.rows.append(Row(verdict="kept" if same else "changed", source=said(path, value), target='optimizer = "adamw"', why=why))
@@ -274,7 +277,7 @@ class _Reading:
     def quantization(self, path: str, value: object) -> None:
         name = _PRECISIONS.get(str(value))
         if name is None:
-            self.refuse(said(path, value), "fewer bits than 8 cannot be trained on; int8-quanto is the nearest")
+            self.refuse(said(path, value), "of kinds with fewer bits than 8 there is nf4-bnb alone; int8-quanto is nearer to the model")
         else:
             self.put("base_model_precision", name, said(path, value), "" if name == value else "one kind of fp8 stands for both")
 

@@ -17,6 +17,8 @@ from ltx2core.models.modalities import has
 from ltx2core.models.rope import Positions, keep_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diffusers import LTX2VideoTransformer3DModel
 
     from ltx2core.models.text import TextEmbedding
@@ -39,6 +41,8 @@ def predict_velocity(
     fps: Tensor,
     positions: Tensor | None = None,
     keyframes: Tensor | None = None,
+    isolated: bool = False,
+    perturbed: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor | None]: ...
 
 
@@ -51,6 +55,7 @@ def predict_velocity(
     audio_timesteps: Tensor,
     audio_sigma: Tensor,
     text: TextEmbedding,
+    perturbed: Sequence[int] = (),
 ) -> tuple[None, Tensor]: ...
 
 
@@ -68,6 +73,8 @@ def predict_velocity(
     fps: Tensor | None = None,
     positions: Tensor | None = None,
     keyframes: Tensor | None = None,
+    isolated: bool = False,
+    perturbed: Sequence[int] = (),
 ) -> tuple[Tensor | None, Tensor | None]:
     """The predicted velocities (noise - clean) of the video tokens [B, L, C] and of the audio tokens [B, La, Ca], where they are given.
 
@@ -80,6 +87,8 @@ def predict_velocity(
     positions: [B, 3, L, 2], for tokens that are no plain grid, instead of grid and fps; their tables are computed in each call.
     keyframes: [B, L, 1], not 0 for tokens that stand for a single frame. Models that mark those (2.5) get by default the first latent
     frame of the grid marked, as official inference has it; tokens that are no plain grid get no mark.
+    isolated: picture and sound do not see each other. perturbed: blocks that skip their self-attention, made able to by
+    validation/guidance.py. Both are what guidance points away from.
     Raises ValueError for a modality that the transformer was loaded without.
     """
     if (video is not None and not has(transformer, "video")) or (audio is not None and not has(transformer, "audio")):
@@ -87,7 +96,7 @@ def predict_velocity(
     given = video if video is not None else audio
     if given is None:
         raise ValueError("expected video, audio or both")
-    config, batch, alone = transformer.config, given.shape[0], video is None or audio is None
+    config, batch, alone = transformer.config, given.shape[0], isolated or video is None or audio is None
     if keyframes is None and video is not None and positions is None and config.use_keyframes_abs_pos_embedding:
         keyframes = first_frame(grid, device=given.device)
     rates = (STILL_FPS,) * batch if fps is None or grid[0] == 1 else tuple(fps.tolist())
@@ -106,6 +115,7 @@ def predict_velocity(
         video_coords=Positions(grid, rates, alone) if positions is None else positions,
         audio_coords=Positions((heard.tokens.shape[1],), (1.0,) * batch, alone),
         isolate_modalities=alone,
+        spatio_temporal_guidance_blocks=list(perturbed) or None,
         use_cross_timestep=True,
         video_keyframes_mask=keyframes,
         return_dict=False,

@@ -1,6 +1,6 @@
-"""Triton kernels around 8-bit weights: each one pass over memory where torch alone takes two or three. Only imported for a CUDA tensor.
+"""Triton kernels around weights of 8 and 4 bits: each one pass over memory where torch alone takes two or three.
 
-The same maths in plain torch is in quantised.py and is what these are tested against.
+Only imported for a CUDA tensor. The same maths in plain torch is in quantised.py and nf4.py and is what these are tested against.
 """
 
 from __future__ import annotations
@@ -31,6 +31,28 @@ def widen_rows(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     group = columns if scale.ndim == 1 else columns // scale.shape[1]
     block = 2048
     _widen_kernel[(rows, triton.cdiv(columns, block))](weight, scale, out, columns, group, BLOCK=block)
+    return out
+
+
+@triton.jit
+def _widen_levels_kernel(packed, scale, levels, out, count, PER_SCALE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    byte = tl.load(packed + place, mask=inside, other=0).to(tl.int32)
+    scaled = tl.load(scale + place // PER_SCALE, mask=inside, other=0.0)
+    high = tl.load(levels + (byte >> 4)) * scaled
+    low = tl.load(levels + (byte & 15)) * scaled
+    # side by side again, so that the store is one run of memory
+    both = tl.program_id(0).to(tl.int64) * BLOCK * 2 + tl.arange(0, BLOCK * 2)
+    tl.store(out + both, tl.interleave(high, low).to(out.dtype.element_ty), mask=both < 2 * count)
+
+
+def widen_levels(weight: Tensor, scale: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight [N, K / 2], two of 16 levels in a byte, x scale [N K / block], in dtype [N, K]."""
+    rows, half = weight.shape
+    out = torch.empty(rows, 2 * half, dtype=dtype, device=weight.device)
+    count, block = rows * half, 1024
+    _widen_levels_kernel[(triton.cdiv(count, block),)](weight, scale, levels, out, count, PER_SCALE=count // scale.numel(), BLOCK=block)
     return out
 
 

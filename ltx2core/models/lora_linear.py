@@ -3,7 +3,7 @@
     y_g = x W_g^T + b_g + scale (x A_g^T) B_g^T        g: the members of the group, such as to_q, to_k and to_v
 
 One matrix product for the frozen weights of all members, one for all A; what B gives is added where the product lies already, and
-neither the gradient of W nor a float32 copy of x is ever made. W may be stored in 8 bits (quantised.py): it is widened for each
+neither the gradient of W nor a float32 copy of x is ever made. W may be stored in 8 or 4 bits (quantised.py): it is widened for each
 product, or multiplied as it is.
 
 A's product and B's gradients are short and limited by memory: they run on a CUDA stream beside the long product, in the gaps that its last
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ltx2core.models.quantised import EightBit, matmul_input_gradient, matmul_weight
+from ltx2core.models.quantised import EightBit, columns_of, matmul_input_gradient, matmul_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,9 +68,9 @@ def grouped_linear(
 ) -> tuple[Tensor, Tensor]:
     """y [T, G N] and the inner products x A^T [T, G r] that its backward needs (empty without a LoRA).
 
-    x: [T, K]. weight: [G N, K], bf16 or 8 bits with weight_scale [G N] or [G N, K / group]. turned: its transpose [K, G N], for its
-    backward, where memory has room for it. bias: [G N]. lora_a: [G r, K]. lora_b: [G, N, r]. precision: of the products with a weight of
-    8 bits, as in quantised.py.
+    x: [T, K]. weight: [G N, K], bf16 or 8 bits with weight_scale [G N] or [G N, K / group], or nf4 [G N, K / 2] with [G N K / 64].
+    turned: its transpose [K, G N], for its backward, where memory has room for it. bias: [G N]. lora_a: [G r, K]. lora_b: [G, N, r].
+    precision: of the products with a weight of 8 bits, as in quantised.py.
     """
     if lora_a is None or lora_b is None:
         return matmul_weight(x, weight, weight_scale, bias, precision=precision), x.new_empty(0)
@@ -157,7 +157,7 @@ def _(
     precision: str,
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x = grad.new_empty(grad.shape[0], weight.shape[1]) if needs_x else grad.new_empty(0)
+    grad_x = grad.new_empty(grad.shape[0], columns_of(weight)) if needs_x else grad.new_empty(0)
     if lora_a is None or lora_b is None:
         return grad_x, grad.new_empty(0), grad.new_empty(0)
     return grad_x, torch.empty_like(lora_a), torch.empty_like(lora_b)

@@ -1,7 +1,8 @@
-"""Frozen weights in 8 bits, and products with them: int8 by rows or groups, fp8 (e4m3) by rows. torch alone, no library.
+"""Frozen weights in 8 or 4 bits, and products with them: int8 by rows or groups, fp8 (e4m3) by rows, nf4 by blocks. torch alone.
 
 Stored: int8 with a float32 scale for each row, [N], or for each 128 numbers of a row, [N, K / 128], where one scale a row would lose
-too much (SNR below 36 dB); or float8_e4m3fn with a scale a row. On LTX-2's own weights int8 by rows keeps 41 dB, fp8 32 dB.
+too much (SNR below 36 dB); or float8_e4m3fn with a scale a row; or two nf4 levels in a byte (nf4.py), which are only ever widened. On
+LTX-2's own weights int8 by rows keeps 41 dB, fp8 32 dB, nf4 21 dB.
 
 Three ways to multiply. `dequant`: the weight becomes bf16 for each product; exact for what is stored. `w8a8`: the input is rounded to 8
 bits by rows as well and the product runs on the 8-bit units; the gradient of the input is computed in bf16, so that a LoRA below learns
@@ -19,9 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Storage = Literal["bf16", "int8", "fp8"]
+from ltx2core.models.nf4 import quantise_nf4, widen_nf4
+
+Storage = Literal["bf16", "int8", "fp8", "nf4"]
 EightBit = Literal["dequant", "w8a8", "w8a8_full"]
-STORED: dict[Storage, torch.dtype] = {"bf16": torch.bfloat16, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
+STORED: dict[Storage, torch.dtype] = {"bf16": torch.bfloat16, "int8": torch.int8, "fp8": torch.float8_e4m3fn, "nf4": torch.uint8}
 GROUP = 128
 LEAST_SNR_DB = 36.0  # below it a scale a row gives way to one a group
 _FEWEST_ROWS = 17  # _int_mm takes no fewer rows of input
@@ -33,7 +36,8 @@ _LEAST_ROW = 1e-30  # what a row of input is taken for when it is 0
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """A weight [N, K] in 8 bits, its scales [N] or [N, K / 128] in float32, and how far it is from the original."""
+    """A weight [N, K] in 8 bits with its scales [N] or [N, K / 128], or [N, K / 2] bytes of nf4 with [N K / 64], and how far it is from
+    the original. Scales are float32."""
 
     weight: Tensor
     scale: Tensor
@@ -41,14 +45,16 @@ class Quantised:
 
 
 def quantise(weight: Tensor, storage: Storage, *, least_snr_db: float = LEAST_SNR_DB) -> Quantised:
-    """The weight in 8 bits. int8 goes from rows to groups of 128 where rows lose too much. Waits for the device: for loading only."""
+    """The weight in fewer bits. int8 goes from rows to groups of 128 where rows lose too much. Waits for the device: for loading only."""
+    if storage == "nf4":
+        return Quantised(*quantise_nf4(weight))
     full = weight.float()
     if storage == "fp8":
         scale = (full.abs().amax(dim=1) / _FP8_MOST).clamp(min=_LEAST_SCALE)
         stored = (full / scale[:, None]).clamp(-_FP8_MOST, _FP8_MOST).to(torch.float8_e4m3fn)
         return Quantised(stored, scale, snr_db(full, stored.float() * scale[:, None]))
     if storage != "int8":
-        raise ValueError(f"expected int8 or fp8, got {storage}")
+        raise ValueError(f"expected int8, fp8 or nf4, got {storage}")
     stored, scale = _to_int8(full)
     found = snr_db(full, stored.float() * scale[:, None])
     if found >= least_snr_db or full.shape[1] % GROUP or full.shape[1] == GROUP:
@@ -69,6 +75,8 @@ def widen(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The weight [N, K] in a float type."""
     if scale is None:
         return weight.to(dtype)
+    if weight.dtype == torch.uint8:
+        return widen_nf4(weight, scale, dtype)
     if weight.is_cuda:
         from ltx2core.models.kernels import widen_rows
 
@@ -76,11 +84,17 @@ def widen(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     return _widen(weight, scale, dtype)
 
 
+def columns_of(weight: Tensor) -> int:
+    """K of a stored weight [N, K]: the width of what it is multiplied with."""
+    return weight.shape[1] * (2 if weight.dtype == torch.uint8 else 1)
+
+
 def matmul_weight(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, *, precision: str) -> Tensor:
-    """x W^T + b: [T, N] in the type of x [T, K]. precision: an EightBit, for weights that have scales."""
+    """x W^T + b: [T, N] in the type of x [T, K]. precision: an EightBit, for weights that have scales; nf4 is widened whatever it is."""
     if scale is None:
         return nn.functional.linear(x, weight, bias)
-    if precision != "dequant" and scale.ndim == 1 and (product := _eight_bit_product(x, weight, scale, bias)) is not None:
+    by_rows = scale.ndim == 1 and weight.dtype != torch.uint8
+    if precision != "dequant" and by_rows and (product := _eight_bit_product(x, weight, scale, bias)) is not None:
         return product
     return nn.functional.linear(x, widen(weight, scale, x.dtype), bias)
 

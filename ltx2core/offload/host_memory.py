@@ -35,25 +35,13 @@ class Master(Protocol):
     def close(self) -> None: ...
 
 
-class PinnedMemory:
-    """Host memory that the card reads by itself: anonymous pages, registered with the driver at their exact size.
+class HostMemory:
+    """A piece of RAM as a master. The card reads it by itself once this process has locked it."""
 
-    PyTorch's own pinned allocator rounds each block up to a power of two: 1 GiB for a block of 772 MB, 14.5 GB lost in all.
-    """
-
-    def __init__(self, nbytes: int, *, register: bool = True) -> None:
-        """Raises RunError when the system does not give so much memory, or does not lock it."""
-        try:
-            self._map = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{nbytes / 2**30:.1f} GiB of host memory could not be had: {error}.", fix="Stream fewer blocks.") from error
-        self.tensor = torch.frombuffer(self._map, dtype=torch.uint8, count=nbytes)
+    def __init__(self, tensor: Tensor) -> None:
+        """tensor: uint8 [nbytes]; what it lies in lives as long as it does."""
+        self.tensor = tensor
         self.registered = False
-        if register and (code := self.lock()) != 0:
-            raise RunError(
-                f"{nbytes / 2**30:.1f} GiB of host memory could not be locked for the GPU (CUDA error {code}).",
-                fix="Raise the limit of locked memory (`ulimit -l unlimited`), or stream fewer blocks.",
-            )
 
     @property
     def nbytes(self) -> int:
@@ -77,6 +65,26 @@ class PinnedMemory:
         if self.registered:
             self._unregister()
             self.registered = False
+
+
+class PinnedMemory(HostMemory):
+    """Host memory that the card reads by itself: anonymous pages, registered with the driver at their exact size.
+
+    PyTorch's own pinned allocator rounds each block up to a power of two: 1 GiB for a block of 772 MB, 14.5 GB lost in all.
+    """
+
+    def __init__(self, nbytes: int, *, register: bool = True) -> None:
+        """Raises RunError when the system does not give so much memory, or does not lock it."""
+        try:
+            self._map = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{nbytes / 2**30:.1f} GiB of host memory could not be had: {error}.", fix="Stream fewer blocks.") from error
+        super().__init__(torch.frombuffer(self._map, dtype=torch.uint8, count=nbytes))
+        if register and (code := self.lock()) != 0:
+            raise RunError(
+                f"{nbytes / 2**30:.1f} GiB of host memory could not be locked for the GPU (CUDA error {code}).",
+                fix="Raise the limit of locked memory (`ulimit -l unlimited`), or stream fewer blocks.",
+            )
 
 
 def register(tensor: Tensor) -> int:

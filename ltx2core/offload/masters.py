@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ltx2core.offload.block_files import BlockFiles
-    from ltx2core.offload.host_memory import Master
-    from ltx2core.offload.shared_memory import LocalGroup, SharedMemory
+    from ltx2core.offload.host_memory import HostMemory, Master
+    from ltx2core.offload.shared_memory import LocalGroup
 
 Waiting = Literal["locked", "memory", "disk"]
 """Where blocks wait: memory that the card reads by itself, memory that it does not, or files. The latter two come through `Staging`."""
@@ -76,7 +76,7 @@ class Masters:
             )
         return self._keep(index, PinnedMemory(self._nbytes, register=False))
 
-    def _keep(self, index: int, memory: PinnedMemory | SharedMemory) -> Master:
+    def _keep(self, index: int, memory: HostMemory) -> Master:
         if self._lock and (code := memory.lock()) != 0:
             self.refused, self._lock = code, False  # the next would be refused, too
         self.found[index] = memory

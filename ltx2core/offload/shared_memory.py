@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import mmap
 import os
-import weakref
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.errors import RunError
-from ltx2core.offload.host_memory import register, unregister
+from ltx2core.offload.host_memory import HostMemory
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch._C._distributed_c10d import Store
 
 _PAGE = mmap.PAGESIZE
@@ -77,45 +75,16 @@ def local_group() -> LocalGroup | None:
     return LocalGroup(store, rank=int(os.environ.get("LOCAL_RANK", distributed.get_rank() % size)), size=size)
 
 
-class SharedMemory:
-    """One block's part of the memory that a group shares: a master as `PinnedMemory` is one, page-locked by each process for itself."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.registered = False
-
-    @property
-    def nbytes(self) -> int:
-        return self.tensor.nbytes
-
-    def read(self, start: int, target: Tensor) -> None:
-        """Fill `target` with what lies from byte `start` on."""
-        target.copy_(self.tensor[start : start + target.numel()])
-
-    def lock(self) -> int:
-        """Register the memory with this process's driver; CUDA's error code, 0 for none."""
-        code = register(self.tensor)
-        self.registered = code == 0
-        if self.registered:
-            self._unregister = weakref.finalize(self, unregister, self.tensor.data_ptr())
-        return code
-
-    def close(self) -> None:
-        """Give the lock back."""
-        if self.registered:
-            self._unregister()
-            self.registered = False
-
-
-def share_memory(group: LocalGroup, *, count: int, nbytes: int) -> list[SharedMemory]:
-    """Memory for as many blocks of `nbytes` bytes, the same in every process of the group. Each has to call this, with equal sizes.
+def share_memory(group: LocalGroup, *, count: int, nbytes: int) -> list[HostMemory]:
+    """Memory for as many blocks of `nbytes` bytes, the same in every process of the group, to be locked by each for itself. Each process
+    has to call this, with equal sizes.
 
     Raises RunError when the system does not give so much, or one process cannot reach what another has made.
     """
     group.wait()  # what is free is asked for by all before one of them takes it
     stride = -(-nbytes // _PAGE) * _PAGE
     mapped = _own(group, count * stride) if group.owner else _join(group, count * stride)
-    return [SharedMemory(torch.frombuffer(mapped, dtype=torch.uint8, count=nbytes, offset=index * stride)) for index in range(count)]
+    return [HostMemory(torch.frombuffer(mapped, dtype=torch.uint8, count=nbytes, offset=index * stride)) for index in range(count)]
 
 
 def _own(group: LocalGroup, nbytes: int) -> mmap.mmap:

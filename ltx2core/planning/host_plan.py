@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import RunError
+from ltx2core.planning.step_plan import fewer_bits
 
 if TYPE_CHECKING:
+    from ltx2core.models.quantised import Storage
     from ltx2core.offload.masters import Waiting
 
 GIB = 1024**3
@@ -24,12 +26,13 @@ class HostPlan:
     because: str
 
 
-def place_blocks(*, blocks_bytes: int, inputs_bytes: int, free_bytes: int, disk: bool) -> HostPlan:
+def place_blocks(*, blocks_bytes: int, inputs_bytes: int, free_bytes: int, disk: bool, storage: Storage = "bf16") -> HostPlan:
     """The fastest place that has room.
 
     blocks_bytes: of the blocks that travel; inputs_bytes: of blocks' inputs that wait in locked memory, too; free_bytes: of RAM; disk:
-    whether a folder for blocks is named. The limit of locked memory has no part in this: `ulimit -l` is 8 MiB nearly everywhere and most
-    drivers do not look at it, so locking is tried, and what is refused is staged. Raises RunError when nothing has room.
+    whether a folder for blocks is named; storage: of the blocks. The limit of locked memory has no part in this: `ulimit -l` is 8 MiB
+    nearly everywhere and most drivers do not look at it, so locking is tried, and what is refused is staged. Raises RunError when nothing
+    has room.
     """
     needed = blocks_bytes + inputs_bytes
     if disk and inputs_bytes + STAGING_BYTES <= free_bytes:
@@ -41,10 +44,10 @@ def place_blocks(*, blocks_bytes: int, inputs_bytes: int, free_bytes: int, disk:
     if needed + STAGING_BYTES <= free_bytes:
         because = f"blocks wait in RAM that is not locked, as {_gib(needed)} of {_gib(free_bytes)} locked would leave the system too little"
         return HostPlan(waiting="memory", because=because)
+    smaller = f"set base_model_precision to {better}, " if (better := fewer_bits(storage)) else ""
     raise RunError(
         f"Blocks that do not stay on the GPU need {_gib(needed)} of RAM; {_gib(free_bytes)} are free.",
-        fix='Name a folder on a fast disk in group_offload_to_disk_path, set base_model_precision to "int8-torchao", which halves them, '
-        "train clips without sound, or free memory.",
+        fix=f"Name a folder on a fast disk in group_offload_to_disk_path, {smaller}train clips without sound, or free memory.",
     )
 
 

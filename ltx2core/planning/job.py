@@ -21,7 +21,7 @@ from ltx2core.lora.layers import (
     VIDEO_ATTENTIONS,
     modality_of,
 )
-from ltx2core.planning.wishes import step_wish, text_settings, vae_levers
+from ltx2core.planning.wishes import state_bytes, step_wish, text_settings, vae_levers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ class Job:
     accumulation: int
     rank: int
     targets: tuple[str, ...]
-    average: bool
+    state_bytes: float
     routed: tuple[tuple[int, int, float], ...]
     wish: StepWish
     disk: bool
@@ -140,7 +140,7 @@ def job_of(
         accumulation=config.gradient_accumulation_steps,
         rank=config.lora_rank,
         targets=_targets(config, audio=audio),
-        average=config.use_ema,
+        state_bytes=state_bytes(config),
         routed=_routed(config, blocks),
         wish=step_wish(config),
         disk=bool(config.group_offload_to_disk_path),

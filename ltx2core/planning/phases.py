@@ -174,13 +174,11 @@ def vae_seconds(half: Literal["encode", "decode"], clip: ClipShape, levers: VaeL
 
 
 def train_phase(
-    need: StepNeed, plan: StepPlan, *, waiting: Waiting, average: bool, steps: int | None, evaluations: float, speed: StepSpeed, saves: int
+    need: StepNeed, plan: StepPlan, *, waiting: Waiting, steps: int | None, evaluations: float, speed: StepSpeed, saves: int
 ) -> Phase:
     """Training itself. plan: with its seconds; evaluations: forwards of the held-out loss, all together; saves: checkpoints."""
     vram = step_bytes(need, plan.layout).parts
     vram["CUDA context"] = CONTEXT_BYTES
-    if average:
-        vram["average"] = 4 * need.lora_numbers
     seconds = None
     if steps is not None and plan.seconds is not None:
         weights = need.num_blocks * need.block_bytes + need.outside_bytes

@@ -45,6 +45,7 @@ TEXT_TOKENS = 1024  # every caption is padded to so many
 _HELD_OUT_LEVELS = 5
 _SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
 _CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
+_STORED_BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}  # a number; nf4 travels with a scale for each 64
 _LATENT_BYTES = 256  # 128 channels in bf16, of a token
 
 
@@ -168,18 +169,18 @@ def _planned(need: StepNeed, wish: StepWish, free_bytes: int, speed: StepSpeed) 
 def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
     """What a step is made of, from the released sizes: as a run finds it in the checkpoint's header."""
     clips, itemsize = job.batch, 2
-    stored = itemsize if job.wish.storage == "bf16" else 1
     sound = job.clip.sound_tokens * clips if job.audio else 0
     return StepNeed(
         tokens=job.clip.tokens * clips,
         width=sizes.width,
         itemsize=itemsize,
         num_blocks=sizes.blocks,
-        block_bytes=sizes.block_numbers * stored,
+        block_bytes=int(sizes.block_numbers * _STORED_BYTES[job.wish.storage]),
         outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
         lora_numbers=sizes.lora_numbers(job.rank, job.trains),
         joint=job.audio,
         kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.rank),
+        state_bytes=job.state_bytes,
     )
 
 
@@ -243,6 +244,7 @@ def _host(need: StepNeed, plan: StepPlan, job: Job, hardware: Hardware) -> HostP
         inputs_bytes=need.num_blocks * need.inputs_bytes if plan.inputs_to_host else 0,
         free_bytes=max(0, hardware.ram_bytes - others),
         disk=job.disk,
+        storage=plan.storage,
     )
 
 
@@ -255,7 +257,7 @@ def _of_training(
     if job.held_out and job.clips is not None:
         measured = job.held_out * _HELD_OUT_LEVELS * max(1.0, job.held_out_share * job.clips) / job.batch
     steps = None if job.steps is None else job.steps * job.accumulation
-    yield train_phase(need, plan, waiting=host.waiting, average=job.average, steps=steps, evaluations=measured, speed=speed, saves=saved)
+    yield train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
     sample = job.sample
     if sample is None or not sample.count:
         return

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 GIB = 1024**3
 # What a step needs beyond what can be counted. Measured on an H100 under caps (docs/BENCHMARKS.md has the runs): the context and kernels
 # that are loaded later, cuBLAS's workspaces on four streams, graphs, and what the allocator rounds up.
-RESERVE_BYTES = GIB + GIB // 4
+RESERVE_BYTES = GIB + GIB // 2
 # Of what one block keeps: the block that is computed again, and the gradients on their way through it.
 _AGAIN_BLOCKS = 1.7
 # Where all blocks lie on the card and some keep all, these come last and have gone when another is computed again: what is left is a
 # forward's own.
 _FORWARD_BLOCKS = 0.4
-LORA_BYTES = 18  # a number: float32 master, gradient and two moments, and the copy that is computed with
+_LORA_BYTES = 10  # a number: float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         ring=layout.slots * need.block_bytes,
         turned=resident * need.block_bytes if layout.turned else 0,
         outside=need.outside_bytes,
-        lora=need.lora_numbers * need.lora_number_bytes,
+        lora=int(need.lora_numbers * (_LORA_BYTES + need.state_bytes)),
         inputs=(min(2, again) if layout.inputs_to_host else again) * need.inputs_bytes,
         attention=layout.attention * need.attended_bytes,
         kept=layout.kept * need.kept_bytes,

@@ -1,7 +1,7 @@
 """How a training step is laid out in the memory that there is: which blocks travel, which keep what they computed, and why.
 
 Every layout that the config leaves open is looked at: its bytes by step_memory.py, its seconds by step_time.py. The fastest that fits is
-taken; of two as fast, the one that lets fewer blocks travel, then the one that needs less. What each choice rests on is said with its numbers.
+taken; of two as fast, the one that lets fewer blocks travel, then the one that needs less. What each choice rests on is said in numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import RunError
-from ltx2core.planning.step_memory import GIB, LORA_BYTES, step_bytes
+from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_time import StepSpeed, step_seconds
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _SLOTS = 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
     """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored; kept: bytes
-    that a block keeps, None for an estimate by its width; lora_number_bytes: of the LoRA with all that training it needs."""
+    that a block keeps, None for an estimate by its width; state_bytes: of the optimizer's state, and of a running average that lies beside
+    it, for each number of the LoRA."""
 
     tokens: int
     width: int
@@ -41,7 +42,7 @@ class StepNeed:
     lora_numbers: int
     joint: bool
     kept: int | None = None
-    lora_number_bytes: int = LORA_BYTES
+    state_bytes: float = 8.0
 
     @property
     def kept_bytes(self) -> int:
@@ -158,10 +159,10 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
             best = found
     if best is None:
         assert least is not None
-        missing, there = _gib(least - free_bytes), _gib(free_bytes)
+        missing, there, smaller = _gib(least - free_bytes), _gib(free_bytes), fewer_bits(wish.storage)
         raise RunError(
             f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
-            fix='Lower resolution, video.num_frames or lora_rank, or set base_model_precision to "int8-torchao".',
+            fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
     layout = best[2]
     return StepPlan(
@@ -177,6 +178,13 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
         bytes=step_bytes(need, layout).total,
         seconds=step_seconds(need, layout, speed),
     )
+
+
+def fewer_bits(storage: Storage) -> str | None:
+    """The value of base_model_precision, and what it does, that makes blocks smaller than they are; None where they are smallest."""
+    if storage == "bf16":
+        return '"int8-torchao", which halves the blocks'
+    return None if storage == "nf4" else '"nf4-bnb", which nearly halves the blocks again'
 
 
 def _layouts(need: StepNeed, wish: StepWish, free: int) -> Iterator[Layout]:

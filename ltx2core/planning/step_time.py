@@ -75,7 +75,8 @@ def step_speed(model: ModelShape, batch: BatchShape, rates: Rates, *, width: int
     widening = 0.0
     if storage != "bf16":
         numbers = sum(layer.inputs * layer.outputs for layer in block.layers)
-        widening = 3 * numbers / memory  # a byte is read, two are written; read again by the product from the cache or by it anyway
+        # What is stored is read, two bytes are written; read again by the product from the cache or by it anyway.
+        widening = ((0.5625 if storage == "nf4" else 1) + 2) * numbers / memory
     by_attention = rates.bf16_flops_per_second * _ATTENTION
     width_bytes = tokens * width * 2 / memory  # seconds of a pass over the stream
     forward = products / ahead + lora / bf16 + sum(attention) / by_attention + _PASSES_FORWARD * width_bytes + _BLOCK_SECONDS
@@ -100,6 +101,8 @@ def step_speed(model: ModelShape, batch: BatchShape, rates: Rates, *, width: int
 
 
 def _eight_bit(rates: Rates, storage: Storage) -> float | None:
+    if storage == "nf4":
+        return None
     if storage == "fp8":
         return None if rates.fp8_flops_per_second is None else rates.fp8_flops_per_second * _FP8_PRODUCTS
     return None if rates.int8_ops_per_second is None else rates.int8_ops_per_second * _INT8_PRODUCTS

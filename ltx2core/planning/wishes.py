@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
+from ltx2core.config.optimisation import EIGHT_BIT_ADAM
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.planning.step_plan import StepWish
@@ -12,6 +13,9 @@ from ltx2core.planning.step_plan import StepWish
 if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.quantised import EightBit, Storage
+
+_MOMENTS, _MOMENTS_IN_8_BITS = 8.0, 2 * (1 + 4 / 256)  # bytes a number; training/adam.py, which loads torch, has them, too
+_AVERAGE = 4.0
 
 
 def step_wish(config: TrainConfig) -> StepWish:
@@ -41,15 +45,22 @@ def step_wish(config: TrainConfig) -> StepWish:
 
 def storage_of(name: str) -> Storage:
     """The storage that SimpleTuner's name of a precision stands for."""
-    return "int8" if name.startswith("int8") else "fp8" if name.startswith("fp8") else "bf16"
+    few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
+    return next((storage for storage in few if name.startswith(storage)), "bf16")
 
 
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low:
+    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
         return "dequant"
     return "w8a8_full" if config.fp8_gradients else "w8a8"
+
+
+def state_bytes(config: TrainConfig) -> float:
+    """What lies on the card for each number of the LoRA beside what training it needs: the optimizer's state, a running average."""
+    moments = _MOMENTS_IN_8_BITS if config.optimizer in EIGHT_BIT_ADAM else _MOMENTS
+    return moments + (_AVERAGE if config.use_ema and config.ema_device != "cpu" else 0.0)
 
 
 def text_settings(config: TrainConfig) -> TextSettings:

@@ -194,13 +194,16 @@ class MemorySampled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReady:
-    """A validation clip was written; `path` is relative to the run folder."""
+    """A validation clip was written; `path` is relative to the run folder. Samples of one name compare: same seed, size and inputs."""
 
     kind: ClassVar[str] = "sample_ready"
     step: int
     path: str
     prompt: str
     seconds: float
+    name: str = ""  # empty where one sample is made each time
+    mode: str = "t2v"  # i2v and s2v start from a picture and follow a sound, is2v does both
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +233,7 @@ class Notice:
     text: str
     fix: str = ""
     level: Level = "info"
+    sample: str = ""  # the path of the sample that it is about, as SampleReady has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

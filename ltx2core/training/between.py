@@ -11,8 +11,10 @@ from ltx2core.errors import Ltx2Error, Stopped
 from ltx2core.runs.events import CheckpointSaved, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
 from ltx2core.validation.curve import Curve
+from ltx2core.validation.diagnosis import diagnose_losses
+from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.held_out import held_out_event, keep_base, measure_held_out, read_base
-from ltx2core.validation.media import SampleSettings, write_sample
+from ltx2core.validation.media import decode, write_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from ltx2core.training.engine import Engine
     from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.optimizer import AdapterOptimizer
-    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
+    from ltx2core.validation.examine import Examiner
     from ltx2core.validation.held_out import ClipLosses
+    from ltx2core.validation.inputs import Take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +69,11 @@ class Milestones:
     folder: RunFolder
     control: Control
     emit: Callable[[Event], None]
-    prompt: str
+    takes: Sequence[Take]  # the samples of each validation
+    examiner: Examiner
     negative_prompt: str
     schedule: Schedule
-    sample_settings: SampleSettings
     audio_weight: float
-    reference: Reference | None = None  # that samples are drawn beside
     curve: Curve = field(default_factory=Curve)  # of a resumed run: what it has measured so far
     _saved_at: int = -1
     _sampled_at: int = -1
@@ -159,37 +161,56 @@ class Milestones:
             self.emit(Notice(code="early_stop", text=text, fix="A larger eval_patience, or 0, trains on."))
 
     def sample(self, step: int) -> None:
-        """Write a sample of the model as it is now. A stop breaks it off; one that cannot be written is said, and training goes on."""
-        steps, begin = self.sample_settings.steps, time.perf_counter()
-        self.emit(PhaseStarted(phase="sample", total=steps, unit="steps"))
+        """Write the samples of the model as it is now. A stop breaks it off; one that cannot be written is said, and the rest goes on."""
+        steps = [take.settings.total_steps for take in self.takes]
+        self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
+        self.engine.park()
+        self._sampled_at = step
+        for index, take in enumerate(self.takes):
+            try:
+                self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
+            except Stopped:
+                return
+            except Ltx2Error as error:
+                which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
+                text = f"Step {step}: {which} was written. {error.text}"
+                self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+        for notice in diagnose_losses([(point.step, point.loss) for point in self.curve.points]):
+            self.emit(notice)
 
-        def on_step(done: int, total: int) -> None:
+    def _draw(self, step: int, take: Take, *, before: int, total: int) -> None:
+        begin, shot = time.perf_counter(), take.shot
+
+        def on_step(done: int, _steps: int) -> None:
             if self.control.stop_requested:
                 raise Stopped("Stopped while sampling.")
-            self.emit(Progress(phase="sample", done=done, total=total))
+            self.emit(Progress(phase="sample", done=before + done, total=total, item=shot.name))
 
-        self.engine.park()
-        try:
-            path = write_sample(
-                self.model,
-                self.checkpoint,
-                self.folder.step_folder(self.folder.samples, step),
-                text=self.reader.text(self.prompt),
-                negative=self.reader.text(self.negative_prompt),
-                settings=self.sample_settings,
-                reference=self.reference,
-                on_step=on_step,
+        latents = draw_take(
+            self.model,
+            self.checkpoint,
+            take,
+            text=self.reader.text(shot.prompt),
+            negative=self.reader.text(self.negative_prompt),
+            on_step=on_step,
+        )
+        media = decode(self.checkpoint, latents, device=self.model.device, dtype=self.model.dtype, levers=take.settings.levers)
+        folder = self.folder.step_folder(self.folder.samples, step)
+        written = write_media(folder / shot.name if shot.name else folder, media, take.settings)
+        path = written.relative_to(self.folder.path).as_posix()
+        self.emit(
+            SampleReady(
+                step=step,
+                path=path,
+                prompt=shot.prompt,
+                seconds=time.perf_counter() - begin,
+                name=shot.name,
+                mode=shot.mode,
+                seed=take.settings.seed,
             )
-        except Stopped:
-            return
-        except Ltx2Error as error:
-            text = f"Step {step}: no sample was written. {error.text}"
-            self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
-            self._sampled_at = step  # said once
-            return
-        self._sampled_at = step
-        relative = path.relative_to(self.folder.path).as_posix()
-        self.emit(SampleReady(step=step, path=relative, prompt=self.prompt, seconds=time.perf_counter() - begin))
+        )
+        for notice in self.examiner.examine(step, take, latents, media, path=path):
+            self.emit(notice)
 
     def _train_phase(self) -> None:
         self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))

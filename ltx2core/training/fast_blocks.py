@@ -58,6 +58,8 @@ class FastBlocks:
     compile: bool = True
     backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
+    # Other tensors for a block, given those that it has, for a while: further LoRAs of samples. Never while training.
+    extra: Callable[[int, Mapping[str, Tensor | None]], Mapping[str, Tensor | None]] | None = None
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
     _parts: BlockInParts = field(init=False)
@@ -161,7 +163,8 @@ class FastBlocks:
         place = self.ring_index[index] if self.ring_index else None
         if place is not None and self.ring is not None:
             self.ring.acquire(place)
-        self.skeleton.point(self._tensors[index] | self.adapter.leaves(index))
+        tensors: dict[str, Tensor | None] = {**self._tensors[index], **self.adapter.leaves(index)}
+        self.skeleton.point(tensors if self.extra is None else {**tensors, **self.extra(index, tensors)})
         if whole or not can_part(context):
             return Computed(*self._whole(video, audio, context))
         return self._parts(video, audio, context, kept=attended)
@@ -198,6 +201,16 @@ class BlockAt(nn.Module):
         self._blocks = [blocks]  # in a list: it is no submodule
         self.index = index
         self.router: Router | None = None  # of tokens around blocks
+
+    @property
+    def skeleton(self) -> nn.Module:
+        """diffusers' block that computes, the same for all: what is changed in it is changed in each."""
+        return self._blocks[0].skeleton.block
+
+    @property
+    def engine(self) -> FastBlocks:
+        """All the blocks, of which this is one."""
+        return self._blocks[0]
 
     def forward(self, hidden_states: Tensor, audio_hidden_states: Tensor, **context: Any) -> tuple[Tensor, Tensor]:
         context["levels"] = self._blocks[0].levels.video, self._blocks[0].levels.audio

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.models.rounded_file import RoundedWriter
     from ltx2core.offload.shared_memory import LocalGroup
     from ltx2core.planning.step_plan import StepPlan
+    from ltx2core.training.rounded_weights import RoundedStore
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
 
@@ -222,8 +224,10 @@ def load_fast(
     device: torch.device,
     video: bool = True,
     group: LocalGroup | None = None,
+    kept: RoundedStore | None = None,
 ) -> FastModel:
-    """The model of a checkpoint. group: processes of this host that load the same, and share the blocks that travel.
+    """The model of a checkpoint. group: processes of this host that load the same, and share the blocks that travel. kept: where rounded
+    weights lie between runs; None to round them anew.
 
     Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had, StorageError where blocks cannot be
     written to disk.
@@ -243,8 +247,27 @@ def load_fast(
         weights_name=checkpoint.fingerprint("transformer") if settings.disk is not None else "",
         group=group,
     )
-    fill(model, _block_tensors(checkpoint, model, device))
+    if kept is None or settings.storage == "bf16" or model.masters.files is not None:  # blocks on disk have files of their own
+        fill(model, _block_tensors(checkpoint, model, device))
+    else:
+        _fill_rounded(model, checkpoint, kept, device)
     return model
+
+
+def _fill_rounded(model: FastModel, checkpoint: Checkpoint, kept: RoundedStore, device: torch.device) -> None:
+    """Fill the model from the file of rounded weights and, for what is not in it, from the checkpoint; write the file if there is none."""
+    matrices = {
+        f"transformer_blocks.{index}.{name}": (weights, name)
+        for index, weights in enumerate(model.blocks.weights)
+        for name in model.layout.members
+        if model.layout.is_rounded(name) and not name.endswith("to_gate_logits.weight")  # a matrix only where it gets a LoRA
+    }
+
+    def make(writer: RoundedWriter | None) -> None:
+        fill(model, _block_tensors(checkpoint, model, device), writer=writer, write=matrices.keys())
+
+    if kept.load(checkpoint, model.settings.storage, matrices, device=device, make=make, write=model.masters.filler):
+        fill(model, _block_tensors(checkpoint, model, device, without=matrices.keys()), filled=matrices.keys())
 
 
 def build_fast(
@@ -314,18 +337,32 @@ def _room(masters: Masters, index: int, layout: Layout, device: torch.device) ->
     return masters.found[index].tensor
 
 
-def fill(model: FastModel, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Put the blocks' tensors, under diffusers' names, where they belong. Raises CheckpointError unless all come, in the right shapes."""
+def fill(
+    model: FastModel,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    filled: Collection[str] = (),
+    writer: RoundedWriter | None = None,
+    write: Collection[str] = (),
+) -> None:
+    """Put the blocks' tensors, under diffusers' names, where they belong. Raises CheckpointError unless all come, in the right shapes.
+
+    filled: what is there already. writer: gets those named in `write` as they are stored.
+    """
     missing = {(index, name) for index in range(len(model.blocks.weights)) for name in model.layout.members}
+    missing -= {(int(match[1]), match[2]) for name in filled if (match := _BLOCK.fullmatch(name))}
     for name, tensor in tensors:
         match = _BLOCK.fullmatch(name)
         if match is None:
             continue
         index, inner = int(match[1]), match[2]
+        weights = model.blocks.weights[index]
         try:
-            model.blocks.weights[index].put(inner, tensor)
+            weights.put(inner, tensor)
         except ValueError as error:
             raise CheckpointError(f"In the transformer, block {index}: {error}.", fix="Download the file again.") from error
+        if writer is not None and name in write:
+            writer.add(name, weights.rows_of(inner), weights.scale_of(inner), weights.snr_db[inner])
         missing.discard((index, inner))
     missing -= {(index, name) for index, weights in enumerate(model.blocks.weights) for name in weights.given}
     if missing:
@@ -346,8 +383,10 @@ def turn(model: FastModel) -> None:
                 weights.turn()
 
 
-def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.device) -> Iterable[tuple[str, Tensor]]:
-    """The blocks' tensors in file order; those that go to host memory as they are do not take the way over the card.
+def _block_tensors(
+    checkpoint: Checkpoint, model: FastModel, device: torch.device, *, without: Collection[str] = ()
+) -> Iterable[tuple[str, Tensor]]:
+    """The blocks' tensors in file order, those named left out. What goes to host memory as it is does not take the way over the card.
 
     Blocks on disk come last, one after another: each is written, or found, before the next comes.
     """
@@ -358,7 +397,7 @@ def _block_tensors(checkpoint: Checkpoint, model: FastModel, device: torch.devic
     def tensors(blocks: Collection[int], place: torch.device | str, names: Collection[str]) -> Iterable[tuple[str, Tensor]]:
         def wanted(name: str) -> bool:
             match = _BLOCK.fullmatch(name)
-            return match is not None and int(match[1]) in blocks and match[2] in names
+            return name not in without and match is not None and int(match[1]) in blocks and match[2] in names
 
         return checkpoint.tensors("transformer", wanted=wanted, device=place)
 

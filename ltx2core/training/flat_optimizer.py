@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.training.adam import MOMENTS, make_adam
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ltx2core.training.flat_adapter import FlatAdapter, Segment
     from ltx2core.training.optimizer import AdamSettings
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 class FlatOptimizer:
     """Does what AdapterOptimizer does, on the adapter's segments.
@@ -29,15 +28,11 @@ class FlatOptimizer:
 
     def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         self._adapter = adapter
-        self._adam = torch.optim.AdamW(
-            [segment.values for segment in adapter.segments],
-            lr=0.0,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            eps=settings.epsilon,
-            fused=True,
-        )
-        self._average = None if average is None else AdapterAverage(adapter.parameters, average)
+        self._adam = make_adam([segment.values for segment in adapter.segments], settings)
+        self._average = None
+        if average is not None:
+            wholes = [segment.values for segment in adapter.segments]
+            self._average = AdapterAverage(adapter.parameters, average, wholes=wholes, spans=adapter.span_of)
         self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
     def clip(self, max_norm: float | None) -> Tensor:
@@ -55,11 +50,7 @@ class FlatOptimizer:
         """Update the adapter and forget its gradients; where `finite` (a bool on the device) is False nothing changes."""
         for segment in self._reached():
             segment.values.grad = segment.gradient
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
-        self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self._adam.step()
+        self._adam.step(learning_rate, finite=finite)
         for segment in self._adapter.segments:
             segment.values.grad = None
         self._adapter.refresh()
@@ -81,29 +72,31 @@ class FlatOptimizer:
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the state, named `exp_avg.<parameter>` and so on; AdamW has none before the first step."""
         found: dict[str, Tensor] = {}
+        states = [self._adam.state_of(segment.values) for segment in self._adapter.segments]
         for name, parameter in self._adapter.parameters.items():
             segment, start, end = self._adapter.span_of[name]
-            state = self._adam.state[self._adapter.segments[segment].values]
-            found |= {f"{moment}.{name}": state[moment][start:end].view_as(parameter) for moment in _MOMENTS if moment in state}
-            if "step" in state:
+            if state := states[segment]:
+                found |= {f"{moment}.{name}": state[moment][start:end].view(parameter.shape) for moment in MOMENTS}
                 found[f"step.{name}"] = state["step"]
         return found if self._average is None else found | self._average.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave, when the parameters are as they were then. Raises KeyError when it belongs to others."""
-        known = {f"{moment}.{name}" for name in self._adapter.parameters for moment in (*_MOMENTS, "step")}
+        known = {f"{moment}.{name}" for name in self._adapter.parameters for moment in (*MOMENTS, "step")}
         if strange := sorted(name for name in set(tensors) - known if not belongs_to_average(name)):
             raise KeyError(strange[0])
-        for name, parameter in self._adapter.parameters.items():
+        whole: dict[int, dict[str, Tensor]] = {}
+        for name in self._adapter.parameters:
             if f"step.{name}" not in tensors:
                 continue
             segment, start, end = self._adapter.span_of[name]
-            owner = self._adapter.segments[segment].values
-            state = self._adam.state[owner]
-            for moment in _MOMENTS:
-                state.setdefault(moment, torch.zeros_like(owner))
-                state[moment][start:end].view_as(parameter).copy_(tensors[f"{moment}.{name}"])
-            state["step"] = tensors[f"step.{name}"].to(owner.device, torch.float32).reshape(()).clone()
+            values = self._adapter.segments[segment].values
+            state = whole.setdefault(segment, {moment: torch.zeros(values.shape) for moment in MOMENTS})
+            state["step"] = tensors[f"step.{name}"]
+            for moment in MOMENTS:
+                state[moment][start:end].copy_(tensors[f"{moment}.{name}"].reshape(-1))
+        for segment, state in whole.items():
+            self._adam.set_state(self._adapter.segments[segment].values, state)
         if self._average is not None:
             self._average.load_state(tensors)
         self._adapter.refresh()

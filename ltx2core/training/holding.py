@@ -19,6 +19,7 @@ from ltx2core.planning.model_sizes import kept_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
+from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
 from ltx2core.training.rungs import Rungs
 
@@ -90,6 +91,7 @@ def hold(
         lora_numbers=blocks.lora_numbers,
         joint=audio and video,
         kept=_kept(checkpoint.version, blocks.shape, batch, joint=audio and video, rank=settings.adapter.rank) if video else None,
+        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
     plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
@@ -98,6 +100,7 @@ def hold(
         inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
         free_bytes=available_memory(),
         disk=settings.disk is not None,
+        storage=plan.storage,
     )
     holding = Holding(blocks=blocks, plan=plan, host=host, free_bytes=free_bytes)
     if settings.disk is not None and host.waiting == "disk":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.training.adam import MOMENTS, make_adam
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_STATE = (*MOMENTS, "step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class AdamSettings:
     beta2: float = 0.999
     weight_decay: float = 0.01
     epsilon: float = 1e-8
+    eight_bit: bool = False  # how moments are held
 
 
 class AdapterOptimizer:
@@ -38,14 +40,7 @@ class AdapterOptimizer:
         if wrong:
             raise ValueError(f"adapters train in float32, {wrong[0]} is {parameters[wrong[0]].dtype}")
         self._parameters = dict(parameters)
-        self._adam = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=0.0,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            eps=settings.epsilon,
-            fused=True,  # one kernel a step, and the only form that can skip an update without asking the host
-        )
+        self._adam = make_adam(self._parameters.values(), settings)
         self._average = None if average is None else AdapterAverage(self._parameters, average)
 
     def clip(self, max_norm: float | None) -> Tensor:
@@ -54,12 +49,9 @@ class AdapterOptimizer:
 
     def step(self, learning_rate: float, *, finite: Tensor) -> None:
         """Update the parameters and forget their gradients; where `finite` (a bool on the device) is False nothing changes."""
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
-        self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        self._adam.step(learning_rate, finite=finite)
+        for parameter in self._parameters.values():
+            parameter.grad = None
         if self._average is not None:
             self._average.update()
 
@@ -74,8 +66,8 @@ class AdapterOptimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the state, named `exp_avg.<parameter>` and so on; AdamW has none before the first step."""
-        states = {name: self._adam.state[parameter] for name, parameter in self._parameters.items()}
-        moments = {f"{moment}.{name}": value[moment] for name, value in states.items() for moment in _MOMENTS if moment in value}
+        states = {name: self._adam.state_of(parameter) for name, parameter in self._parameters.items()}
+        moments = {f"{moment}.{name}": value[moment] for name, value in states.items() for moment in _STATE if moment in value}
         return moments if self._average is None else moments | self._average.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -84,13 +76,11 @@ class AdapterOptimizer:
         A parameter without state has had no gradient yet: sound's, while every batch so far was of clips without sound. An average
         is dropped where none is kept now, and begun where none was kept then.
         """
-        known = {f"{moment}.{name}" for name in self._parameters for moment in _MOMENTS}
+        known = {f"{moment}.{name}" for name in self._parameters for moment in _STATE}
         if strange := sorted(name for name in set(tensors) - known if not belongs_to_average(name)):
             raise KeyError(strange[0])
         for name, parameter in self._parameters.items():
-            if not any(f"{moment}.{name}" in tensors for moment in _MOMENTS):
-                continue
-            values = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
-            self._adam.state[parameter] = {moment: value.to(parameter.device, torch.float32) for moment, value in values.items()}
+            if any(f"{moment}.{name}" in tensors for moment in _STATE):
+                self._adam.set_state(parameter, {moment: tensors[f"{moment}.{name}"] for moment in _STATE})
         if self._average is not None:
             self._average.load_state(tensors)

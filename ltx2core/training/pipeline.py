@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.fingerprint import fingerprint
+from ltx2core.config.adjust import has_distilled_weights
 from ltx2core.config.load import save_config
-from ltx2core.errors import DatasetError, RunError
+from ltx2core.errors import ConfigError, DatasetError, RunError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_layers, check_rank, start_from
+from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.latents import latent_grid
+from ltx2core.models.named_file import find_named_file
+from ltx2core.models.upsampler import check_upsampler
 from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
 from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
@@ -29,10 +33,12 @@ from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
+from ltx2core.training.rounded_weights import RoundedStore
 from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
     adapter_settings,
     export_settings,
+    find_upsampler,
     loop_settings,
     sample_settings,
     schedule_of,
@@ -41,7 +47,11 @@ from ltx2core.training.settings import (
 )
 from ltx2core.training.trainee import build_trainee, check_trainee
 from ltx2core.validation.curve import Curve, curve_of
+from ltx2core.validation.examine import Examiner
+from ltx2core.validation.guidance import stg_blocks
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
+from ltx2core.validation.inputs import beside, make_takes, sizes_of
+from ltx2core.validation.shots import beside_adapters, find_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +72,9 @@ if TYPE_CHECKING:
     from ltx2core.training.optimizer import AdapterOptimizer
     from ltx2core.training.prepare import Prepared
     from ltx2core.training.trainee import Trainee
+    from ltx2core.validation.inputs import Take
+    from ltx2core.validation.media import SampleSettings
+    from ltx2core.validation.shots import Shot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +106,10 @@ class Pipeline:
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         self._predict(prepared.samples)
         self._check(prepared)
+        shots, upsampler = self._with_adapters(prepared), self._upsampler(prepared)
         cached = prepared.cache()
         write_json(self.folder.cached, sorted(cached.names()))
-        return self._train(prepared, cached)
+        return self._train(prepared, cached, shots, upsampler)
 
     def _predict(self, samples: Sequence[Sample]) -> None:
         """Tell what this run will need and take, by its largest clip: `ltx2tui plan --history` compares it with what it does take."""
@@ -115,17 +129,50 @@ class Pipeline:
         settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        try:
+            stg_blocks(empty, config.ltx2_validation_stg_blocks)
+        except ValueError as error:
+            raise ConfigError([f"ltx2_validation_stg_blocks: {error}."], fix="Leave it out for the official choice.") from error
         if config.init_lora and self.saved is None:
             weights = {layer: empty.get_submodule(layer).weight.shape for layer in layers}
             check_layers(read_lora(Path(config.init_lora)), {layer: (shape[0], shape[1]) for layer, shape in weights.items()})
 
-    def _train(self, prepared: Prepared, cached: Cached) -> Finished:
+    def _with_adapters(self, prepared: Prepared) -> tuple[Shot, ...]:
+        """The samples to make, with the further LoRAs that they are made with. Raises CheckpointError for one of another model."""
+        config = self.loaded.config
+        if config.validation_disable:
+            return prepared.shots
+
+        def find(name: str) -> Path:
+            return find_named_file(name, base=self.loaded.base, key="validation_adapter_path", tell=self._tell_download)
+
+        sets = find_adapters(config, find=find)
+        for path in dict.fromkeys(file.path for one in sets for file in one.files):
+            refuse_misfit(path, prepared.checkpoint)
+        return beside_adapters(prepared.shots, sets)
+
+    def _upsampler(self, prepared: Prepared) -> Path | None:
+        """The file that samples are upsampled with, if they are. Raises CheckpointError for one of another model."""
+        config = self.loaded.config
+        if config.validation_disable or not prepared.video or (found := find_upsampler(self.loaded, tell=self._tell_download)) is None:
+            return None
+        check_upsampler(found, prepared.checkpoint)
+        if not has_distilled_weights(config) and not config.sample_adapters:
+            text = "Samples are upsampled and drawn on in three steps that are made for distilled weights; without those they stay rough."
+            fix = "Name a distilled LoRA in validation_adapter_config, with target_stage stage2."
+            self.emit(Notice(code="not_distilled", level="warning", text=text, fix=fix))
+        return found
+
+    def _tell_download(self, text: str) -> None:
+        self.emit(Notice(code="model_download", text=text))
+
+    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot], upsampler: Path | None) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
         device, dtype = prepared.device, prepared.dtype
         reader = Reader(prepared.store, cached, device)
         clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
-        samples = sample_settings(config, video=video, audio=audio)
-        beside = sample_reference(prepared.passes, [*held_out, *clips], samples) if config.ltx2_reference_conditioning_probability else None
+        samples = replace(sample_settings(config, video=video, audio=audio), upsampler=upsampler)
+        takes = self._takes(prepared, shots, [*held_out, *clips], samples)
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
@@ -139,6 +186,7 @@ class Pipeline:
             device=device,
             dtype=dtype,
             emit=self.emit,
+            kept=RoundedStore(folder=self.root / "cache" / "weights", emit=self.emit) if config.keep_rounded_weights else None,
         )
         settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
         layers = module_names(parameters)
@@ -190,13 +238,12 @@ class Pipeline:
             folder=self.folder,
             control=self.control,
             emit=self.emit,
-            prompt=prepared.prompt if beside is None else config.validation_prompt or beside.caption,
+            takes=takes,
+            examiner=Examiner(store=prepared.store, clips=clips, folder=self.folder, fps=config.frame_rate),
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
-            sample_settings=samples,
             audio_weight=config.audio_loss_weight,
             curve=curve,
-            reference=None if beside is None else beside.reference,
         )
         between.before_training(start)
         loop = Loop(
@@ -217,6 +264,21 @@ class Pipeline:
         if step > 0:
             self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
+
+    def _takes(self, prepared: Prepared, shots: Sequence[Shot], clips: Sequence[CachedClip], settings: SampleSettings) -> tuple[Take, ...]:
+        """The samples to make, what they are given being encoded now: before the transformer is loaded, and not beside it."""
+        config = self.loaded.config
+        takes = make_takes(prepared.checkpoint, shots, settings, device=prepared.device, dtype=prepared.dtype)
+        named = next((reference.path for reference in config.validation_ltx2_video_conditioning), None)
+        if named is None and not config.ltx2_reference_conditioning_probability:
+            return takes
+        found = sample_reference(prepared.passes, clips, settings, sizes=sizes_of(shots, settings), named=named)
+        if found is None:
+            return takes
+        named_prompt = config.validation_prompt or config.user_prompt_library or config.validation_prompt_library
+        if found.caption is not None and not named_prompt and not config.validation_using_datasets:
+            takes = tuple(replace(take, shot=replace(take.shot, prompt=found.caption)) for take in takes)
+        return beside(takes, found.references)
 
     def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
         """The clips to train on and those that the held-out loss is measured on."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import CachePass, References
 from ltx2core.caching.store import Store
+from ltx2core.data.tokens import find_counter
 from ltx2core.errors import ConfigError, Stopped
 from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
@@ -18,6 +19,7 @@ from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
 from ltx2core.training.settings import find_text_encoder, pick_device
+from ltx2core.validation.shots import check_inputs, check_prompts, plan_shots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from ltx2core.data.clip import Sample
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.events import Event
+    from ltx2core.validation.shots import Shot
+
+_MOST_NAMES = 20  # of samples in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,7 @@ class Prepared:
     samples: list[Sample]
     video: bool  # whether pictures are trained on
     audio: bool  # whether sound is
-    prompt: str  # of the sample videos, unless they are drawn beside a reference and the config names none
+    shots: tuple[Shot, ...]  # the samples made while training
     negative_prompt: str
     passes: CachePass
 
@@ -52,9 +57,14 @@ class Prepared:
     def store(self) -> Store:
         return self.passes.store
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All texts that samples need."""
+        return (*dict.fromkeys(shot.prompt for shot in self.shots), self.negative_prompt)
+
     def cache(self) -> Cached:
         """Encode what the store lacks. Raises as CachePass.run does."""
-        return self.passes.run(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+        return self.passes.run(self.samples, audio=self.audio, prompts=self.prompts)
 
     def compare(self, *, most: int) -> Iterator[Compared]:
         """How near the cached latents of so many clips are to the clips."""
@@ -62,7 +72,7 @@ class Prepared:
 
     def names(self) -> set[str]:
         """The names of all entries that training reads, whether they exist or not."""
-        return self.passes.names(self.samples, audio=self.audio, prompts=(self.prompt, self.negative_prompt))
+        return self.passes.names(self.samples, audio=self.audio, prompts=self.prompts)
 
 
 def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], should_stop: Callable[[], bool]) -> Prepared:
@@ -113,7 +123,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
         samples=samples,
         video=video,
         audio=audio,
-        prompt=config.validation_prompt or samples[0].captions[0],
+        shots=_shots(loaded, samples, audio=audio, video=video, emit=emit),
         negative_prompt=config.validation_negative_prompt,
         passes=CachePass(
             store=Store(root / "cache"),
@@ -130,6 +140,23 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             text_batch=config.text_encoder_batch_size,
         ),
     )
+
+
+def _shots(loaded: LoadedConfig, samples: list[Sample], *, audio: bool, video: bool, emit: Callable[[Event], None]) -> tuple[Shot, ...]:
+    """The samples to make, what they start from being looked at: a run must not fail at its first validation."""
+    config = loaded.config
+    drawn_video = video and not (audio and config.validation_audio_only)
+    if config.validation_disable:  # one can still be asked for
+        config = config.model_copy(update={"validation_using_datasets": False})
+    shots = plan_shots(config, loaded.datasets, samples, audio=audio, video=drawn_video, emit=emit)
+    shots = check_inputs(shots, seconds=config.validation_num_video_frames / config.frame_rate, emit=emit)
+    for notice in check_prompts(shots, config.validation_negative_prompt, counter=find_counter(config, base=loaded.base)):
+        emit(notice)
+    if len(shots) > 1:
+        text = f"{len(shots)} samples are made each time: {', '.join(shot.name for shot in shots[:_MOST_NAMES])}"
+        text += f" and {len(shots) - _MOST_NAMES} more." if len(shots) > _MOST_NAMES else "."
+        emit(Notice(code="samples_planned", text=text))
+    return shots
 
 
 def _measurable(samples: list[Sample], *, video: bool, audio: bool, emit: Callable[[Event], None]) -> list[Sample]:

@@ -25,41 +25,60 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltx2core.caching.passes import CachedClip, CachePass
+    from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.validation.media import SampleSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReference:
-    """A reference as tokens on the device, and the caption of the clip that it belongs to."""
+    """A reference as tokens on the device for each size of the samples, (width, height), and the caption of its clip, if it has one."""
 
-    reference: Reference
-    caption: str
+    references: dict[tuple[int, int], Reference]
+    caption: str | None
 
 
-def sample_reference(passes: CachePass, clips: Sequence[CachedClip], settings: SampleSettings) -> SampleReference | None:
-    """The first clip whose reference lasts as long as the samples; None, with a Notice if there are references, when none does.
+def sample_reference(
+    passes: CachePass, clips: Sequence[CachedClip], settings: SampleSettings, *, sizes: Sequence[tuple[int, int]], named: Path | None = None
+) -> SampleReference | None:
+    """The named file, or the first clip's reference that lasts as long as the samples; None, with a Notice if there are some, when
+    none does.
 
-    It is encoded at the samples' size and rate, and kept in the cache like any clip. Raises StorageError when it cannot be written.
+    It is encoded at each size (width, height) and the samples' rate, and kept in the cache like any clip. Raises DatasetError when the
+    named one cannot be used, StorageError when the cache cannot be written.
     """
-    having = [clip.sample for clip in clips if clip.reference is not None]
-    if not having or not settings.video:
+    if not settings.video:
         return None
-    seen = passes.references.bucket(Bucket(width=settings.width, height=settings.height, frames=settings.frames))
+    if named is not None:
+        return SampleReference(references=_at_sizes(passes, named, settings, sizes), caption=None)
+    having = [clip.sample for clip in clips if clip.reference is not None]
     reason = ""
     for sample in having:
         assert sample.reference is not None
         try:
-            latents = _latents(passes, sample.reference, bucket=seen, fps=passes.references.fps(settings.fps))
+            references = _at_sizes(passes, sample.reference, settings, sizes)
         except DatasetError as error:
             reason = reason or error.text
             continue
         passes.emit(Notice(code="sample_reference", text=f"Samples are drawn beside the reference {sample.reference.name}."))
+        return SampleReference(references=references, caption=sample.captions[0])
+    if having:
+        text = f"Samples are drawn without a reference: not one of {len(having)} lasts as long as they do. {reason}"
+        passes.emit(Notice(code="samples_without_reference", level="warning", text=text, fix="Lower validation_num_video_frames."))
+    return None
+
+
+def _at_sizes(
+    passes: CachePass, path: Path, settings: SampleSettings, sizes: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], Reference]:
+    found = {}
+    for width, height in dict.fromkeys(sizes):
+        seen = passes.references.bucket(Bucket(width=width, height=height, frames=settings.frames))
+        latents = _latents(passes, path, bucket=seen, fps=passes.references.fps(settings.fps))
         tokens = pack_video(to_device(latents[None], passes.device).float())
         grid = latent_grid(width=seen.width, height=seen.height, frames=seen.frames)
-        return SampleReference(reference=Reference(tokens=tokens, grid=grid, seen=passes.references), caption=sample.captions[0])
-    text = f"Samples are drawn without a reference: not one of {len(having)} lasts as long as they do. {reason}"
-    passes.emit(Notice(code="samples_without_reference", level="warning", text=text, fix="Lower validation_num_video_frames."))
-    return None
+        found[width, height] = Reference(tokens=tokens, grid=grid, seen=passes.references)
+    return found
 
 
 def _latents(passes: CachePass, path: Path, *, bucket: Bucket, fps: float) -> Tensor:
@@ -72,11 +91,20 @@ def _latents(passes: CachePass, path: Path, *, bucket: Bucket, fps: float) -> Te
     name = passes.video_name(source, passes.video_encoder(), bucket=bucket, fps=fps)
     if (kept := passes.store.load("video", name)) is not None:
         return kept["latents"]
-    frames = decode_linked(path, bucket=bucket, fps=fps)
-    vae = load_video_vae(passes.checkpoint, dtype=passes.dtype, device=passes.device, half="encoder")
-    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
-    latents = encode_video(vae, pixels, levers=passes.levers)[0].to(torch.bfloat16)
-    del vae
-    free_memory(passes.device)
+    latents = encode_reference(
+        passes.checkpoint, path, bucket=bucket, fps=fps, device=passes.device, dtype=passes.dtype, levers=passes.levers
+    )[0].to(torch.bfloat16)
     passes.store.save("video", name, {"latents": latents}, source=path.name)
+    return latents
+
+
+def encode_reference(
+    checkpoint: Checkpoint, path: Path, *, bucket: Bucket, fps: float, device: torch.device, dtype: torch.dtype, levers: VaeLevers
+) -> Tensor:
+    """The normalised latents of a clip or picture as a reference [1, C, f, h, w]. Raises DatasetError for one that is too short."""
+    frames = decode_linked(path, bucket=bucket, fps=fps)
+    vae = load_video_vae(checkpoint, dtype=dtype, device=device, half="encoder")
+    latents = encode_video(vae, torch.from_numpy(frames).permute(3, 0, 1, 2)[None], levers=levers)
+    del vae
+    free_memory(device)
     return latents

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.config.adjust import is_distilled
+from ltx2core.config.optimisation import EIGHT_BIT_ADAM
 from ltx2core.config.paths import from_here
 from ltx2core.models import text_source
+from ltx2core.models.named_file import find_named_file
 from ltx2core.planning.wishes import step_wish, vae_levers
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
@@ -19,7 +22,9 @@ from ltx2core.training.objective_settings import given_parts, sigma_sampler, tre
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.trainee import TrainSettings
+from ltx2core.validation.guidance import Guidance
 from ltx2core.validation.media import SampleSettings
+from ltx2core.validation.sampling import DISTILLED_SIGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,13 +65,19 @@ def adapter_settings(config: TrainConfig) -> AdapterSettings:
 
 def adam_settings(config: TrainConfig) -> AdamSettings:
     return AdamSettings(
-        beta1=config.adam_beta1, beta2=config.adam_beta2, weight_decay=config.adam_weight_decay, epsilon=config.adam_epsilon
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        weight_decay=config.adam_weight_decay,
+        epsilon=config.adam_epsilon,
+        eight_bit=config.optimizer in EIGHT_BIT_ADAM,
     )
 
 
 def average_settings(config: TrainConfig) -> AverageSettings | None:
     """None where no average of the LoRA is asked for."""
-    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval) if config.use_ema else None
+    if not config.use_ema:
+        return None
+    return AverageSettings(decay=config.ema_decay, every=config.ema_update_interval, on_host=config.ema_device == "cpu")
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:
@@ -144,11 +155,40 @@ def sample_settings(config: TrainConfig, *, audio: bool, video: bool = True) -> 
         frames=config.validation_num_video_frames,
         fps=config.frame_rate,
         steps=config.validation_num_inference_steps,
-        guidance=config.validation_guidance,
+        guidance=_guidance(config),
+        sigmas=DISTILLED_SIGMAS if is_distilled(config) else None,
         seed=config.validation_seed,
         audio=audio,
         video=video and not (audio and config.validation_audio_only),
         levers=vae_levers(config),
+    )
+
+
+def find_upsampler(loaded: LoadedConfig, *, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """The file that samples are upsampled with; None where they are made in one stage. Raises CheckpointError without one."""
+    config = loaded.config
+    if config.ltx2_validation_pipeline_mode != "spatial-upscale":
+        return None
+    return find_named_file(
+        config.ltx2_validation_spatial_upsampler_model,
+        filename=config.ltx2_validation_spatial_upsampler_filename,
+        base=loaded.base,
+        key="ltx2_validation_spatial_upsampler_model",
+        tell=tell,
+    )
+
+
+def _guidance(config: TrainConfig) -> Guidance:
+    """Distilled weights have guidance in them: more of it burns their samples."""
+    if is_distilled(config):
+        return Guidance.plain(1.0)
+    return Guidance(
+        video=config.validation_guidance,
+        audio=config.sound_guidance,
+        stg=config.ltx2_validation_stg_scale,
+        stg_blocks=config.ltx2_validation_stg_blocks,
+        modality=config.ltx2_validation_modality_guidance,
+        rescale=config.validation_guidance_rescale,
     )
 
 

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.models.quantised import Storage
     from ltx2core.planning.step_plan import StepPlan, StepWish
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
+    from ltx2core.training.rounded_weights import RoundedStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +81,15 @@ def build_trainee(
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
+    kept: RoundedStore | None = None,
 ) -> Trainee:
-    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError."""
+    """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError.
+
+    kept: where rounded weights lie between runs, if they are to be kept.
+    """
     reason = _against_fast(settings, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit)
+        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -158,7 +164,7 @@ def _reference(
         optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
         engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
         refresh=lambda: None,
-        software=f"PyTorch {torch.__version__}'s attention, fused AdamW, activations {kept}, not compiled",
+        software=f"PyTorch {torch.__version__}'s attention, {_adam(settings.adam)}, activations {kept}, not compiled",
         meter=StepMeter(shape, matmul_rate=rate, routes=model.routes),
         chosen=EngineChosen(
             engine="reference",
@@ -183,6 +189,7 @@ def _fast(
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
+    kept: RoundedStore | None,
 ) -> Trainee:
     holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
@@ -199,6 +206,7 @@ def _fast(
         dtype=dtype,
         device=device,
         group=local_group(),
+        kept=kept,
     )
     attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
     if video:
@@ -214,7 +222,7 @@ def _fast(
         measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
         kernel = choice.name
         attention = f"{kernel}{f' ({measured})' if measured else ''}"
-    _tell_rounding(fast.rounding, emit)
+    _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings.routes, video=video, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
@@ -237,7 +245,7 @@ def _fast(
         optimizer=optimizer,
         engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, chosen=chosen, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
-        software=_software(plan, attention, compiled=compiled, captured=chosen.captured),
+        software=_software(plan, attention, adam=_adam(settings.adam), compiled=compiled, captured=chosen.captured),
         meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
         chosen=chosen,
     )
@@ -260,8 +268,8 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _software(plan: StepPlan, attention: str, *, compiled: bool, captured: bool) -> str:
-    products = {"bf16": "", "int8": "int8 weights, ", "fp8": "fp8 weights, "}[plan.storage]
+def _software(plan: StepPlan, attention: str, *, adam: str, compiled: bool, captured: bool) -> str:
+    products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
             "dequant": "widened for each product, ",
@@ -269,7 +277,11 @@ def _software(plan: StepPlan, attention: str, *, compiled: bool, captured: bool)
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
-    return f"{products}attention by {attention}, fused AdamW on flat buffers, {how}"
+    return f"{products}attention by {attention}, {adam} on flat buffers, {how}"
+
+
+def _adam(settings: AdamSettings) -> str:
+    return "AdamW with 8-bit state" if settings.eight_bit else "fused AdamW"
 
 
 _PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}
@@ -279,10 +291,10 @@ def _short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float32: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
-def _tell_rounding(rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
+def _tell_rounding(storage: Storage, rounding: dict[str, float], emit: Callable[[Event], None]) -> None:
     if not rounding:
         return
     worst = min(rounding, key=lambda name: rounding[name])
     mean = sum(rounding.values()) / len(rounding)
-    text = f"8-bit weights: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
+    text = f"Weights in {storage}: {mean:.1f} dB above their rounding error on average, {rounding[worst]:.1f} dB at worst ({worst})."
     emit(Notice(code="rounding", text=text))

@@ -15,11 +15,13 @@ from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
 from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
-from ltx2core.validation.sampling import sample_latents
+from ltx2core.validation.adapters import with_adapters
+from ltx2core.validation.sampling import NOTHING, sample_latents
+from ltx2core.validation.sheet import contact_sheet
 from ltx2core.validation.spectrogram import draw_spectrogram, play_through
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,9 +31,14 @@ if TYPE_CHECKING:
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.text import TextEmbedding
     from ltx2core.models.vae_levers import VaeLevers
-    from ltx2core.training.reference import Reference
     from ltx2core.training.step import Model
-    from ltx2core.validation.sampling import SampledLatents
+    from ltx2core.validation.adapters import Extra
+    from ltx2core.validation.guidance import Guidance
+    from ltx2core.validation.sampling import Inputs, SampledLatents
+
+
+REFINING_SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
+"""The levels at which an upsampled sample is drawn on. Source: Lightricks' two-stage pipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +50,19 @@ class SampleSettings:
     frames: int
     fps: float
     steps: int
-    guidance: float
+    guidance: Guidance | float  # a number is plain guidance of both
     seed: int
     audio: bool
     video: bool = True
     levers: VaeLevers = NO_LEVERS
+    sigmas: tuple[float, ...] | None = None  # noise levels instead of the official ones for `steps`
+    upsampler: Path | None = None  # the file that makes a sample of half the size this large; None draws in one stage
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps it is drawn in, over both stages."""
+        steps = self.steps if self.sigmas is None else len(self.sigmas) - 1
+        return steps if self.upsampler is None else steps + len(REFINING_SIGMAS) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +83,27 @@ def write_sample(
     text: TextEmbedding,
     negative: TextEmbedding,
     settings: SampleSettings,
-    reference: Reference | None = None,
+    inputs: Inputs = NOTHING,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw a sample and write sample.mp4 and first, middle and last .png into `folder`; the mp4's path.
+    """Draw a sample, decode it and write it; the mp4's path. on_step(done, total) may raise to break it off; nothing is written then."""
+    latents = draw(model, text=text, negative=negative, settings=settings, inputs=inputs, on_step=on_step)
+    return write_media(folder, decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers), settings)
 
-    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. reference: what the model sees beside the noise.
-    on_step(done, total) may raise to break it off; nothing is written then. Raises StorageError when `folder` cannot be written.
-    """
-    with model.evaluating():
-        latents = sample_latents(
+
+def draw(
+    model: Model,
+    *,
+    text: TextEmbedding,
+    negative: TextEmbedding,
+    settings: SampleSettings,
+    inputs: Inputs = NOTHING,
+    extras: Sequence[Extra] = (),
+    on_step: Callable[[int, int], None] | None = None,
+) -> SampledLatents:
+    """The latents of a sample, by the model as it is now. inputs: what is given beside the prompt. extras: further LoRAs."""
+    with model.evaluating(), with_adapters(model.transformer, extras):
+        return sample_latents(
             model.transformer,
             text=text,
             negative_text=negative,
@@ -85,12 +111,19 @@ def write_sample(
             audio_steps=audio_steps_for(settings.frames / settings.fps) if settings.audio else None,
             fps=settings.fps,
             steps=settings.steps,
+            sigmas=settings.sigmas,
             guidance=settings.guidance,
             seed=settings.seed,
-            reference=reference,
+            inputs=inputs,
             on_step=on_step,
         )
-    media = decode(checkpoint, latents, device=model.device, dtype=model.dtype, levers=settings.levers)
+
+
+def write_media(folder: Path, media: Media, settings: SampleSettings) -> Path:
+    """Write sample.mp4, first, middle and last .png, and twelve frames in sheet.png into `folder`; the mp4's path.
+
+    Sound alone: sample.wav, its spectrogram.png, and sample.mp4 with both. Raises StorageError when `folder` cannot be written.
+    """
     path = folder / "sample.mp4"
     frames = media.frames
     if frames is None:
@@ -98,6 +131,7 @@ def write_sample(
     else:
         for name, index in (("first", 0), ("middle", len(frames) // 2), ("last", -1)):
             write_png(folder / f"{name}.png", frames[index])
+        write_png(folder / "sheet.png", contact_sheet(frames))
     write_video(path, frames, fps=settings.fps, sound=media.sound, sample_rate=media.sample_rate)
     return path
 

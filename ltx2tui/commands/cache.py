@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltx2core.config.load import load_config
@@ -21,8 +22,8 @@ from ltx2tui.words import count, size
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from pathlib import Path
 
+    from ltx2core.caching.manage import Damage
     from ltx2core.config.load import LoadedConfig
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
@@ -65,8 +66,9 @@ def _verify(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespa
         nonlocal seen
         seen = done
 
-    damaged = verify_cache(store, on_entry=looked_at)
-    compared = [] if loaded is None else list(_prepare(loaded, root, lambda _: None).compare(most=max(arguments.clips, 0)))
+    prepared = None if loaded is None else _prepare(loaded, root, lambda _: None)
+    damaged = [*verify_cache(store, on_entry=looked_at), *_damaged_weights(root, prepared)]
+    compared = [] if prepared is None else list(prepared.compare(most=max(arguments.clips, 0)))
     unlike = [one for one in compared if not one.is_good]
     if arguments.json:
         entries = [{"path": str(one.path), "reason": one.reason} for one in damaged]
@@ -89,19 +91,22 @@ def _prune(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespac
         raise RunError(f"The run {training.name!r} reads this cache now.", fix="Wait until it has ended, or stop it first.")
     store, runs = Store(root / "cache"), {folder.name: _needs(folder) for folder in list_runs(root)}
     keep = {name for names in runs.values() for name in names}
-    if loaded is not None:
-        keep |= _prepare(loaded, root, lambda _: None).names()
+    prepared = None if loaded is None else _prepare(loaded, root, lambda _: None)
+    if prepared is not None:
+        keep |= prepared.names()
     elif not keep and store.names():
         raise RunError(
             f"Nothing says what is needed of {store.root}: no run reads it.", fix="Give a config with --config, or delete the folder."
         )
     pruned = prune_cache(store, keep=keep, only_list=arguments.list)
+    weights = _prune_weights(loaded, root, prepared, only_list=arguments.list)
     known = [name for name, names in runs.items() if names]
     if arguments.json:
         kinds = {one.kind: {"entries": one.entries, "bytes": one.file_bytes} for one in pruned.kinds}
         left = len(store.names()) - (pruned.entries if arguments.list else 0)
         amounts = {"removed": pruned.entries, "bytes": pruned.file_bytes, "kinds": kinds, "leftovers": pruned.leftovers, "kept": left}
-        _write({"cache": str(store.root), "only_listed": arguments.list, **amounts, "runs": known})
+        files = {"files": list(weights), "bytes": sum(weights.values())}
+        _write({"cache": str(store.root), "only_listed": arguments.list, **amounts, "weights": files, "runs": known})
         return 0
     for one in pruned.kinds:
         if one.entries:
@@ -109,6 +114,7 @@ def _prune(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespac
     if pruned.leftovers:
         sys.stdout.write(f"  {count(pruned.leftovers, 'file')} that were never finished  {size(pruned.leftover_bytes)}\n")
     what = "would be removed" if arguments.list else "removed"
+    sys.stdout.writelines(f"  {path}: rounded weights, {size(file_bytes)}, {what}\n" for path, file_bytes in weights.items())
     kept = len(store.names()) - (pruned.entries if arguments.list else 0)
     of = f", what {count(len(known), 'run')} read among them" if known else ""
     sys.stdout.write(
@@ -132,22 +138,68 @@ def _stat(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespace
 
     store = Store(root / "cache")
     sizes = measure_cache(store)
-    needed = None if loaded is None else _prepare(loaded, root, lambda _: None).names()
-    there = store.names()
+    prepared = None if loaded is None else _prepare(loaded, root, lambda _: None)
+    needed = None if prepared is None else prepared.names()
+    there, weights = store.names(), _weights(root, prepared)
     if arguments.json:
         kinds = {one.kind: {"entries": one.entries, "bytes": one.file_bytes} for one in sizes}
         config = None if needed is None else {"needs": len(needed), "missing": len(needed - there), "not_needed": len(there - needed)}
-        _write({"cache": str(store.root), "kinds": kinds, "config": config})
+        _write({"cache": str(store.root), "kinds": kinds, "weights": weights, "config": config})
         return 0
     sys.stdout.write(f"{store.root}\n")
     for one in sizes:
         sys.stdout.write(f"  {one.kind:<6} {count(one.entries, 'entry', 'entries'):>16}  {size(one.file_bytes)}\n")
+    sys.stdout.writelines(f"  {path}: rounded weights, {size(file_bytes)}\n" for path, file_bytes in weights.items())
     if needed is not None:
         missing, other = len(needed - there), len(there - needed)
         sys.stdout.write(
             f"The config needs {count(len(needed), 'entry', 'entries')}: {missing} missing. It does not need {other} others.\n"
         )
     return 0
+
+
+def _weights(root: Path, prepared: Prepared | None) -> dict[str, int]:
+    """Files of rounded weights below the cache, and beside the config's checkpoint, and their bytes."""
+    folder = root / "cache" / "weights"
+    if prepared is None and not folder.is_dir():
+        return {}
+    from ltx2core.training.rounded_weights import rounded_files
+
+    return {str(path): path.stat().st_size for path in rounded_files(folder, None if prepared is None else prepared.checkpoint)}
+
+
+def _damaged_weights(root: Path, prepared: Prepared | None) -> list[Damage]:
+    from ltx2core.caching.manage import Damage
+    from ltx2core.models.rounded_file import verify_rounded
+
+    found = ((Path(name), verify_rounded(Path(name))) for name in _weights(root, prepared))
+    return [Damage(path=path, reason=reason) for path, reason in found if reason is not None]
+
+
+def _prune_weights(loaded: LoadedConfig | None, root: Path, prepared: Prepared | None, *, only_list: bool) -> dict[str, int]:
+    """Remove files of rounded weights that neither the config nor a run asks for; their bytes, by path."""
+    from ltx2core.planning.wishes import storage_of
+    from ltx2core.training.rounded_weights import unneeded_files
+
+    precisions = [_precision(folder) for folder in list_runs(root)]
+    keep = {storage_of(name) for name in precisions if name is not None}
+    if loaded is not None and loaded.config.keep_rounded_weights:
+        keep.add(storage_of(loaded.config.base_model_precision))
+    unneeded = unneeded_files(root / "cache" / "weights", None if prepared is None else prepared.checkpoint, keep)
+    sizes = {str(path): path.stat().st_size for path in unneeded}
+    if not only_list:
+        for path in unneeded:
+            path.unlink(missing_ok=True)
+    return sizes
+
+
+def _precision(folder: RunFolder) -> str | None:
+    """The base_model_precision of a run; None where its config does not say it."""
+    try:
+        value = json.loads(folder.config.read_text(encoding="utf-8")).get("base_model_precision")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _prepare(loaded: LoadedConfig, root: Path, tell: Callable[[Event], None]) -> Prepared:

@@ -250,7 +250,7 @@ class RunScreen(Screen[None]):
         )
         self.query_one("#vram").display = bool(len(state.vram)) or not memory
         self.query_one(RunLog).show(state.log, state.log_count, self.conclusion)
-        self.query_one(Validation).show(state.samples, self.feed.folder.path)
+        self.query_one(Validation).show(state.samples, self.feed.folder.path, faults=state.faults)
         loss = self.query_one("#loss")
         for curve in lines.VIEWS:
             self.query_one(f"#{curve}").display = curve == self.view

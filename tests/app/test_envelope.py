@@ -15,7 +15,7 @@ def _drawn(values: list[float], width: int = 60, height: int = 12, *, log: bool 
     chart = LossChart()
     chart.set_reactive(LossChart.log_scale, log)
     chart.losses = chart.smooth = Series(values)
-    return ["".join(character for character, _ in row) for row in chart._drawn(width, height)]
+    return ["".join(character for character, _ in row) for row in chart.drawn(width, height)]
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -78,10 +78,10 @@ def test_a_hundred_thousand_points_draw_in_milliseconds() -> None:
     chart = LossChart()
     values = np.random.default_rng(1).uniform(0.1, 1.0, 100_000).astype(np.float32)
     chart.losses = chart.smooth = Series(values.tolist())
-    chart._drawn(120, 40)
+    chart.drawn(120, 40)
     started = time.process_time()
     for _ in range(5):
-        chart._drawn(120, 40)
+        chart.drawn(120, 40)
     assert (time.process_time() - started) / 5 < 0.1  # 5 ms measured; the guard is for a loop over points
 
 

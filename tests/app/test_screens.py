@@ -281,3 +281,23 @@ async def test_pictures_decoded_for_a_size_that_is_gone_are_not_shown() -> None:
         shown.post_message(Thumbnail.Decoded(shown.path, (10, 5), read_pictures(shown.path, width=10, height=5)))
         await pilot.pause()
         assert shown._pictures is before
+
+
+async def test_what_is_wrong_with_a_sample_stands_below_it_and_not_below_others() -> None:
+    from ltx2core.runs import events
+    from ltx2core.runs.journal import Entry
+    from tests.app.scenes import shown_text, until
+
+    scene = run_scene("training", Path("runs/red-kite"), flat=True)
+    feed = scene.app._watch_first
+    assert isinstance(feed, ScriptedFeed)
+    async with scene.app.run_test(size=(160, 48)) as pilot:
+        await scene.complete(pilot)
+        panel = scene.app.screen.query_one("#video")
+        assert not panel.has_class("-faulty")
+        text, fix = "Nothing moves in the sample.", "Say what moves."
+        fault = events.Notice(code="sample_static", level="warning", text=text, fix=fix, sample="samples/later/0.mp4")
+        feed.end(Entry(scene.app.now(), fault))
+        await until(pilot, lambda: panel.has_class("-faulty") and "! Nothing moves in the sample." in shown_text(scene.app))
+        await pilot.press(*["left_square_bracket"] * 9)
+        await until(pilot, lambda: not panel.has_class("-faulty"))  # the base model's sample has none

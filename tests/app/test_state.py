@@ -110,6 +110,15 @@ def test_the_log_is_bounded_and_a_hundred_thousand_steps_fold_in_seconds() -> No
     assert len(reduce(state, notices).log) == 500
 
 
+def test_what_is_wrong_with_a_sample_goes_with_it_and_with_the_one_that_takes_its_place() -> None:
+    sample = events.SampleReady(step=5, path="samples/step-000005/sample.mp4", prompt="a cat", seconds=1.0)
+    fault = events.Notice(code="sample_static", level="warning", text="Nothing moves.", fix="Say what moves.", sample=sample.path)
+    other = events.Notice(code="x", text="About the run.")
+    state = reduce(RunState(), [Entry(1.0, sample), Entry(2.0, fault), Entry(3.0, other)])
+    assert state.faults == (fault,)
+    assert reduce(state, [Entry(4.0, sample)]).faults == ()
+
+
 def test_what_steps_cost_adds_up_and_is_said_in_a_line_that_fits() -> None:
     chosen = events.EngineChosen(
         engine="fast",

@@ -52,6 +52,8 @@ WAYS: dict[str, tuple[FastSettings | None, torch.dtype]] = {
     "engine-int8": (FastSettings(compile=False, storage="int8"), BF16),
     "engine-int8-w8a8": (FastSettings(compile=False, storage="int8", precision="w8a8"), BF16),
     "engine-fp8-w8a8": (FastSettings(compile=False, storage="fp8", precision="w8a8"), BF16),
+    "engine-nf4": (FastSettings(compile=False, storage="nf4"), BF16),
+    "engine-adam8": (FastSettings(compile=False), F32),  # its optimizer's state in 8 bits
 }
 
 
@@ -92,7 +94,7 @@ def trainee(
         return Model(transformer=transformer, device=device, dtype=dtype), AdapterOptimizer(parameters, AdamSettings()), lambda: None
     fast = load_fast(checkpoint, settings=settings, adapter=ADAPTER, audio=True, seed=seed, dtype=dtype, device=device)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False)
-    return model, FlatOptimizer(fast.adapter, AdamSettings()), fast.close
+    return model, FlatOptimizer(fast.adapter, AdamSettings(eight_bit=way.endswith("adam8"))), fast.close
 
 
 def held_out_loss(model: Model, batches: list[Batch]) -> float:

@@ -37,6 +37,7 @@ from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import step_speed
+from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
 from ltx2core.training.data import Batch
@@ -72,11 +73,14 @@ class Case:
     batch: int = 1
     routes: tuple[Route, ...] = ()  # of TREAD
     waiting: Waiting = "locked"  # where blocks that travel wait
+    adam: AdamSettings = field(default_factory=AdamSettings)
 
 
 FP8 = StepWish(storage="fp8", precision="w8a8")
 FP8_BOTH_WAYS = StepWish(storage="fp8", precision="w8a8_full")
 INT8 = StepWish(storage="int8")
+NF4 = StepWish(storage="nf4")
+EIGHT_BIT_ADAM = AdamSettings(eight_bit=True)
 
 
 def cases() -> dict[str, Case]:
@@ -88,12 +92,15 @@ def cases() -> dict[str, Case]:
         found[f"one-stream-{tokens}"] = Case(tokens=tokens, beside=False)
         found[f"tread-{tokens}"] = Case(tokens=tokens, routes=TREAD)
     for tokens in (2688, 6144):
-        for name, wish in (("int8", INT8), ("fp8-w8a8", FP8), ("fp8-both-ways", FP8_BOTH_WAYS)):
+        for name, wish in (("int8", INT8), ("nf4", NF4), ("fp8-w8a8", FP8), ("fp8-both-ways", FP8_BOTH_WAYS)):
             found[f"{name}-{tokens}"] = Case(tokens=tokens, wish=wish)
         for cap in (24, 16, 12, 8):
             found[f"cap{cap}-{tokens}"] = Case(tokens=tokens, wish=FP8_BOTH_WAYS, cap_gib=cap)
             found[f"cap{cap}-int8-{tokens}"] = Case(tokens=tokens, wish=INT8, cap_gib=cap)
+            found[f"cap{cap}-nf4-{tokens}"] = Case(tokens=tokens, wish=NF4, cap_gib=cap)
+            found[f"cap{cap}-nf4-adam8-{tokens}"] = Case(tokens=tokens, wish=NF4, cap_gib=cap, adam=EIGHT_BIT_ADAM)
             found[f"cap{cap}-bf16-{tokens}"] = Case(tokens=tokens, cap_gib=cap)
+    found["adam8-2688"] = Case(adam=EIGHT_BIT_ADAM)
     found["half-streamed-2688"] = Case(wish=StepWish(streamed=24, slots=3, recompute_all=True))
     found["half-streamed-kept-attention-2688"] = Case(wish=StepWish(streamed=24, slots=3))
     found["all-streamed-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True))
@@ -121,6 +128,7 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
         lora_numbers=facts.lora_numbers,
         joint=case.audio,
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
+        state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
     free, speed = None, None
     if DEVICE.type == "cuda":
@@ -184,9 +192,10 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int 
         for name, member in fast.layout.members.items():
             place = fast.layout.matrices.get(member.name) or fast.layout.rest[member.name]
             shape = (member.rows, *place.shape[1:]) if place.shape else ()
+            shape = fast.layout.shape_of(name) if fast.layout.is_rounded(name) else shape
             value = torch.randn(shape, device=DEVICE, dtype=DTYPE)
             value = (
-                value * place.shape[1] ** -0.5
+                value * shape[1] ** -0.5
                 if len(shape) == 2 and "table" not in name
                 else 1 + 0.01 * value
                 if "norm" in name
@@ -245,7 +254,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     fast.blocks.use_attention(choice.backend)
     router = add_routes(fast.transformer, resolve(case.routes, layers)) if case.routes else None
     model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False, router=router)
-    optimizer = FlatOptimizer(fast.adapter, AdamSettings())
+    optimizer = FlatOptimizer(fast.adapter, case.adam)
 
     def compute(drawn: Drawn) -> Tensor:
         losses = losses_of(model, drawn, audio_weight=1.0)

@@ -9,13 +9,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from engine_fixtures import FRAMES, HEIGHT, write_clip
 
 from ltx2core.caching.sharing import claim
 from ltx2core.caching.store import Store
+from ltx2core.models.checkpoint import open_checkpoint
+from ltx2core.models.nano import nano_checkpoint
 from ltx2core.runs.files import write_json
 from ltx2core.runs.folder import RunFolder, RunLock
 from ltx2core.runs.journal import Journal
+from ltx2core.training.adapter import AdapterSettings
+from ltx2core.training.fast_model import FastSettings, load_fast
+from ltx2core.training.rounded_weights import RoundedStore
 from ltx2tui import cli
 
 
@@ -107,6 +113,47 @@ def test_latents_of_another_clip_are_found_out_by_decoding_them(here: Path, caps
     assert "dB: not that clip" in capsys.readouterr().out
 
 
+def test_rounded_weights_are_shown_verified_and_pruned_where_neither_the_config_nor_a_run_asks_for_them(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((here / "config.json").read_text())
+    (here / "config.json").write_text(json.dumps(config | {"base_model_precision": "fp8-quanto"}))
+    checkpoint, folder = open_checkpoint(nano_checkpoint()), here / "out" / "cache" / "weights"
+    for storage in ("int8", "fp8"):
+        load_fast(
+            checkpoint,
+            settings=FastSettings(storage=storage, compile=False),  # type: ignore[arg-type]
+            adapter=AdapterSettings(rank=1),
+            audio=False,
+            seed=0,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+            kept=RoundedStore(folder=folder, emit=lambda _: None),
+        )
+    eight_bit_floats, whole_numbers = (folder / f"{checkpoint.fingerprint('transformer')}.{storage}.rounded" for storage in ("fp8", "int8"))
+    sizes = {str(path): path.stat().st_size for path in (eight_bit_floats, whole_numbers)}
+    assert _call(capsys, "stat", "--root", str(here / "out"))["weights"] == sizes
+    assert cli.main(["cache", "stat", "--root", "out"]) == 0
+    assert f"{whole_numbers.relative_to(here)}: rounded weights, " in capsys.readouterr().out
+    assert _call(capsys, "verify", "--root", str(here / "out"))["damaged"] == []
+    with eight_bit_floats.open("r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"x")
+    (damaged,) = _call(capsys, "verify", "--root", str(here / "out"), code=1)["damaged"]  # type: ignore[misc]
+    assert damaged["path"] == str(eight_bit_floats)
+    listed = _call(capsys, "prune", *CONFIG, "--list")["weights"]
+    assert listed == {"files": [str(whole_numbers)], "bytes": sizes[str(whole_numbers)]}
+    run = RunFolder(here / "out" / "runs" / "older")
+    run.create()
+    Journal(run.journal).close()
+    write_json(run.config, {"base_model_precision": "int8-quanto"})
+    assert _call(capsys, "prune", *CONFIG)["weights"] == {"files": [], "bytes": 0}
+    write_json(run.config, {})
+    assert cli.main(["cache", "prune", *CONFIG]) == 0
+    assert "removed" in capsys.readouterr().out
+    assert list(folder.glob("*.rounded")) == [eight_bit_floats]
+
+
 def test_a_prune_keeps_what_a_run_read_and_lists_amounts_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _call(capsys, "build", *CONFIG)
     store = Store(here / "out" / "cache")
@@ -155,6 +202,7 @@ def test_a_cache_that_is_not_there_is_empty_and_stays_so(here: Path, capsys: pyt
     assert stat == {
         "cache": "cache",
         "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text", "mask")},
+        "weights": {},
         "config": None,
     }
     assert _call(capsys, "verify")["entries"] == 0

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fake_hub import FakeHub
+from PIL import Image
 
 from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
 
@@ -34,6 +35,8 @@ def test_sampling_with_a_model_of_the_hub_says_how_far_its_download_is(tmp_path:
     with FakeHub({"me/small": {"main": files}}) as hub:
         environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
         command = [sys.executable, "-m", "ltx2tui.cli", "sample", "--config", str(config), "--prompt", "a square", "--out", "out"]
+        Image.new("RGB", (128, 64), (200, 30, 30)).save(tmp_path / "red.png")
+        command += ["--image", "red.png"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -42,4 +45,5 @@ def test_sampling_with_a_model_of_the_hub_says_how_far_its_download_is(tmp_path:
         assert "GB of me/small are here." in lines[begin + 1]
     assert lines[-1] == "out/sample.mp4"
     assert (tmp_path / "out" / "sample.mp4").is_file()
+    assert any("the sides are cut off" in line for line in lines)
     assert "%|" not in done.stderr

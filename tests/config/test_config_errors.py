@@ -194,3 +194,7 @@ def test_a_part_is_checked_like_a_whole_config(project: Path) -> None:
 def test_values_from_code_name_no_file() -> None:
     with pytest.raises(ConfigError, match="config lora_rnk"):
         load_config_dict({"lora_rnk": 3}, base=Path.cwd(), datasets=[{"instance_data_dir": "clips"}])
+
+
+def test_eight_steps_are_refused_where_no_weights_are_distilled() -> None:
+    assert "distilled weights" in of_key(ltx2_validation_schedule="distilled")

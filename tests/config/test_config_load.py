@@ -122,6 +122,18 @@ def test_text_that_says_false_is_false() -> None:
     assert load(crop="False").notices == ()
 
 
+def test_products_in_8_bits_are_told_to_have_no_effect_on_weights_of_4() -> None:
+    (notice,) = notices(load({"base_model_precision": "nf4-bnb", "quantize_activations": True}), "no_effect")
+    assert "quantize_activations" in notice.text
+    assert load({"base_model_precision": "nf4-bnb"}).notices == ()
+
+
+@pytest.mark.parametrize("name", ["int4-quanto", "int2-quanto", "int4-torchao", "uint4-sdnq"])
+def test_other_kinds_of_few_bits_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"base_model_precision = '?\"?{name}"):
+        load({"base_model_precision": name})
+
+
 def test_defaults_give_no_notice() -> None:
     assert load({"enable_group_offload": False, "group_offload_use_stream": True, "crepa_lambda": 0.1}).notices == ()
 
@@ -160,10 +172,12 @@ def test_an_upright_sample_size_is_said_because_others_write_width_first() -> No
     assert "704x1280" in notices(loaded, "size_upright")[0].fix
 
 
-def test_of_several_sample_sizes_the_first_is_used() -> None:
-    loaded = load({"validation_resolution": "512,768x512"})
+def test_of_several_sample_sizes_each_is_made_to_work() -> None:
+    loaded = load({"validation_resolution": "512, 768x500,512"})
+    assert loaded.config.validation_sizes == ((512, 512), (768, 512))
     assert loaded.config.validation_size == (512, 512)
-    assert len(notices(loaded, "not_built_yet")) == 1
+    assert len(notices(loaded, "size_snapped")) == 1
+    assert len(notices(loaded, "size_upright")) == 1
 
 
 @pytest.mark.parametrize(("guidance", "warned"), [(5.0, False), (2, False), (6, False), (7.5, True), (1, True)])
@@ -257,7 +271,8 @@ def test_each_way_of_drawing_noise_levels_is_built() -> None:
 
 
 def test_other_optimizers_are_told_and_adamw_is_not() -> None:
-    assert load({"optimizer": "adamw_bf16"}).notices == ()
+    for name in ("adamw_bf16", "adamw_8bit", "bnb-adamw8bit", "ao-adamw8bit"):
+        assert load({"optimizer": name}).notices == ()
     assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
 
 

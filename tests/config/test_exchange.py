@@ -231,7 +231,7 @@ def test_the_quickstart_is_imported_with_every_change_and_its_rule() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"base_model_precision": "nf4-bnb"}, "it is one of"),
+        ({"base_model_precision": "int4-quanto"}, "it is one of"),
         ({"twinflow_enabled": True}, "neither program has such a key"),
         ({"lora_rnak": 16}, "lora_rank may be meant"),
         ({"lora_rank": "wide"}, "it is a whole number"),

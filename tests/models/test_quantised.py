@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRECISIONS: tuple[EightBit, ...] = get_args(EightBit)
-STORAGES: tuple[Storage, ...] = ("int8", "fp8")
+STORAGES: tuple[Storage, ...] = ("int8", "fp8", "nf4")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -44,10 +44,11 @@ def with_outliers(rows: int = 64, columns: int = 512) -> Tensor:
 
 
 def test_weights_of_a_bell_curve_keep_their_known_signal_to_noise() -> None:
-    """LTX-2's own weights, which are wider and have longer tails, keep 41 dB in int8 by rows and 32 dB in fp8."""
+    """LTX-2's own weights, which are wider and have longer tails, keep 41 dB in int8 by rows, 32 dB in fp8 and 21 dB in nf4."""
     weight = random(512, 1024)
     assert quantise(weight, "int8").snr_db == pytest.approx(42.1, abs=0.5)
     assert quantise(weight, "fp8").snr_db == pytest.approx(31.5, abs=0.5)
+    assert quantise(weight, "nf4").snr_db == pytest.approx(20.7, abs=0.3)
 
 
 def test_rows_give_way_to_groups_only_where_they_lose_too_much() -> None:
@@ -75,13 +76,16 @@ def test_the_signal_to_noise_is_that_of_the_widened_weight(storage: Storage) -> 
 @given(st.integers(0, 2**31), st.floats(1e-30, 1e30), st.sampled_from(STORAGES), st.sampled_from([16, 128, 256]))
 @settings(max_examples=60, deadline=None)
 def test_no_number_moves_by_more_than_its_step(seed: int, size: float, storage: Storage, columns: int) -> None:
-    """int8: half a step of its row or group. fp8, with 3 bits of mantissa: 1/16 of itself, or half the smallest step."""
+    """int8: half a step of its row or group. fp8, with 3 bits of mantissa: 1/16 of itself, or half the smallest step. nf4: half the widest
+    gap between levels, 0.304, of its block's largest."""
     weight = random(4, columns, seed=seed) * size
     found = quantise(weight, storage)
     error = (widen(found.weight, found.scale, torch.float32) - weight).abs()
     if storage == "int8":
         steps = found.scale[:, None] if found.scale.ndim == 1 else found.scale.repeat_interleave(GROUP, dim=1)
         assert (error <= 0.5001 * steps).all()
+    elif storage == "nf4":
+        assert (error <= 0.1521 * found.scale.repeat_interleave(64).view_as(error)).all()
     else:
         assert (error <= torch.maximum(weight.abs() / 16 * 1.001, found.scale[:, None] * 2**-10 * 1.001)).all()
 
@@ -94,11 +98,11 @@ def test_rows_of_zeros_and_of_tiny_numbers_stay_what_they_are(storage: Storage) 
     wide = widen(found.weight, found.scale, torch.float32)
     assert wide.isfinite().all()
     assert (wide[0] == 0).all()
-    assert quantise(torch.zeros(2, 16), storage).snr_db == math.inf
+    assert quantise(torch.zeros(4, 16), storage).snr_db == math.inf
 
 
 def test_what_is_no_8_bit_storage_is_refused() -> None:
-    with pytest.raises(ValueError, match="int8 or fp8"):
+    with pytest.raises(ValueError, match="int8, fp8 or nf4"):
         quantise(random(4, 4), "bf16")
 
 

@@ -10,7 +10,7 @@ import torch
 from step_engine import ALL_ATTENTIONS, KINDS, fuse, random_block
 
 from ltx2core.models.fused_block import build_skeleton
-from ltx2core.models.quantised import STORED, Storage
+from ltx2core.models.quantised import STORED, Storage, quantise
 from ltx2core.offload.layout import BlockWeights, Layout, Place, make_layout, state_of
 
 CPU = torch.device("cpu")
@@ -63,8 +63,8 @@ def test_what_was_put_comes_back_under_its_name(kind: str) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in block.state_dict().items())
 
 
-@pytest.mark.parametrize(("storage", "decibels"), [("int8", 38.0), ("fp8", 30.0)])
-def test_8_bit_weights_come_back_near_to_what_they_were_and_all_else_as_it_was(storage: Storage, decibels: float) -> None:
+@pytest.mark.parametrize(("storage", "decibels"), [("int8", 38.0), ("fp8", 30.0), ("nf4", 19.0)])
+def test_rounded_weights_come_back_near_to_what_they_were_and_all_else_as_it_was(storage: Storage, decibels: float) -> None:
     block = random_block("2.3")
     fused = fuse(block, targets=ALL_ATTENTIONS, storage=storage, dtype=torch.bfloat16)
     found = state_of(fused.weights.layout, fused.weights)
@@ -107,6 +107,32 @@ def test_a_member_whose_rows_lose_too_much_gives_its_whole_group_scales_by_group
     assert (found["attn1.to_q.weight"].float() - expected["attn1.to_q.weight"]).abs().max() < 0.002
 
 
+def test_scales_of_4_bit_weights_travel_with_them_and_those_of_a_group_lie_one_below_the_other() -> None:
+    block = random_block()
+    layout = make_layout(build_skeleton(block, targets=(), scale=1.0), storage="nf4")
+    weights = empty(layout)
+    for name in ("to_v", "to_q", "to_k"):
+        weights.put(f"attn1.{name}.weight", block.state_dict()[f"attn1.{name}.weight"])
+    assert weights.scales == {}
+    elsewhere = weights.matrices.clone()
+    weights.matrices.zero_()
+    tensors = weights.tensors(elsewhere)
+    alone = quantise(torch.cat([block.state_dict()[f"attn1.{name}.weight"] for name in ("to_q", "to_k", "to_v")]), "nf4")
+    assert torch.equal(tensors["attn1.to_qkv.weight"], alone.weight)
+    assert torch.equal(tensors["attn1.to_qkv.weight_scale"], alone.scale)
+
+
+def test_a_matrix_that_no_blocks_of_4_bits_fit_in_stays_as_it_is() -> None:
+    """20 wide, so that a matrix of 20 x 20 is no multiple of 64 numbers; those of 20 x 80 are."""
+    block = random_block(width=20, audio_width=20)
+    fused = fuse(block, targets=(), storage="nf4", dtype=torch.bfloat16)
+    found, layout = state_of(fused.weights.layout, fused.weights), fused.weights.layout
+    assert not layout.is_rounded("attn1.to_q.weight")
+    assert layout.is_rounded("ff.net.2.weight")
+    assert torch.equal(found["attn1.to_q.weight"], block.attn1.to_q.weight.bfloat16())
+    assert "attn1.to_q.weight" not in fused.weights.snr_db
+
+
 def test_a_member_that_is_put_again_replaces_its_scales() -> None:
     layout = make_layout(build_skeleton(random_block(), targets=(), scale=1.0), storage="int8")
     weights = empty(layout)
@@ -134,9 +160,10 @@ def test_8_bits_are_half_of_bf16_and_scales_and_small_tensors_do_not_weigh() -> 
         block = LTX2VideoTransformerBlock(4096, 32, 128, 4096, 2048, 32, 64, 2048, qk_norm="rms_norm_across_heads", rope_type="split")
     skeleton = build_skeleton(block, targets=(), scale=1.0)
     numbers = sum(parameter.numel() for name, parameter in block.named_parameters() if parameter.ndim == 2 and "table" not in name)
-    full, byte, eight = (make_layout(skeleton, storage=storage) for storage in ("bf16", "int8", "fp8"))
+    full, byte, eight, four = (make_layout(skeleton, storage=storage) for storage in ("bf16", "int8", "fp8", "nf4"))
     assert full.matrix_bytes == pytest.approx(2 * numbers, rel=1e-3)
     assert byte.matrix_bytes == eight.matrix_bytes == pytest.approx(numbers, rel=1e-3)
+    assert four.matrix_bytes == pytest.approx(0.5625 * numbers, rel=1e-3)
     assert full.rest_bytes < 0.002 * full.matrix_bytes
     assert full.matrix_bytes == pytest.approx(772e6, rel=0.01)  # what a ring's slot takes of the 19B
     assert full.block_bytes == full.matrix_bytes + full.rest_bytes

@@ -67,7 +67,17 @@ def test_two_processes_hold_the_blocks_once_compute_what_one_does_and_leave_noth
 
 
 def one_alone(storage: str) -> tuple[float, float]:
-    """The loss, and the sum of all gradients' sizes, of a process with resident blocks."""
+    """The loss, and the sum of all gradients' sizes, of a process with resident blocks, on one thread as the others are: sums of several
+    threads differ in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _one_step(storage)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _one_step(storage: str) -> tuple[float, float]:
     loss, gradients = fast_step(*fast_nano(FastSettings(compile=False, storage=storage)), draw_batch(make_batch()))  # type: ignore[arg-type]
     return float(loss), float(torch.stack([value.double().abs().sum() for value in gradients.values()]).sum())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,34 @@ def test_a_large_card_keeps_everything_and_a_small_one_lets_blocks_travel() -> N
 def test_what_does_not_fit_is_refused_with_how_much_is_missing() -> None:
     with pytest.raises(RunError, match=r"needs 2\.\d GiB more GPU memory than the 7\.4 GiB"):
         plan_step(need(tokens=14_080), StepWish(), free_bytes=int(7.4 * GIB))
+
+
+def test_what_does_not_fit_is_told_of_the_next_smaller_storage_where_there_is_one() -> None:
+    for storage, block_bytes, smaller in (
+        ("bf16", 771_750_000, "int8-torchao"),
+        ("int8", 386_000_000, "nf4-bnb"),
+        ("nf4", 217_000_000, None),
+    ):
+        with pytest.raises(RunError) as caught:
+            plan_step(need(block_bytes=block_bytes, tokens=14_080), StepWish(storage=storage), free_bytes=6 * GIB)  # type: ignore[arg-type]
+        assert (smaller or "Lower resolution, video.num_frames or lora_rank.") in caught.value.fix
+
+
+def test_8_bit_state_leaves_room_for_what_it_saves() -> None:
+    """Six bytes for each of 214 million numbers: 1.28 GB, three blocks in 8 bits and part of a fourth."""
+    full, low = (
+        plan_step(replace(need(block_bytes=386_000_000), state_bytes=state), StepWish(), free_bytes=int(11.4 * GIB))
+        for state in (8.0, 2.03)
+    )
+    assert 3 <= full.streamed - low.streamed <= 4
+
+
+def test_4_bits_leave_more_blocks_on_a_card_of_8_gb_than_8_do() -> None:
+    streamed = [
+        plan_step(need(block_bytes=block_bytes), StepWish(), free_bytes=int(7.4 * GIB)).streamed
+        for block_bytes in (386_000_000, 217_000_000)
+    ]
+    assert streamed[1] < streamed[0] <= 48
 
 
 def test_inputs_go_to_host_memory_where_their_room_is_worth_more_than_their_copies() -> None:
@@ -107,3 +137,17 @@ def test_every_rung_needs_less_and_the_last_has_none_below_it() -> None:
         plan = plan.next_rung(48)
     assert len(rungs) == len(set(rungs)) < 40
     assert rungs[-1] == (False, 0, 0, False, -48, 1)
+
+
+def test_spare_memory_goes_to_self_attention_first_then_to_whole_blocks_then_to_transposed_matrices() -> None:
+    fp8 = StepWish(storage="fp8", precision="w8a8_full")
+    what = need(block_bytes=385_875_000)
+    plans = [plan_step(what, fp8, free_bytes=int(free * GIB)) for free in (24, 28, 34, 42, 77.5)]
+    for plan in plans:
+        if plan.kept:
+            assert plan.attention == 48 - plan.kept, "no block keeps all while another lacks what is worth more"
+        assert not plan.turned or plan.kept == 48
+    assert [plan.kept for plan in plans] == sorted(plan.kept for plan in plans)
+    assert plans[-1].turned
+    assert not plans[0].turned
+    assert not plan_step(what, StepWish(storage="fp8", precision="w8a8"), free_bytes=int(77.5 * GIB)).turned, "only fp8 gradients use them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +54,21 @@ def test_sound_alone_is_trained_and_drawn_either_way(make_config: MakeConfig, op
     assert layers.keys() == read_lora(runs["reference"].folder.lora).pairs.keys()
     assert all("audio" in name for name in layers)
     assert list(runs["fast"].folder.samples.glob("*/sample.wav"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "storage", "decibels"), [("int8-torchao", "int8", 35), ("fp8-quanto", "fp8", 30), ("nf4-bnb", "nf4", 19)]
+)
+def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_file(
+    make_config: MakeConfig, open_run: OpenRun, precision: str, storage: str, decibels: float
+) -> None:
+    run = open_run(make_config(base_model_precision=precision, max_train_steps=3))
+    assert len(losses(run)) == 3
+    found = re.search(r"Weights in (\w+): ([\d.]+) dB", told(run)["rounding"])
+    assert found is not None
+    assert found[1] == storage
+    assert float(found[2]) > decibels
+    assert f"{storage} weights, widened for each product" in told(run)["engine"]
 
 
 def test_layers_of_a_single_block_are_trained_by_the_reference_path_which_is_told(make_config: MakeConfig, open_run: OpenRun) -> None:

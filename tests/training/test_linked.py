@@ -285,7 +285,7 @@ def test_a_reference_is_seen_clean_and_at_timestep_0_whatever_the_noise_level(mo
     monkeypatch.setattr(sampling, "predict_velocity", note)
     latents = sampling.sample_latents(
         transformer, text=texts[0], negative_text=texts[1], grid=(1, 4, 4), audio_steps=None, fps=25.0, steps=3, guidance=3.0, seed=0,
-        reference=reference,
+        inputs=sampling.Inputs(reference=reference),
     )  # fmt: skip
     assert latents.video is not None
     assert latents.video.shape[-3:] == (1, 4, 4)

@@ -12,7 +12,7 @@ from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
 from ltx2core.runs.control import Control
 from ltx2core.runs.events import Event, LoraExported, Notice, StepDone
-from ltx2core.training.average import AdapterAverage, AverageSettings
+from ltx2core.training.average import AdapterAverage, AverageSettings, _OnHost
 from ltx2core.training.export import average_path
 
 if TYPE_CHECKING:
@@ -81,6 +81,51 @@ def test_an_average_follows_its_plain_formula_and_restores_bit_for_bit(every: in
         restored.load_state({name: value.clone() for name, value in average.state().items()})
         assert torch.equal(restored.values()["a"], average.values()["a"])
         average = restored
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_average_in_host_memory_is_that_beside_the_adapter(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its updates are computed one later, and before anybody sees them. Here without a card, whose copies are the only difference."""
+    settings = AverageSettings(decay=0.5, every=every)
+    parameters = {"a": torch.nn.Parameter(torch.zeros(3)), "b": torch.nn.Parameter(torch.ones(2, 2))}
+    beside = AdapterAverage(parameters, settings)
+    monkeypatch.setattr("ltx2core.training.average._Beside", _OnHost)
+    looked_at, left_alone = AdapterAverage(parameters, settings), AdapterAverage(parameters, settings)
+    for step in range(1, 10):
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.copy_(torch.full(parameter.shape, float(step)))
+        for average in (beside, looked_at, left_alone):
+            average.update()
+        if step == 5:
+            for average in (beside, looked_at, left_alone):
+                average.restart()
+        assert all(torch.equal(value, looked_at.values()[name]) for name, value in beside.values().items())
+    restored = AdapterAverage(parameters, settings)
+    restored.load_state({name: value.clone() for name, value in left_alone.state().items()})
+    assert all(torch.equal(value, restored.values()[name]) for name, value in beside.values().items())
+    assert left_alone.state()["average_updates"] == beside.state()["average_updates"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_average_in_host_memory_takes_nothing_of_the_card_and_is_never_waited_for() -> None:
+    parameter = torch.nn.Parameter(torch.randn(1 << 20, device="cuda"))
+    beside, on_host = (AdapterAverage({"a": parameter}, AverageSettings(decay=0.5, on_host=host)) for host in (False, True))
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            with torch.no_grad():
+                parameter.add_(1.0)
+            beside.update()
+            on_host.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_allocated() == before
+    value = on_host.values()["a"]
+    assert value.device.type == "cpu"
+    torch.testing.assert_close(value, beside.values()["a"].cpu(), rtol=1e-6, atol=1e-6)
 
 
 def test_widening_a_lora_adds_the_same_and_can_learn_in_the_new_width(tmp_path) -> None:

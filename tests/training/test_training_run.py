@@ -77,7 +77,7 @@ def test_a_run_goes_from_clips_to_a_lora_file_with_samples_on_the_way(make_confi
             assert (session.folder.path / event.path).exists()
     assert any(isinstance(event, Notice) and "broken.mp4" in event.text for event in events)
     sample = session.folder.samples / "step-000000"
-    assert {path.name for path in sample.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png"}
+    assert {path.name for path in sample.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png", "sheet.png"}
     assert load_config(session.folder.config).config.seed == 0
     assert not session.folder.is_alive()
     assert not session.folder.control_socket.exists()
@@ -115,6 +115,20 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes_as_one_that_was_not(
         name: {e.step: e.loss for e in events_of(run) if isinstance(e, StepDone)} for name, run in (("whole", whole), ("parts", second))
     }
     assert losses["whole"] == losses["parts"]
+
+
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_a_run_with_its_optimizer_s_state_in_8_bits_resumes_to_the_same_bytes(
+    make_config: MakeConfig, open_run: OpenRun, engine: str
+) -> None:
+    keys: dict[str, object] = {"optimizer": "bnb-adamw8bit", "step_engine": engine, "lora_rank": 3}
+    whole = open_run(make_config(max_train_steps=4, **keys), "whole")
+    assert whole.run() == "finished", whole.failure
+    assert any("AdamW with 8-bit state" in event.text for event in events_of(whole) if isinstance(event, Notice))
+    assert open_run(make_config(max_train_steps=2, **keys), "parts").run() == "finished"
+    resumed = open_run(make_config(max_train_steps=4, **keys), "parts", resume=True)
+    assert resumed.run() == "finished", resumed.failure
+    assert _files(resumed, 4) == _files(whole, 4)
 
 
 def test_levels_in_turn_and_mixflow_train_and_resume_to_the_same_bytes(make_config: MakeConfig, open_run: OpenRun) -> None:

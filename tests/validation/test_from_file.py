@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ltx2core.errors import CheckpointError
-from ltx2core.validation.from_file import apply_lora, sample_with_lora
+from ltx2core.errors import CheckpointError, DatasetError
+from ltx2core.validation.from_file import GivenFiles, apply_lora, sample_with_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,3 +50,33 @@ def test_a_lora_without_its_second_matrix_is_refused(tmp_path: Path) -> None:
     save_file({"diffusion_model.patchify_proj.lora_A.weight": torch.zeros(4, 8)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="lacks one of the two"):
         apply_lora(torch.nn.ModuleDict({"proj_in": torch.nn.Linear(8, 8)}), tmp_path / "a.safetensors")
+
+
+def test_a_picture_is_the_first_frame_of_a_sample_from_it(make_config: MakeConfig, clips_folder: Path, tmp_path: Path) -> None:
+    loaded = make_config(validation_num_inference_steps=2)
+    given = clips_folder / "clip0.mp4"
+    with_it = sample_with_lora(loaded, prompt="x", lora=None, folder=tmp_path / "with", given=GivenFiles(image=given))
+    without = sample_with_lora(loaded, prompt="x", lora=None, folder=tmp_path / "without")
+    wanted = _picture(given)
+    near, far = (np.abs(_picture(path.parent / "first.png") - wanted).mean() for path in (with_it, without))
+    assert near < 0.5 * far
+
+
+def test_a_reference_of_a_sample_is_seen(make_config: MakeConfig, clips_folder: Path, tmp_path: Path) -> None:
+    loaded = make_config(validation_num_inference_steps=2)
+    seen = GivenFiles(reference=clips_folder / "clip1.mp4")
+    with_it = sample_with_lora(loaded, prompt="x", lora=None, folder=tmp_path / "with", given=seen)
+    without = sample_with_lora(loaded, prompt="x", lora=None, folder=tmp_path / "without")
+    assert (with_it.parent / "middle.png").read_bytes() != (without.parent / "middle.png").read_bytes()
+
+
+@pytest.mark.parametrize("given", ["image", "audio", "reference"])
+def test_a_file_that_is_not_there_is_said_before_the_model_is_loaded(make_config: MakeConfig, tmp_path: Path, given: str) -> None:
+    with pytest.raises(DatasetError, match="there is no such file"):
+        sample_with_lora(
+            make_config(pretrained_model_name_or_path="nano"),
+            prompt="x",
+            lora=None,
+            folder=tmp_path,
+            given=GivenFiles(**{given: tmp_path / "gone.mp4"}),
+        )

@@ -54,7 +54,7 @@ def test_a_sample_plays_and_has_its_pictures(tmp_path: Path, audio: bool) -> Non
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 9
     assert frames[0].shape == (64, 96, 3)
-    assert {item.name for item in tmp_path.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png"}
+    assert {item.name for item in tmp_path.iterdir()} == {"sample.mp4", "first.png", "middle.png", "last.png", "sheet.png"}
 
 
 def test_a_sample_is_the_same_twice_and_the_base_s_own_before_training(tmp_path: Path) -> None:
