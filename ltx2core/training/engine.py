@@ -133,6 +133,7 @@ class FastEngine:
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
+        self._watch_capture()
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(bucket)
@@ -199,14 +200,23 @@ class FastEngine:
         each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
         return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
 
+    def _watch_capture(self) -> None:
+        """Capture no more once the host has got a part in a step's copies, and say so."""
+        if self._runner.capture and not self._capturable:
+            self._runner.capture = False
+            self._runner.forget()
+            text = "Steps are not captured from now on, for memory that the GPU would not lock takes part in them: somewhat slower."
+            fix = "Raise the limit of locked memory (`ulimit -l unlimited`), or free RAM."
+            self._emit(Notice(code="not_captured", level="warning", text=text, fix=fix))
+
     def _tell_crowded(self, graphs: int) -> None:
         text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
         self._emit(Notice(code="more_shapes_than_graphs", text=text, fix="Fewer resolutions and lengths make fewer shapes."))
 
     def plan_of(self, bucket: str) -> StepPlan:
-        """How batches of a bucket are computed: what travels is the same for all, since weights do not move between steps."""
-        plan = self._plans.get(bucket, self._plan)
-        return replace(plan, streamed=self._held.streamed, slots=self._held.slots, turned=self._held.turned)
+        """How batches of a bucket are computed: where weights lie is the same for all, since they do not move between steps."""
+        plan, held = self._plans.get(bucket, self._plan), self._held
+        return replace(plan, streamed=held.streamed, slots=held.slots, turned=held.turned)
 
     def _plan_for(self, bucket: str) -> StepPlan:
         """The same, for a batch that comes now: a bucket that is new begins with what an earlier run has learned."""
@@ -228,7 +238,6 @@ class FastEngine:
             self.park()
         self._fast.apply(plan)
         self._held = plan
-        self._runner.capture = self._capturable
 
     def _descend(self, bucket: str) -> None:
         """Take the next rung of a bucket's plan. Raises RunError when it was the last."""

@@ -56,6 +56,7 @@ class FastBlocks:
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
     # Other tensors for a block, given those that it has, for a while: further LoRAs of samples. Never while training.
     extra: Callable[[int, Mapping[str, Tensor | None]], Mapping[str, Tensor | None]] | None = None
@@ -74,7 +75,7 @@ class FastBlocks:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
             # What is cheap is computed again in a block's backward rather than kept, also where a product needs it: a fifth less memory.
             torch._functorch.config.ban_recompute_materialized_backward = False
-            compiled = partial(torch.compile, fullgraph=True, dynamic=False)
+            compiled = partial(torch.compile, backend=self.backend, fullgraph=True, dynamic=False)
         self._parts = BlockInParts(self.skeleton.block, compiled=compiled, beside=self.beside)
         self.use_attention(None)
         self.host = HostActivations()
@@ -127,8 +128,8 @@ class FastBlocks:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be captured: not while the host has a part in the copies of weights."""
-        return self.ring is None or self.ring.capturable
+        """Whether a step can be captured: not while the host has a part in its copies."""
+        return self.host.refused is None and (self.ring is None or self.ring.capturable)
 
     def settle(self) -> None:
         """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""

@@ -54,6 +54,7 @@ class FastSettings:
     inputs_to_host: bool = False
     turned: bool = False  # whether blocks that lie on the card hold their 8-bit matrices transposed, too
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's
     waiting: Waiting = "locked"
     disk: Path | None = None  # where blocks lie that wait on disk
@@ -194,16 +195,25 @@ class BlockFacts:
     layout: Layout
 
 
-def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
+def describe_blocks(
+    checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype, video: bool = True
+) -> BlockFacts:
     """What a plan needs to know, before anything is loaded."""
-    return facts_of(check_transformer(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    return facts_of(shapes, storage=storage, adapter=adapter, video=video, audio=audio, dtype=dtype)
 
 
 def facts_of(
-    shapes: LTX2VideoTransformer3DModel, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype
+    shapes: LTX2VideoTransformer3DModel,
+    *,
+    storage: Storage,
+    adapter: AdapterSettings,
+    audio: bool,
+    dtype: torch.dtype,
+    video: bool = True,
 ) -> BlockFacts:
     """The same of a transformer on meta."""
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     blocks: Any = shapes.transformer_blocks
     skeleton = build_skeleton(blocks[0], targets=_in_block(targets), scale=1.0)
     layout = make_layout(skeleton, storage=storage, dtype=dtype)
@@ -235,6 +245,7 @@ def load_fast(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    video: bool = True,
     group: LocalGroup | None = None,
     kept: RoundedStore | None = None,
 ) -> FastModel:
@@ -244,9 +255,9 @@ def load_fast(
     Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had, StorageError where blocks cannot be
     written to disk.
     """
-    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
-    shapes = check_transformer(checkpoint, audio=audio)
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     model = build_fast(
         transformer,
         shapes,
@@ -325,6 +336,7 @@ def build_fast(
         keep=policy,
         attention=settings.attending(policy),
         compile=settings.compile,
+        backend=settings.backend,
         beside=settings.beside,
     )
     blocks.install(transformer)

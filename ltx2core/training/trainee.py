@@ -87,9 +87,9 @@ def build_trainee(
 
     kept: where rounded weights lie between runs, if they are to be kept.
     """
-    reason = _against_fast(settings, video=video, device=device)
+    reason = _against_fast(settings, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
+        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -101,23 +101,21 @@ def check_trainee(
 ) -> LTX2VideoTransformer3DModel:
     """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
     first. Routes of tread_config, too, are held against the model's blocks: ConfigError."""
-    if _against_fast(settings, video=video, device=device) is not None:
+    if _against_fast(settings, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-        empty = check_transformer(checkpoint, audio=audio)
+        hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+        empty = check_transformer(checkpoint, video=video, audio=audio)
     resolve(settings.routes, len(empty.transformer_blocks))
     return empty
 
 
-def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
+def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | None:
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
         return "step_engine asks for it"
     if settings.adapter.dropout:
         return "lora_dropout is not 0"
-    if not video:
-        return "sound alone is trained"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
@@ -186,13 +184,14 @@ def _fast(
     checkpoint: Checkpoint,
     settings: TrainSettings,
     *,
+    video: bool,
     audio: bool,
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
     kept: RoundedStore | None,
 ) -> Trainee:
-    holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
@@ -201,6 +200,7 @@ def _fast(
         checkpoint,
         settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
         adapter=settings.adapter,
+        video=video,
         audio=audio,
         seed=settings.seed,
         dtype=dtype,
@@ -208,24 +208,29 @@ def _fast(
         group=local_group(),
         kept=kept,
     )
-    choice = choose_attention(
-        tokens=settings.tokens,
-        heads=blocks.heads,
-        head_dim=blocks.width // blocks.heads,
-        batch=settings.batch_size,
-        dtype=dtype,
-        device=device,
-    )
-    fast.blocks.use_attention(choice.backend)
+    attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
+    if video:
+        choice = choose_attention(
+            tokens=settings.tokens,
+            heads=blocks.heads,
+            head_dim=blocks.width // blocks.heads,
+            batch=settings.batch_size,
+            dtype=dtype,
+            device=device,
+        )
+        fast.blocks.use_attention(choice.backend)
+        measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
+        kernel = choice.name
+        attention = f"{kernel}{f' ({measured})' if measured else ''}"
     _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
-    router = _router(fast.transformer, settings.routes, video=True, emit=emit)
+    router = _router(fast.transformer, settings.routes, video=video, emit=emit)
     model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
     optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
     compiled = settings.compile and device.type == "cuda"
     chosen = EngineChosen(
         engine="fast",
-        attention=choice.name,
+        attention=kernel,
         products=f"{plan.storage} {_PRODUCTS[plan.precision]}" if plan.storage != "bf16" else _short(dtype),
         compiled=compiled,
         captured=device.type == "cuda" and fast.blocks.capturable,
@@ -240,7 +245,7 @@ def _fast(
         optimizer=optimizer,
         engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, chosen=chosen, emit=emit, rungs=rungs),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, adam=_adam(settings.adam), compiled=compiled, captured=chosen.captured),
+        software=_software(plan, attention, adam=_adam(settings.adam), compiled=compiled, captured=chosen.captured),
         meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
         chosen=chosen,
     )
@@ -263,8 +268,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, adam: str, compiled: bool, captured: bool) -> str:
-    measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
+def _software(plan: StepPlan, attention: str, *, adam: str, compiled: bool, captured: bool) -> str:
     products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
@@ -273,7 +277,7 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
-    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {adam} on flat buffers, {how}"
+    return f"{products}attention by {attention}, {adam} on flat buffers, {how}"
 
 
 def _adam(settings: AdamSettings) -> str:
