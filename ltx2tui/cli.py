@@ -102,6 +102,28 @@ COMMANDS: tuple[Command, ...] = (
         (JSON, _argument("--measure", action="store_true", help="measure how fast the GPU is too, about ten seconds, and remember it")),
     ),
     Command(
+        "plan",
+        "plan",
+        "say what a config needs on a card, how long it takes, and what would be better",
+        "ltx2tui plan --config config.json --card 4090 --ram-gib 64",
+        (
+            _argument("--config", metavar="FILE", help="a config.json, a run, a plan or a preset (default: the usual run on LTX-2)"),
+            _argument("--card", metavar="NAME", help="plan for this card (default: the one that is here)"),
+            _argument("--gpu-memory-gib", type=float, metavar="G", help="plan for a card of so much memory"),
+            _argument("--ram-gib", type=float, metavar="R", help="RAM of that machine (default: 64)"),
+            _argument("--goal", choices=("fastest", "best_quality", "longest"), help="plan what is recommended for this goal"),
+            _argument("--history", action="store_true", help="say how near the predictions for past runs were, phase by phase"),
+            JSON,
+        ),
+    ),
+    Command(
+        "presets",
+        "presets",
+        "list the presets, by card and by what is learned",
+        "ltx2tui presets --gpu-memory-gb 24",
+        (_argument("--gpu-memory-gb", type=int, metavar="G", help="only those for a card of so much memory"), JSON),
+    ),
+    Command(
         "config check",
         "config_check",
         "say what each key of a config will do, and what is wrong with it",

@@ -50,6 +50,21 @@ FORM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Safety", ("checkpoint_step_interval", "eval_steps_interval", "eval_split")),
 )
 
+# What a plan may set besides the form's keys: how weights and activations are held.
+PLANNED = (
+    "base_model_precision",
+    "fp8_gradients",
+    "gradient_checkpointing",
+    "recompute_all_blocks",
+    "musubi_blocks_to_swap",
+    "ramtorch",
+    "enable_group_offload",
+    "gradient_accumulation_steps",
+    "text_encoder_1_precision",
+    "vae_enable_temporal_roll",
+    "vae_enable_patch_conv",
+)
+
 NANO: dict[str, Value] = {
     "pretrained_model_name_or_path": "nano",
     "mixed_precision": "no",
@@ -171,7 +186,7 @@ def read_draft(path: Path) -> Draft:
     """The draft kept in a file; an empty one when there is none that can be read."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        known = {key for _, keys in FORM for key in keys}
+        known = {*PLANNED, *(key for _, keys in FORM for key in keys)}
         return Draft(folder=str(held["folder"]), set_values={key: value for key, value in held["set"].items() if key in known})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Draft()

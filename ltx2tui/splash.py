@@ -20,10 +20,11 @@ HEADLINE = "Train a LoRA for LTX-2 from a folder of clips."
 WHAT = "A LoRA is a small file that teaches the video model one thing: a person, an object, a style, a way of moving."
 WAYS = (
     ("n", "New run", "four short pages: hardware, clips, settings, review"),
+    ("p", "Plan", "what a card can train, how fast, and which switches to set"),
     ("d", "Demo", "everything once on a small built-in model, in minutes"),
     ("⏎", "Open a run", "watch one that trains, or look at one that ended"),
 )
-KEYS = (("n", "New run"), ("d", "Demo"), ("⏎", "Open"), ("r", "Resume"), ("?", "Help"), ("q", "Quit"))
+KEYS = (("n", "New run"), ("d", "Demo"), ("p", "Plan"), ("⏎", "Open"), ("r", "Resume"), ("?", "Help"), ("q", "Quit"))
 
 ALTERNATE, MAIN = "\x1b[?1049h\x1b[?25l", "\x1b[?1049l\x1b[?25h"
 CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # what to do with a line that is wider than the terminal

@@ -191,7 +191,7 @@ def _after(state: RunState, event: events.Event, at: float) -> RunState:
             return replace(state, engine=event, last_at=at)
         case events.PhaseStarted():
             return _after_phase(state, event, at)
-        case events.PhaseMeasured():
+        case events.PhaseMeasured() | events.RunPredicted() | events.PhasePredicted():
             return replace(state, last_at=at)
         case events.RunStarted():
             return _after_start(state, event, at)

@@ -175,9 +175,10 @@ CHOSEN = EngineChosen(
 
 
 @lru_cache
-def adapter_values(settings: AdapterSettings = SETTINGS, *, audio: bool = True) -> dict[str, Tensor]:
+def adapter_values(settings: AdapterSettings = SETTINGS, *, video: bool = True, audio: bool = True) -> dict[str, Tensor]:
     """Values of an adapter on nano that has learned something: B is not 0, so A has gradients too."""
-    parameters = add_adapter(load_transformer(nano(), dtype=F32, audio=audio), settings, audio=audio, seed=0)
+    transformer = load_transformer(nano(), dtype=F32, video=video, audio=audio)
+    parameters = add_adapter(transformer, settings, video=video, audio=audio, seed=0)
     generator = torch.Generator().manual_seed(5)
     return {
         name: parameter.detach() if ".lora_A." in name else 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -185,11 +186,13 @@ def adapter_values(settings: AdapterSettings = SETTINGS, *, audio: bool = True) 
     }
 
 
-def reference_nano(settings: AdapterSettings = SETTINGS, *, audio: bool = True) -> tuple[Model, dict[str, nn.Parameter]]:
+def reference_nano(
+    settings: AdapterSettings = SETTINGS, *, video: bool = True, audio: bool = True
+) -> tuple[Model, dict[str, nn.Parameter]]:
     """nano as diffusers and PEFT compute it, in float32, with `adapter_values`."""
-    transformer = load_transformer(nano(), dtype=F32, audio=audio)
-    parameters = add_adapter(transformer, settings, audio=audio, seed=0)
-    load_adapter(parameters, adapter_values(settings, audio=audio))
+    transformer = load_transformer(nano(), dtype=F32, video=video, audio=audio)
+    parameters = add_adapter(transformer, settings, video=video, audio=audio, seed=0)
+    load_adapter(parameters, adapter_values(settings, video=video, audio=audio))
     return Model(transformer=transformer, device=CPU, dtype=F32), parameters
 
 
@@ -197,14 +200,15 @@ def fast_nano(
     fast: FastSettings | None = None,
     settings: AdapterSettings = SETTINGS,
     *,
+    video: bool = True,
     audio: bool = True,
     dtype: torch.dtype = F32,
     device: torch.device = CPU,
 ) -> tuple[Model, FastModel]:
     """nano in the engine, with `adapter_values`. Not compiled, unless the settings say so."""
     chosen = fast or FastSettings(compile=False)
-    model = load_fast(nano(), settings=chosen, adapter=settings, audio=audio, seed=0, dtype=dtype, device=device)
-    load_adapter(model.adapter.parameters, adapter_values(settings, audio=audio))
+    model = load_fast(nano(), settings=chosen, adapter=settings, video=video, audio=audio, seed=0, dtype=dtype, device=device)
+    load_adapter(model.adapter.parameters, adapter_values(settings, video=video, audio=audio))
     model.adapter.refresh()
     return Model(transformer=model.transformer, device=device, dtype=dtype, mixed=False), model
 

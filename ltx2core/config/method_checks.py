@@ -80,8 +80,8 @@ def _rollouts(config: TrainConfig, notices: list[Notice], file: str) -> None:
     upto = " at the end of the ramp" if config.scheduled_sampling_ramp_steps else ""
     text = (
         f"{file} scheduled sampling: {likely:.0%} of batches{upto} take {extra:.2g} more forwards on average, {extra * likely:.2g} over "
-        f"all. A step without costs about 4 (its forward, its blocks once more, and gradients, which are two), so expect "
-        f"{1 + extra * likely / 4:.2g} times its time."
+        f"all. A step without takes as long as 3 of them, or 4 where blocks are computed twice, so expect {1 + extra * likely / 4:.2g} to "
+        f"{1 + extra * likely / 3:.2g} times its time. `ltx2tui plan` says it for your card."
     )
     notices.append(Notice(code="rollout_cost", text=text))
     if config.scheduled_sampling_sampler != "euler" or config.scheduled_sampling_order != 1:

@@ -72,7 +72,7 @@ CARDS: tuple[Card, ...] = (
     Card("H100 PCIe", r"\bh100 pcie", 79.6, 756, 1513, 1513, 2039, 5, 16, HOPPER),
     Card("H100", r"\bg?h100", 79.6, 989, 1979, 1979, 3350, 5, 16, HOPPER),
     Card("H20", r"\bh20\b", 95.6, 148, 296, 296, 4000, 5, 16, HOPPER),
-    Card("A100 80GB PCIe", r"\ba100 (pcie 80|80gb pcie)", 80.0, 312, 624, None, 1935, 4, 16, AMPERE_100),
+    Card("A100 80GB PCIe", r"\ba100 (pcie 80(gb)?|80gb pcie)", 80.0, 312, 624, None, 1935, 4, 16, AMPERE_100),
     Card("A100 80GB", r"\ba100", 80.0, 312, 624, None, 2039, 4, 16, AMPERE_100),
     Card("A100 40GB", r"\ba100", 40.0, 312, 624, None, 1555, 4, 16, AMPERE_100),
     Card("A30", r"\ba30\b", 24.0, 165, 330, None, 933, 4, 16, AMPERE_100),
@@ -156,12 +156,14 @@ _TYPICAL = {
 
 
 def find_card(name: str, *, memory_bytes: int | None = None) -> Card | None:
-    """The card of a name as a driver or a person writes it ("NVIDIA GeForce RTX 4090", "4090", "a100 40gb"); None for an unknown one.
+    """The card of a name as a driver or a person writes it ("NVIDIA GeForce RTX 4090", "rtx4090", "a100 40gb"); None for an unknown one.
 
     Of cards that are sold with several sizes of memory, `memory_bytes` or a size in the name decides, else the first in the table.
     """
     words = _plain(name)
-    first = next((card for card in CARDS if re.search(card.words, words)), None)
+    first = next(
+        (card for card in CARDS if re.search(rf"{card.words}\b", words) and _variants(words) <= _variants(_plain(card.name))), None
+    )
     if first is None:
         return None
     same = [card for card in CARDS if card.words == first.words]
@@ -206,9 +208,15 @@ def link_bytes_per_second(generation: int, width: int) -> float:
     return _LANE[generation] * width
 
 
+def _variants(words: str) -> set[str]:
+    """The words that make another card of a number: a 5070 Ti Laptop is no 5070 Ti, and there is no 4090 SUPER."""
+    return {"laptop" if word == "mobile" else word for word in words.split()} & {"ti", "super", "laptop", "nvl"}
+
+
 def _plain(name: str) -> str:
     """A name in lower case without the maker's words, its parts separated by single spaces, a digit apart from a following "ti"."""
     spaced = re.sub(r"[^a-z0-9]+", " ", name.lower())
+    spaced = re.sub(r"\brtx(?=[a\d])", "rtx ", spaced)
     spaced = re.sub(r"(\d{4})(ti|super|laptop|mobile)\b", r"\1 \2", spaced).replace("tisuper", "ti super")
     return " ".join(_without(spaced.split(), ("nvidia", "geforce", "quadro", "tesla", "rtx", "gpu", "sxm", "sxm4", "sxm5")))
 

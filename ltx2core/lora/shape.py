@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltx2core.lora.layers import IN_A_BLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,6 +26,12 @@ def value_for(layer: str, pattern: Pattern, default: float) -> float:
     """The number of the longest name in `pattern` that is the layer's, or whole parts of it in a row: `attn1`, `transformer_blocks.3`."""
     fitting = [(len(name), value) for name, value in pattern if names(name, layer)]
     return max(fitting)[1] if fitting else default
+
+
+def names_single_block(name: str) -> bool:
+    """Whether a name in a pattern tells blocks apart (`transformer_blocks.3`), where `ff.net.2` names a layer of each."""
+    in_every_block = any(name == target or name.endswith(f".{target}") for target in IN_A_BLOCK)
+    return not in_every_block and any(part.isdigit() for part in name.split("."))
 
 
 def names(part: str, layer: str) -> bool:

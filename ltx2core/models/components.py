@@ -81,14 +81,14 @@ def _leaving_out(*, video: bool, audio: bool) -> Callable[[LTX2VideoTransformer3
 
 
 def load_outside_blocks(
-    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", audio: bool = True
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str = "cpu", video: bool = True, audio: bool = True
 ) -> LTX2VideoTransformer3DModel:
     """The transformer with all that lies outside its blocks, which are empty: for callers that keep the blocks' weights themselves.
 
     Everything is in dtype, tables too.
     """
 
-    leave = _leaving_out(video=True, audio=audio)
+    leave = _leaving_out(video=video, audio=audio)
 
     def prepare(model: LTX2VideoTransformer3DModel) -> None:
         leave(model)

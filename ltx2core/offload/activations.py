@@ -31,6 +31,7 @@ class HostActivations:
         self._leaving: tuple[Sequence[Tensor], torch.cuda.Event] | None = None
         self._coming: dict[int, tuple[list[Tensor], torch.cuda.Event | None]] = {}
         self._stream: torch.cuda.Stream | None = None
+        self.refused: int | None = None  # CUDA's code when it would not lock a buffer: copies wait then, and cannot be captured
 
     def buffers(self) -> list[PinnedMemory]:
         """The host memory in use: a captured step reads and writes it, also when a larger batch has had it replaced."""
@@ -110,5 +111,7 @@ class HostActivations:
         if index not in self._buffers or self._buffers[index].tensor.nbytes < size:
             if self._stream is not None:
                 self._stream.synchronize()  # a copy from or to the memory that goes may be under way; shapes grow a few times a run
-            self._buffers[index] = PinnedMemory(size, register=tensors[0].is_cuda)
+            self._buffers[index] = memory = PinnedMemory(size, register=False)
+            if tensors[0].is_cuda and self.refused is None:
+                self.refused = memory.lock() or None
         return [place.view(self._buffers[index].tensor) for place in places]

@@ -1,7 +1,7 @@
 """How a training step is laid out in the memory that there is: which blocks travel, which keep what they computed, and why.
 
-Spare memory becomes speed in this order: blocks on the card first (a streamed block costs its copy), then blocks that keep their
-activations (one that does not is computed twice). Every choice comes with the numbers that decided it.
+Every layout that the config leaves open is looked at: its bytes by step_memory.py, its seconds by step_time.py. The fastest that fits is
+taken; of two as fast, the one that lets fewer blocks travel, then the one that needs less. What each choice rests on is said in numbers.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import RunError
+from ltx2core.planning.step_memory import GIB, step_bytes
+from ltx2core.planning.step_time import StepSpeed, step_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ltx2core.models.quantised import EightBit, Storage
 
-GIB = 1024**3
-# Numbers that a block keeps for each token, in widths of the video stream. Measured on an H100, compiled, bf16: 56.8 GiB with all of
-# 48 blocks kept against 40.8 with none at 2,688 tokens (tests/benchmarks/step_time.py).
+# Numbers that a block keeps for each token, in widths of the video stream, where no exact count is given. Measured on an H100, compiled,
+# bf16: 56.8 GiB with all of 48 blocks kept against 40.8 with none at 2,688 tokens (tests/benchmarks/step_time.py).
 KEPT_WIDTHS_JOINT = 17.6
 KEPT_WIDTHS_VIDEO = 14.0
 _ATTENDED_WIDTHS = 1.02  # an answer of self-attention, and a number for each head
-_SCRATCH_BLOCKS = 1.7  # of what one block keeps: the one that is computed again, and its gradients
-_KEPT_SCRATCH_BLOCKS = 0.4  # where all lie on the card and some keep all: those come last, and have gone when others are computed again
-_RESERVE = GIB + GIB // 2  # the device's context, its libraries' workspaces and what the allocator rounds up
-_BYTES_PER_LORA_NUMBER = 10  # float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
+_MOST_SLOTS = 3
 _SLOTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
-    """What a step is made of. tokens: of the largest batch; block_bytes: of a block's matrices as they are stored. state_bytes: of the
-    optimizer's state, and of a running average that lies beside it, for each number of the LoRA. beside_bytes: of what else a step holds,
-    such as CREPA's head and the features that it compares."""
+    """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored; kept: bytes
+    that a block keeps, None for an estimate by its width; state_bytes: of the optimizer's state, and of a running average that lies beside
+    it, for each number of the LoRA; beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares."""
 
     tokens: int
     width: int
@@ -41,12 +41,15 @@ class StepNeed:
     outside_bytes: int
     lora_numbers: int
     joint: bool
+    kept: int | None = None
     state_bytes: float = 8.0
     beside_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:
         """What a block keeps when it is not computed again."""
+        if self.kept is not None:
+            return self.kept
         widths = KEPT_WIDTHS_JOINT if self.joint else KEPT_WIDTHS_VIDEO
         return int(widths * self.tokens * self.width * self.itemsize)
 
@@ -75,12 +78,21 @@ class StepWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepPlan:
-    """How blocks are held. kept: how many keep all that they computed; attention: how many of the others keep their self-attention;
-    turned: whether blocks on the card hold their matrices transposed, too.
+class Layout:
+    """The levers of memory. streamed: blocks that travel; slots: of the ring; kept: blocks that keep all that they computed; attention: how
+    many of the others keep their self-attention; turned: whether blocks on the card hold their matrices transposed, too."""
 
-    because: a sentence for each choice, with its numbers.
-    """
+    streamed: int
+    slots: int
+    kept: int
+    attention: int
+    inputs_to_host: bool
+    turned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """How blocks are held, as in Layout. because: a sentence for each choice, with its numbers. bytes, seconds: what a step should take."""
 
     storage: Storage
     precision: EightBit
@@ -91,6 +103,19 @@ class StepPlan:
     attention: int = 0
     turned: bool = False
     because: tuple[str, ...] = ()
+    bytes: int | None = None
+    seconds: float | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            streamed=self.streamed,
+            slots=self.slots,
+            kept=self.kept,
+            attention=self.attention,
+            inputs_to_host=self.inputs_to_host,
+            turned=self.turned,
+        )
 
     def next_rung(self, num_blocks: int) -> StepPlan | None:
         """A plan that needs less memory, for when this one ran out of it; None when there is none."""
@@ -113,60 +138,47 @@ class StepPlan:
         return None
 
 
-def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None) -> StepPlan:
-    """The fastest layout that fits. free_bytes: of the card; None for a CPU, where everything stays.
+def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: StepSpeed | None = None) -> StepPlan:
+    """The fastest layout that fits. free_bytes: of the card; None for a CPU, where everything stays. speed: None for the proportions of a
+    large card, which decide the same as long as compute and link are as far apart.
 
     Raises RunError when not even one block at a time fits, with by how much.
     """
     if free_bytes is None:
-        kept = 0 if wish.recompute_all else need.num_blocks - (wish.streamed or 0)
-        asked = min(wish.streamed or 0, need.num_blocks)
-        travel = f", {asked} of {need.num_blocks} blocks passing through a ring as they would on a GPU" if asked else ""
-        return _plan(wish, streamed=asked, kept=kept, host=wish.inputs_to_host, because=(f"everything is in RAM{travel}",))
-    reasons: list[str] = []
-    host = wish.inputs_to_host
-    free = free_bytes - _fixed_bytes(need, host=host)
-    streamed = _streamed(need, free) if wish.streamed is None else min(wish.streamed, need.num_blocks)
-    if streamed is None and not host:
-        host = True
-        free = free_bytes - _fixed_bytes(need, host=True)
-        reasons.append(f"the blocks' inputs, {_gib(need.num_blocks * need.inputs_bytes)}, wait in host memory")
-        streamed = _streamed(need, free)
-    if streamed is None:
-        missing, smaller = need.block_bytes - free, fewer_bits(wish.storage)
+        return _on_cpu(need, wish)
+    speed = speed or _usual_speed(need)
+    best: tuple[float, tuple[int, bool, int], Layout] | None = None
+    least: int | None = None
+    for layout in _layouts(need, wish, free_bytes):
+        needed = step_bytes(need, layout).total
+        least = needed if least is None else min(least, needed)
+        if needed > free_bytes and not wish.keep_all:
+            continue
+        # A layout that is faster by less than a millisecond is not worth what else it takes: host memory and the link, then the card's.
+        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
+        if best is None or found[:2] < best[:2]:
+            best = found
+    if best is None:
+        assert least is not None
+        missing, there, smaller = _gib(least - free_bytes), _gib(free_bytes), fewer_bits(wish.storage)
         raise RunError(
-            f"Training needs {_gib(missing)} more GPU memory than the {_gib(free_bytes)} that are free, even with one block on the card at "
-            "a time.",
+            f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
             fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
-    weights = _gib(need.num_blocks * need.block_bytes)
-    if streamed == 0:
-        reasons.append(f"all {need.num_blocks} blocks, {weights} in {wish.storage}, lie on the card: {_gib(free)} are there for them")
-    else:
-        stay = need.num_blocks - streamed
-        because_of = "as asked" if wish.streamed is not None else f"{_gib(free)} are there for {weights} in {wish.storage}"
-        reasons.append(f"{streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}")
-    slots = min(wish.slots or _SLOTS, streamed)
-    rest = free - (need.num_blocks - streamed + slots) * need.block_bytes
-    # Self-attention first: for each byte that it keeps, a block saves the most there.
-    attention = 0 if wish.recompute_all else max(0, min(need.num_blocks, rest // need.attended_bytes))
-    spare = rest - attention * need.attended_bytes
-    kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
-    if kept >= 2 and not streamed:
-        spare += int((_SCRATCH_BLOCKS - _KEPT_SCRATCH_BLOCKS) * need.kept_bytes)
-        kept = _kept(need, wish, spare, resident=need.num_blocks - streamed, attention=attention)
-    again = need.num_blocks - kept
-    attention = min(attention, again)
-    turned = wish.precision == "w8a8_full" and not streamed and not again
-    if turned and (turned := spare - kept * need.kept_bytes >= need.num_blocks * need.block_bytes):
-        reasons.append("matrices are held transposed, too, as backward products in fp8 take them")
-    if kept:
-        reasons.append(f"{kept} blocks keep their activations, {_gib(need.kept_bytes)} each; {again} are computed twice")
-    elif again:
-        reasons.append("every block is computed twice" + (", as asked" if wish.recompute_all else ""))
-    if attention:
-        reasons.append(f"{attention} of these keep their self-attention, {_gib(need.attended_bytes)} each")
-    return _plan(wish, streamed=streamed, kept=kept, attention=attention, turned=turned, host=host, slots=slots, because=tuple(reasons))
+    layout = best[2]
+    return StepPlan(
+        storage=wish.storage,
+        precision=wish.precision,
+        streamed=layout.streamed,
+        slots=layout.slots,
+        kept=layout.kept,
+        attention=layout.attention,
+        inputs_to_host=layout.inputs_to_host,
+        turned=layout.turned,
+        because=tuple(_reasons(need, wish, layout, free_bytes)),
+        bytes=step_bytes(need, layout).total,
+        seconds=step_seconds(need, layout, speed),
+    )
 
 
 def fewer_bits(storage: Storage) -> str | None:
@@ -176,56 +188,91 @@ def fewer_bits(storage: Storage) -> str | None:
     return None if storage == "nf4" else '"nf4-bnb", which nearly halves the blocks again'
 
 
-def _streamed(need: StepNeed, free: int) -> int | None:
-    """The fewest blocks that must travel; None when not even a slot fits."""
-    if need.num_blocks * need.block_bytes <= free:
-        return 0
-    room = free // need.block_bytes
-    if room < 1:
-        return None
-    slots = min(_SLOTS, room)
-    return need.num_blocks - (room - slots)
+def _layouts(need: StepNeed, wish: StepWish, free: int) -> Iterator[Layout]:
+    """Those to choose among: for each number of blocks that travel, slots and place of inputs, as much kept as fits."""
+    blocks = need.num_blocks
+    travelling = range(blocks + 1) if wish.streamed is None else (min(wish.streamed, blocks),)
+    for streamed in travelling:
+        for slots in _slots(wish, streamed):
+            for host in (True,) if wish.inputs_to_host else (False, True):
+                yield _filled(need, wish, Layout(streamed=streamed, slots=slots, kept=0, attention=0, inputs_to_host=host), free)
 
 
-def _kept(need: StepNeed, wish: StepWish, rest: int, *, resident: int, attention: int) -> int:
+def _slots(wish: StepWish, streamed: int) -> tuple[int, ...]:
+    if not streamed:
+        return (0,)
+    if wish.slots is not None:
+        return (min(wish.slots, streamed),)
+    return tuple(slots for slots in range(1, _MOST_SLOTS + 1) if slots <= streamed)
+
+
+def _filled(need: StepNeed, wish: StepWish, bare: Layout, free: int) -> Layout:
+    """The layout with what the rest of memory can keep. Self-attention first: for each byte, a block saves the most there."""
     if wish.recompute_all:
-        return 0
+        return bare
+    resident = need.num_blocks - bare.streamed
     if wish.keep_all:
-        return resident
-    # a block that keeps all gives back what it would have kept otherwise
-    instead = (0 if wish.inputs_to_host else need.inputs_bytes) + (need.attended_bytes if attention else 0)
-    return max(0, min(resident, rest // max(1, need.kept_bytes - instead)))
+        return replace(bare, kept=resident)
+    rest = free - step_bytes(need, bare).total
+    if rest <= 0:
+        return bare
+    attention = min(need.num_blocks, rest // need.attended_bytes)
+    layout = replace(bare, attention=attention)
+    # Each block that keeps all gives back what it kept otherwise. The most that fit are found from above: scratch changes with them.
+    low, high = 0, resident
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = replace(layout, kept=middle, attention=min(attention, need.num_blocks - middle))
+        low, high = (middle, high) if step_bytes(need, tried).total <= free else (low, middle - 1)
+    kept = replace(layout, kept=low, attention=min(attention, need.num_blocks - low))
+    turned = replace(kept, turned=True)
+    if wish.precision == "w8a8_full" and wish.storage == "fp8" and low == need.num_blocks and step_bytes(need, turned).total <= free:
+        return turned
+    return kept
 
 
-def _fixed_bytes(need: StepNeed, *, host: bool) -> int:
-    inputs = 2 * need.inputs_bytes if host else need.num_blocks * need.inputs_bytes
-    scratch = int(_SCRATCH_BLOCKS * need.kept_bytes)
-    lora = int(need.lora_numbers * (_BYTES_PER_LORA_NUMBER + need.state_bytes))
-    return _RESERVE + need.outside_bytes + lora + need.beside_bytes + inputs + scratch
+def _reasons(need: StepNeed, wish: StepWish, layout: Layout, free_bytes: int) -> Iterator[str]:
+    bare = step_bytes(need, replace(layout, kept=0, attention=0, turned=False))
+    room = free_bytes - bare.total + bare.blocks + bare.ring
+    weights = _gib(need.num_blocks * need.block_bytes)
+    if not layout.streamed:
+        yield f"all {need.num_blocks} blocks, {weights} in {wish.storage}, lie on the card: {_gib(room)} are there for them"
+    else:
+        stay = need.num_blocks - layout.streamed
+        because_of = "as asked" if wish.streamed is not None else f"{_gib(room)} are there for {weights} in {wish.storage}"
+        yield f"{layout.streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}"
+    again = need.num_blocks - layout.kept
+    if layout.inputs_to_host and again:
+        yield f"the blocks' inputs, {_gib(again * need.inputs_bytes)}, wait in host memory"
+    if layout.kept:
+        yield f"{layout.kept} blocks keep their activations, {_gib(need.kept_bytes)} each; {again} are computed twice"
+    elif again:
+        yield "every block is computed twice" + (", as asked" if wish.recompute_all else "")
+    if layout.attention:
+        yield f"{layout.attention} of these keep their self-attention, {_gib(need.attended_bytes)} each"
+    if layout.turned:
+        yield "matrices are held transposed, too, as backward products in fp8 take them"
 
 
-def _plan(
-    wish: StepWish,
-    *,
-    streamed: int,
-    kept: int,
-    host: bool,
-    because: tuple[str, ...],
-    slots: int = 1,
-    attention: int = 0,
-    turned: bool = False,
-) -> StepPlan:
+def _on_cpu(need: StepNeed, wish: StepWish) -> StepPlan:
+    asked = min(wish.streamed or 0, need.num_blocks)
+    travel = f", {asked} of {need.num_blocks} blocks passing through a ring as they would on a GPU" if asked else ""
     return StepPlan(
         storage=wish.storage,
         precision=wish.precision,
-        streamed=streamed,
-        slots=min(slots, streamed) if streamed else 0,
-        kept=max(0, kept),
-        attention=attention,
-        turned=turned,
-        inputs_to_host=host,
-        because=because,
+        streamed=asked,
+        slots=min(_SLOTS if wish.slots is None else wish.slots, asked),
+        kept=0 if wish.recompute_all else need.num_blocks - asked,
+        inputs_to_host=wish.inputs_to_host,
+        because=(f"everything is in RAM{travel}",),
     )
+
+
+def _usual_speed(need: StepNeed) -> StepSpeed:
+    """The proportions of an H100, from the width alone."""
+    products = 2 * 16 * need.width**2 * need.tokens / 550e12
+    attention = 4 * need.tokens**2 * need.width / 500e12
+    return StepSpeed(forward=products + attention, attention=attention, backward=products + 2.5 * attention, outside=0.0, link=50e9)
 
 
 def _gib(number: int) -> str:

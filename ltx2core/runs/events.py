@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 Phase = Literal[
     "scan", "cache_video", "cache_masks", "cache_features", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"
 ]
+Planned = Literal["text", "encode", "train", "sample", "decode"]  # phases as planning counts them
 Level = Literal["info", "warning", "error"]
 LEVEL_BANDS = 5  # of the noise level: 0 to 0.2, 0.2 to 0.4, ...; the held-out loss is measured in the middle of each
 
@@ -27,6 +28,36 @@ class RunStarted:
     resumed_at_step: int
     pid: int
     version: int = 1  # of this schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPredicted:
+    """What the planner expects of this session, told before anything is encoded or trained; a PhasePredicted for each phase follows."""
+
+    kind: ClassVar[str] = "run_predicted"
+    card: str
+    rates: Literal["measured", "card"]  # here, or from the card's datasheet
+    correction: float  # what earlier runs on this card have made of the planner's compute times; 1 for nothing
+    bucket: str  # of the largest clips, which everything is predicted for
+    clips: int | None
+    steps: int | None
+    step_seconds: float
+    total_seconds: float
+    fits: bool
+    num_blocks: int
+    streamed: int  # blocks whose weights travel
+    recomputed: int  # blocks that are computed twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePredicted:
+    """What a phase should take: memory at its peak, CUDA's context counted, and the seconds of all of it; None where that is not known."""
+
+    kind: ClassVar[str] = "phase_predicted"
+    phase: Planned
+    vram_bytes: int
+    ram_bytes: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +261,8 @@ class RunFailed:
 
 Event = (
     RunStarted
+    | RunPredicted
+    | PhasePredicted
     | PhaseStarted
     | PhaseMeasured
     | Progress
@@ -251,6 +284,8 @@ _BY_KIND: dict[str, type[Any]] = {
     cls.kind: cls
     for cls in (
         RunStarted,
+        RunPredicted,
+        PhasePredicted,
         PhaseStarted,
         PhaseMeasured,
         Progress,

@@ -76,6 +76,10 @@ class AdapterSettings:
         return min([self.rank, *(int(rank) for _, rank in self.rank_pattern)])
 
     @property
+    def most_rank(self) -> int:
+        return max([self.rank, *(int(rank) for _, rank in self.rank_pattern)])
+
+    @property
     def kind(self) -> str:
         """What tells an adapter's maths from that of another one of the same rank and alpha; empty for the plain kind."""
         parts = ["rank-stabilised"] if self.rank_stabilised else []

@@ -83,17 +83,6 @@ class CrepaSettings:
         return {0: 1.0} | {sign * d: math.exp(-d / self.tau) for d in distances for sign in (1, -1)}
 
 
-def crepa_bytes(settings: CrepaSettings, *, tokens: int, width: int) -> int:
-    """Memory of a step with alignment beside one without. tokens: of a batch's pictures; width: of the block's features.
-
-    The head with its gradient and moments in float32; and, until block 8's backward, the normalised features in float32 and in the
-    model's precision, what the head makes of them, the encoder's, and the gradients of all of these.
-    """
-    to = width if settings.width is None else settings.width
-    head = 16 * (2 * width + (width + 1) * to)
-    return head + tokens * (12 * width + 24 * to)
-
-
 def check_blocks(settings: CrepaSettings, *, num_blocks: int, backbone: bool, routes: Sequence[Route] = ()) -> tuple[int, int | None]:
     """The block and the teacher's, counted from 0. Raises ConfigError with every problem. routes: resolved."""
     names = {"crepa_block_index": settings.block} | ({} if settings.teacher is None else {"crepa_teacher_block_index": settings.teacher})

@@ -6,6 +6,7 @@ takes the next rung of its plan for batches of that shape, says so, and the batc
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import RunError, StorageError
+from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.captured_step import MOST_GRAPHS, StepRunner
@@ -23,7 +25,8 @@ from ltx2core.training.rungs import rung_of
 from ltx2core.training.step import losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from ltx2core.lora.layers import Modality
     from ltx2core.planning.step_plan import StepPlan
@@ -50,6 +53,11 @@ class Engine(Protocol):
         """Give back the memory that only steps need: something else comes, such as a sample."""
         ...
 
+    def lend(self) -> AbstractContextManager[None]:
+        """Keep the model's weights in RAM, inside: something needs the device for itself. No forward may run meanwhile. Raises RunError
+        when there is no room in RAM."""
+        ...
+
     def traffic(self) -> Traffic | None:
         """What the newest batch had to do with weights that travel; None while the device is not done with it. Never waits: to be asked
         before the next batch is given to the device, which writes over it."""
@@ -72,6 +80,17 @@ class ReferenceEngine:
 
     def park(self) -> None:
         return
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        transformer, device = self._model.transformer, self._model.device
+        check_ram(sum(tensor.nbytes for tensor in transformer.parameters()), kind=device.type)
+        transformer.to("cpu")
+        _free_memory()
+        try:
+            yield
+        finally:
+            transformer.to(device)
 
     def traffic(self) -> Traffic | None:
         return Traffic()
@@ -124,6 +143,7 @@ class FastEngine:
         aligned = self._model.crepa is not None and drawn.video is not None
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
+        self._watch_capture()
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(bucket)
@@ -148,6 +168,14 @@ class FastEngine:
         self._runner.forget()
         self._fast.blocks.settle()
         _free_memory()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        self.park()
+        check_ram(self._fast.resident_bytes, kind=self._model.device.type)
+        with self._fast.put_away():
+            _free_memory()
+            yield
 
     def traffic(self) -> Traffic | None:
         timer, replayed = self._timer(), self._runner.replayed
@@ -186,14 +214,23 @@ class FastEngine:
         each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
         return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
 
+    def _watch_capture(self) -> None:
+        """Capture no more once the host has got a part in a step's copies, and say so."""
+        if self._runner.capture and not self._capturable:
+            self._runner.capture = False
+            self._runner.forget()
+            text = "Steps are not captured from now on, for memory that the GPU would not lock takes part in them: somewhat slower."
+            fix = "Raise the limit of locked memory (`ulimit -l unlimited`), or free RAM."
+            self._emit(Notice(code="not_captured", level="warning", text=text, fix=fix))
+
     def _tell_crowded(self, graphs: int) -> None:
         text = f"There are more shapes of batches than the {graphs} graphs kept: the rarer ones are computed without one, somewhat slower."
         self._emit(Notice(code="more_shapes_than_graphs", text=text, fix="Fewer resolutions and lengths make fewer shapes."))
 
     def plan_of(self, bucket: str) -> StepPlan:
-        """How batches of a bucket are computed: what travels is the same for all, since weights do not move between steps."""
-        plan = self._plans.get(bucket, self._plan)
-        return replace(plan, streamed=self._held.streamed, slots=self._held.slots, turned=self._held.turned)
+        """How batches of a bucket are computed: where weights lie is the same for all, since they do not move between steps."""
+        plan, held = self._plans.get(bucket, self._plan), self._held
+        return replace(plan, streamed=held.streamed, slots=held.slots, turned=held.turned)
 
     def _plan_for(self, bucket: str) -> StepPlan:
         """The same, for a batch that comes now: a bucket that is new begins with what an earlier run has learned."""
@@ -215,7 +252,6 @@ class FastEngine:
             self.park()
         self._fast.apply(plan)
         self._held = plan
-        self._runner.capture = self._capturable
 
     def _descend(self, bucket: str) -> None:
         """Take the next rung of a bucket's plan. Raises RunError when it was the last."""
@@ -246,6 +282,16 @@ class FastEngine:
         except StorageError as error:
             text = f"What fitted on the GPU is not remembered for the next run: {error.text}"
             self._emit(Notice(code="memory_rung_unwritten", level="warning", text=text, fix=error.fix))
+
+
+def check_ram(needed_bytes: int, *, kind: str) -> None:
+    """Raises RunError when weights of that many bytes, on a device of that kind, do not fit into the RAM that is free."""
+    needed, free = needed_bytes / 2**30, available_memory() / 2**30
+    if kind != "cpu" and needed > free:
+        raise RunError(
+            f"It needs the GPU for itself, and the transformer's {needed:.1f} GiB do not fit into the {free:.1f} GiB of RAM that are free.",
+            fix="Lower validation_resolution or validation_num_video_frames, or free RAM.",
+        )
 
 
 def _bucket(drawn: Drawn) -> str:

@@ -57,6 +57,7 @@ class FastBlocks:
     ring: Ring | None = None
     ring_index: Sequence[int | None] = ()
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
     compile_lookers: bool = False  # also forwards without gradients: those of a training step, whose shapes come again
     # Other tensors for a block, given those that it has, for a while: further LoRAs of samples. Never while training.
@@ -76,7 +77,7 @@ class FastBlocks:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
             # What is cheap is computed again in a block's backward rather than kept, also where a product needs it: a fifth less memory.
             torch._functorch.config.ban_recompute_materialized_backward = False
-            compiled = partial(torch.compile, fullgraph=True, dynamic=False)
+            compiled = partial(torch.compile, backend=self.backend, fullgraph=True, dynamic=False)
         self._parts = BlockInParts(self.skeleton.block, compiled=compiled, beside=self.beside)
         self.use_attention(None)
         self.host = HostActivations()
@@ -92,6 +93,11 @@ class FastBlocks:
         self._find_tensors()
         if self.ring is not None:
             self.ring.reload()
+
+    def let_go(self) -> None:
+        """Hold no weights, until `weights_changed` takes them anew."""
+        self._tensors = []
+        self.skeleton.point(dict.fromkeys(self.skeleton.places))
 
     def _find_tensors(self) -> None:
         self._tensors = [
@@ -111,8 +117,8 @@ class FastBlocks:
         """
         if self.ring is not None:
             self.ring.close()
-        self.ring, self._tensors = None, []
-        self.skeleton.point(dict.fromkeys(self.skeleton.places))  # the memory of the ring before is free for the new one
+        self.ring = None
+        self.let_go()  # the memory of the ring before is free for the new one
         indices = list(masters)
         self.ring_index = [indices.index(index) if index in masters else None for index in range(len(self.weights))]
         device = self.weights[0].rest.device
@@ -124,8 +130,8 @@ class FastBlocks:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be captured: not while the host has a part in the copies of weights."""
-        return self.ring is None or self.ring.capturable
+        """Whether a step can be captured: not while the host has a part in its copies."""
+        return self.host.refused is None and (self.ring is None or self.ring.capturable)
 
     def settle(self) -> None:
         """Make sure that nothing of a sweep is under way: around a capture, and after a step that was broken off."""

@@ -6,6 +6,7 @@ that waits on disk lies in memory alone while its file is written.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
@@ -54,6 +55,7 @@ class FastSettings:
     inputs_to_host: bool = False
     turned: bool = False  # whether blocks that lie on the card hold their 8-bit matrices transposed, too
     compile: bool = True
+    backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's
     waiting: Waiting = "locked"
     disk: Path | None = None  # where blocks lie that wait on disk
@@ -147,6 +149,28 @@ class FastModel:
             master.tensor.copy_(weights.matrices)
         weights.matrices = master.tensor
 
+    @property
+    def resident_bytes(self) -> int:
+        """Of the matrices that lie on the device and do not travel."""
+        return sum(weights.matrices.nbytes for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index))
+
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Keep in RAM, inside, what `resident_bytes` counts. No forward may run meanwhile; graphs of before are void."""
+        resident = [weights for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index)]
+        device = self.blocks.weights[0].rest.device
+        self.blocks.let_go()
+        for weights in resident:
+            weights.turned = {}
+            weights.matrices = weights.matrices.cpu()
+        try:
+            yield
+        finally:
+            for weights in resident:
+                weights.matrices = weights.matrices.to(device)
+            turn(self)
+            self.blocks.weights_changed()
+
     def graph_memory(self) -> object:
         """What a captured step reads and newer things may take the place of: rotary tables, host memory for activations."""
         tables = [dict(module.kept) for module in self.transformer.modules() if hasattr(module, "kept")]
@@ -172,16 +196,25 @@ class BlockFacts:
     layout: Layout
 
 
-def describe_blocks(checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype) -> BlockFacts:
+def describe_blocks(
+    checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype, video: bool = True
+) -> BlockFacts:
     """What a plan needs to know, before anything is loaded."""
-    return facts_of(check_transformer(checkpoint, audio=audio), storage=storage, adapter=adapter, audio=audio, dtype=dtype)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    return facts_of(shapes, storage=storage, adapter=adapter, video=video, audio=audio, dtype=dtype)
 
 
 def facts_of(
-    shapes: LTX2VideoTransformer3DModel, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype
+    shapes: LTX2VideoTransformer3DModel,
+    *,
+    storage: Storage,
+    adapter: AdapterSettings,
+    audio: bool,
+    dtype: torch.dtype,
+    video: bool = True,
 ) -> BlockFacts:
     """The same of a transformer on meta."""
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     blocks: Any = shapes.transformer_blocks
     skeleton = build_skeleton(blocks[0], targets=_in_block(targets), shapes=_shapes(adapter, targets))
     layout = make_layout(skeleton, storage=storage, dtype=dtype)
@@ -223,6 +256,7 @@ def load_fast(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    video: bool = True,
     group: LocalGroup | None = None,
     kept: RoundedStore | None = None,
 ) -> FastModel:
@@ -232,9 +266,9 @@ def load_fast(
     Raises CheckpointError for a file that does not fit, RunError where host memory is not to be had, StorageError where blocks cannot be
     written to disk.
     """
-    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, audio=audio)
-    shapes = check_transformer(checkpoint, audio=audio)
-    targets = target_modules(shapes, audio=audio, wanted=adapter.targets)
+    transformer = load_outside_blocks(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
+    shapes = check_transformer(checkpoint, video=video, audio=audio)
+    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     model = build_fast(
         transformer,
         shapes,
@@ -314,6 +348,7 @@ def build_fast(
         keep=policy,
         attention=settings.attending(policy),
         compile=settings.compile,
+        backend=settings.backend,
         beside=settings.beside,
     )
     blocks.install(transformer)

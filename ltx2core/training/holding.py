@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.hardware.cards import find_card, rates_of
 from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory, lock_limit
+from ltx2core.hardware.probe import probe_machine
 from ltx2core.offload.block_files import block_files, check_room
+from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
+from ltx2core.planning.method_costs import alignment_bytes, state_bytes
+from ltx2core.planning.model_sizes import kept_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
+from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
-from ltx2core.training.crepa import crepa_bytes
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
-from ltx2core.training.rules import state_bytes
 from ltx2core.training.rungs import Rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from ltx2core.hardware.rates import Rates
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.offload.masters import Masters
+    from ltx2core.planning.flops import ModelShape
+    from ltx2core.planning.step_time import StepSpeed
     from ltx2core.runs.events import Event
     from ltx2core.training.trainee import TrainSettings
+
+_VIDEO_TO_SOUND = 50  # tokens of a picture to one of its sound, at 512x768; larger pictures have more, and sound weighs less then
+_TOKENS_OF_TEXT = 1024  # every caption is padded to so many
+_TOKENS_OF_SOUND = 512  # as wide as those of pictures, which is what 40 s of sound come to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,26 +69,33 @@ class Holding:
         )
 
 
-def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device: torch.device, dtype: torch.dtype) -> Holding:
+def hold(
+    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool = True, audio: bool, device: torch.device, dtype: torch.dtype
+) -> Holding:
     """How the step is laid out on this device and beside it. Raises RunError when nothing fits, StorageError when a disk has no room."""
-    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, audio=audio, dtype=dtype)
+    blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, video=video, audio=audio, dtype=dtype)
+    tokens = settings.tokens if video else _TOKENS_OF_SOUND
+    batch = BatchShape(
+        count=settings.batch_size,
+        video=tokens,
+        audio=max(1, tokens // _VIDEO_TO_SOUND) if audio else 0,
+        text=_TOKENS_OF_TEXT,
+    )
     need = StepNeed(
-        tokens=settings.tokens * settings.batch_size,
+        tokens=tokens * settings.batch_size,
         width=blocks.width,
         itemsize=dtype.itemsize,
         num_blocks=blocks.count,
         block_bytes=blocks.block_bytes,
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
-        joint=audio,
-        state_bytes=state_bytes(settings.rule, rank=settings.adapter.least_rank)
-        + (4 if settings.average and not settings.average.on_host else 0),
-        beside_bytes=0
-        if settings.crepa is None
-        else crepa_bytes(settings.crepa, tokens=settings.tokens * settings.batch_size, width=blocks.width),
+        joint=audio and video,
+        kept=_kept(checkpoint.version, blocks.shape, batch, joint=audio and video, rank=settings.adapter.most_rank) if video else None,
+        state_bytes=_state_bytes(settings),
+        beside_bytes=_beside_bytes(settings, tokens=tokens * settings.batch_size, width=blocks.width) if video else 0,
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
-    plan = plan_step(need, settings.wish, free_bytes=free_bytes)
+    plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
     host = place_blocks(
         blocks_bytes=plan.streamed * blocks.block_bytes,
         inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
@@ -91,6 +109,42 @@ def hold(checkpoint: Checkpoint, settings: TrainSettings, *, audio: bool, device
         travelling = holding.settings(compiled=False, disk=None).streamed_blocks(blocks.count)
         check_room(settings.disk, files.missing_bytes(travelling))
     return holding
+
+
+def _state_bytes(settings: TrainSettings) -> float:
+    """Of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA."""
+    state = state_bytes(settings.rule.rule, eight_bit=settings.rule.adam.eight_bit, rank=settings.adapter.least_rank)
+    return state + (4 if settings.average and not settings.average.on_host else 0)
+
+
+def _beside_bytes(settings: TrainSettings, *, tokens: int, width: int) -> int:
+    return 0 if settings.crepa is None else alignment_bytes(tokens=tokens, width=width, to=settings.crepa.width or width)
+
+
+def _kept(version: str, shape: ModelShape, batch: BatchShape, *, joint: bool, rank: int) -> int | None:
+    """What a block keeps, as it was counted for the release that this is; None for a model of another shape, which is estimated."""
+    video, audio, text = (batch.count * tokens for tokens in (batch.video, batch.audio, batch.text))
+    return kept_as_released(version, shape, joint=joint, video=video, audio=audio, text=text, rank=rank)
+
+
+def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, device: torch.device) -> StepSpeed | None:
+    """How fast this card computes and loads blocks; None on a CPU, and for a card that was neither measured nor is known."""
+    rates = known_rates(device) if device.type == "cuda" else None
+    if rates is None:
+        return None
+    wish = settings.wish
+    speed = step_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
+    return replace(speed, looks=settings.looks)
+
+
+def known_rates(device: torch.device) -> Rates | None:
+    """The rates that were measured on this card with this driver and PyTorch, else those of its datasheet; None for an unknown card."""
+    measured = probe_machine(Path()).rates
+    if measured is not None:
+        return measured
+    properties = torch.cuda.get_device_properties(device)
+    card = find_card(properties.name, memory_bytes=properties.total_memory)
+    return None if card is None else rates_of(card)
 
 
 def rungs_of(settings: TrainSettings, holding: Holding, *, device: torch.device) -> Rungs | None:

@@ -19,6 +19,8 @@ from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.latents import latent_grid
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.upsampler import check_upsampler
+from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
+from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
 from ltx2core.runs.journal import read_journal
@@ -59,7 +61,8 @@ if TYPE_CHECKING:
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.load import LoadedConfig
-    from ltx2core.data.clip import Bucket
+    from ltx2core.data.clip import Bucket, Sample
+    from ltx2core.hardware.machine import Machine
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
@@ -94,6 +97,7 @@ class Pipeline:
     resume: bool
     saved: Saved | None = None  # what a resumed run goes on from
     damaged: Sequence[Path] = ()  # newer checkpoints, which are passed over
+    machine: Machine | None = None  # as it was before this process took anything of it; None: nothing is predicted
 
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
@@ -101,11 +105,23 @@ class Pipeline:
             settings = adapter_settings(self.loaded.config)
             check_rank(read_lora(Path(first)), lambda layer: settings.shape_of(layer).rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
+        self._predict(prepared.samples)
         self._check(prepared)
         shots, upsampler = self._with_adapters(prepared), self._upsampler(prepared)
         cached = prepared.cache()
         write_json(self.folder.cached, sorted(cached.names()))
         return self._train(prepared, cached, shots, upsampler)
+
+    def _predict(self, samples: Sequence[Sample]) -> None:
+        """Tell what this run will need and take, by its largest clip: `ltx2tui plan --history` compares it with what it does take."""
+        trained = [sample for sample in samples if not sample.treatment.measured]
+        if self.machine is None or (largest := largest_clip(trained)) is None:
+            return
+        hardware = hardware_here(self.machine, self.root)
+        prediction = predicted_for(hardware, self.loaded, clip=largest, clips=len(trained))
+        if hardware is not None and prediction is not None:
+            for event in predicted_events(prediction, hardware):
+                self.emit(event)
 
     def _check(self, prepared: Prepared) -> None:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that

@@ -14,10 +14,11 @@ from ltx2core.data.tokens import find_counter
 from ltx2core.errors import ConfigError, Stopped
 from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
+from ltx2core.planning.wishes import text_settings, vae_levers
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
-from ltx2core.training.settings import feature_wish, find_text_encoder, pick_device, text_settings, vae_levers
+from ltx2core.training.settings import feature_wish, find_text_encoder, pick_device
 from ltx2core.validation.shots import check_inputs, check_prompts, plan_shots
 
 if TYPE_CHECKING:

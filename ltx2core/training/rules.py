@@ -17,7 +17,6 @@ import torch
 from ltx2core.config.optimizers import PACKAGES, TITLES, Rule
 from ltx2core.errors import ConfigError
 from ltx2core.lora.layers import modality_of
-from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 from ltx2core.training.optimizer import AdamSettings, clip_gradients
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from ltx2core.training.flat_adapter import FlatAdapter
     from ltx2core.training.optimizer import ClipBy
 
-_LEAST_SIDE = 32  # of the layers that adapters are trained for: gates for each head
-
 _NUMBERS: dict[type, tuple[str, torch.dtype]] = {bool: ("bool", torch.bool), int: ("int", torch.int64), float: ("float", torch.float64)}
 _TYPES = {word: kind for kind, (word, _) in _NUMBERS.items()}
 
@@ -42,23 +39,6 @@ class RuleSettings:
 
     rule: Rule
     adam: AdamSettings = field(default_factory=AdamSettings)
-
-
-def state_bytes(settings: RuleSettings, *, rank: int) -> float:
-    """Bytes of state for each number of an adapter whose smallest rank this is.
-
-    A factored moment of an r x n matrix holds r + n numbers: at most one in r, and the few of the short side.
-    """
-    if settings.rule == "adamw":
-        return BYTES_A_NUMBER[settings.adam.eight_bit]
-    factored = 4 * (1 / rank + 1 / _LEAST_SIDE)
-    return {
-        "adafactor": factored,
-        "came": 4 + 2 * factored,  # the mean, and two factored moments
-        "prodigy": 16,  # two moments, the start, and the sum that tells the rate
-        "schedule-free": 8,  # the second moment, and the point that gradients move
-        "muon": 4,  # the mean
-    }[settings.rule]
 
 
 def check_package(rule: Rule) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.hardware.machine import Machine
     from ltx2core.runs.events import Event
     from ltx2core.runs.trackers import Reporting, Tracker
 
@@ -104,7 +105,8 @@ class TrainingSession:
         meter = PhaseMeter(journal.emit)
         # here: nothing may come before the first line of a session, nor after its last
         with Telemetry(journal.emit), contextlib.closing(meter), kept_kernels():
-            for notice in [*self._loaded.notices, *self._warnings(), *filter(None, [self._unserved])]:
+            machine = self._probe()  # before anything of this process is on the card
+            for notice in [*self._loaded.notices, *self._warnings(machine), *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works
                 save_config(self.folder, self._loaded)
@@ -121,7 +123,9 @@ class TrainingSession:
                     resume=self._resume,
                     saved=saved,
                     damaged=damaged,
+                    machine=machine,
                 ).run()
+            self._tell_errors(journal)
             if self._loaded.config.push_to_hub and not finished.stopped:
                 self._publish(journal)
         return finished.step, finished.stopped
@@ -156,12 +160,24 @@ class TrainingSession:
             return
         journal.emit(Notice(code="published", text=f"The LoRA is at {address}."))
 
-    def _warnings(self) -> list[Notice]:
-        """What of this machine should be known before it trains this config."""
-        from ltx2core.hardware.before_start import warnings_before
+    def _probe(self) -> Machine:
         from ltx2core.hardware.probe import probe_machine
 
-        return warnings_before(probe_machine(self._root), self._loaded)
+        return probe_machine(self._root)
+
+    def _warnings(self, machine: Machine) -> list[Notice]:
+        """What of this machine should be known before it trains this config."""
+        from ltx2core.planning.before_run import warnings_of
+
+        return warnings_of(machine, self._loaded, root=self._root)
+
+    def _tell_errors(self, journal: Journal) -> None:
+        """How near the prediction was, where there was one."""
+        from ltx2core.planning.history import checked_in, told
+
+        checked = checked_in(journal.path)
+        if checked is not None and (notice := told(checked)) is not None:
+            journal.emit(notice)
 
     def _fail(self, journal: Journal, failure: RunFailed) -> Outcome:
         self.failure = failure

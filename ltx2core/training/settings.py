@@ -10,16 +10,13 @@ import torch
 from ltx2core.caching.features import FeatureWish
 from ltx2core.config.adjust import is_distilled
 from ltx2core.config.lycoris import LokrSettings, read_lycoris
-from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
 from ltx2core.config.optimizers import has_eight_bit_state, rule_of
 from ltx2core.config.paths import from_here
 from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
 from ltx2core.models.dino import find_encoder
 from ltx2core.models.named_file import find_named_file
-from ltx2core.models.text_memory import TextSettings
-from ltx2core.models.vae_levers import VaeLevers
-from ltx2core.planning.step_plan import StepWish
+from ltx2core.planning.wishes import rollout_looks, step_wish, vae_levers
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.models.quantised import EightBit, Storage
 
 
 def pick_device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -68,13 +64,6 @@ def feature_wish(config: TrainConfig, *, base: Path) -> FeatureWish | None:
         return None
     folder = find_encoder(name, bases=(base,))
     return FeatureWish(folder=folder, side=config.crepa_encoder_image_size, frames_at_once=config.crepa_encoder_frames_batch_size)
-
-
-def text_settings(config: TrainConfig) -> TextSettings:
-    return TextSettings(
-        streamed=config.ramtorch_text_encoder or (config.enable_group_offload and config.group_offload_text_encoder),
-        int8=config.text_encoder_1_precision in INT8,
-    )
 
 
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
@@ -154,47 +143,9 @@ def train_settings(
         routes=tread_routes(config),
         penalty=penalty_of(config),
         rollouts=rollouts_of(config),
+        looks=rollout_looks(config),
         crepa=crepa_of(config, total_steps=total_steps or config.max_train_steps, width=None if features is None else features.width),
     )
-
-
-def step_wish(config: TrainConfig) -> StepWish:
-    """What the keys of offloading, block swap, RamTorch, checkpointing and precision ask of the step engine.
-
-    Group offload and RamTorch let every block travel, RamTorch as large a share as it names; block swap a number of them. A slot of the
-    ring holds a block: two groups of them with streams, so that one is copied while the other computes, one without.
-    """
-    streamed = slots = None
-    if config.musubi_blocks_to_swap:
-        streamed = config.musubi_blocks_to_swap
-    if config.ramtorch:
-        streamed = max(1, round(48 * config.ramtorch_transformer_percent / 100))
-    if config.enable_group_offload:
-        streamed = 48
-        slots = config.group_offload_blocks_per_group * (2 if config.group_offload_use_stream else 1)
-    return StepWish(
-        storage=storage_of(config.base_model_precision),
-        precision=precision_of(config),
-        streamed=streamed,
-        slots=slots,
-        recompute_all=config.recompute_all_blocks,
-        keep_all=not config.gradient_checkpointing,
-        inputs_to_host=config.gradient_checkpointing_backend.startswith("unsloth"),
-    )
-
-
-def storage_of(name: str) -> Storage:
-    """The storage that SimpleTuner's name of a precision stands for."""
-    few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
-    return next((storage for storage in few if name.startswith(storage)), "bf16")
-
-
-def precision_of(config: TrainConfig) -> EightBit:
-    """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
-    low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
-        return "dequant"
-    return "w8a8_full" if config.fp8_gradients else "w8a8"
 
 
 def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
@@ -277,15 +228,6 @@ def _guidance(config: TrainConfig) -> Guidance:
         stg_blocks=config.ltx2_validation_stg_blocks,
         modality=config.ltx2_validation_modality_guidance,
         rescale=config.validation_guidance_rescale,
-    )
-
-
-def vae_levers(config: TrainConfig) -> VaeLevers:
-    return VaeLevers(
-        tiling=config.vae_enable_tiling,
-        slicing=config.vae_enable_slicing,
-        patch_conv=config.vae_enable_patch_conv,
-        temporal_roll=config.vae_enable_temporal_roll,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ltx2core.config.optimizers import TITLES, Rule
 from ltx2core.hardware.matmul_rate import matmul_rate
+from ltx2core.lora.shape import names_single_block
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.offload.shared_memory import local_group
@@ -65,6 +66,7 @@ class TrainSettings:
     routes: tuple[Route, ...] = ()
     penalty: Penalty = SQUARES
     rollouts: Rollouts | None = None
+    looks: float = 0.0  # forwards of these that a batch takes on average
     crepa: CrepaSettings | None = None
 
 
@@ -98,9 +100,9 @@ def build_trainee(
 
     kept: where rounded weights lie between runs, if they are to be kept.
     """
-    reason = _against_fast(settings, video=video, device=device)
+    reason = _against_fast(settings, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
+        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
@@ -112,11 +114,11 @@ def check_trainee(
 ) -> LTX2VideoTransformer3DModel:
     """The transformer on the meta device. Raises what `build_trainee` would raise, from headers alone: caching takes hours, and comes
     first. Routes of tread_config, too, are held against the model's blocks: ConfigError."""
-    if _against_fast(settings, video=video, device=device) is not None:
+    if _against_fast(settings, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
-        empty = check_transformer(checkpoint, audio=audio)
+        hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+        empty = check_transformer(checkpoint, video=video, audio=audio)
     check_package(settings.rule.rule)
     num_blocks = len(empty.transformer_blocks)
     routes = resolve(settings.routes, num_blocks)
@@ -125,7 +127,7 @@ def check_trainee(
     return empty
 
 
-def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device) -> str | None:
+def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | None:
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
         return "step_engine asks for it"
@@ -135,12 +137,10 @@ def _against_fast(settings: TrainSettings, *, video: bool, device: torch.device)
         return "a LoKr is trained"
     if settings.adapter.dropout:
         return "lora_dropout is not 0"
-    if not video:
-        return "sound alone is trained"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
     patterns = settings.adapter.rank_pattern + settings.adapter.alpha_pattern + settings.adapter.rate_pattern
-    if any(not _in_every_block(name) and any(part.isdigit() for part in name.split(".")) for name, _ in patterns):
+    if any(names_single_block(name) for name, _ in patterns):
         return "a pattern of ranks, alphas or learning rates names layers of single blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers of single blocks"
@@ -254,13 +254,14 @@ def _fast(
     checkpoint: Checkpoint,
     settings: TrainSettings,
     *,
+    video: bool,
     audio: bool,
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
     kept: RoundedStore | None,
 ) -> Trainee:
-    holding = hold(checkpoint, settings, audio=audio, device=device, dtype=dtype)
+    holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
@@ -269,6 +270,7 @@ def _fast(
         checkpoint,
         settings=holding.settings(compiled=settings.compile and device.type == "cuda", disk=settings.disk),
         adapter=settings.adapter,
+        video=video,
         audio=audio,
         seed=settings.seed,
         dtype=dtype,
@@ -276,19 +278,24 @@ def _fast(
         group=local_group(),
         kept=kept,
     )
-    choice = choose_attention(
-        tokens=settings.tokens,
-        heads=blocks.heads,
-        head_dim=blocks.width // blocks.heads,
-        batch=settings.batch_size,
-        dtype=dtype,
-        device=device,
-    )
-    fast.blocks.use_attention(choice.backend)
+    attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
+    if video:
+        choice = choose_attention(
+            tokens=settings.tokens,
+            heads=blocks.heads,
+            head_dim=blocks.width // blocks.heads,
+            batch=settings.batch_size,
+            dtype=dtype,
+            device=device,
+        )
+        fast.blocks.use_attention(choice.backend)
+        measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
+        kernel = choice.name
+        attention = f"{kernel}{f' ({measured})' if measured else ''}"
     _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
-    router = _router(fast.transformer, settings.routes, video=True, emit=emit)
-    crepa = _crepa(fast.transformer, settings, router, video=True, device=device, dtype=dtype, emit=emit)
+    router = _router(fast.transformer, settings.routes, video=video, emit=emit)
+    crepa = _crepa(fast.transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
     model = Model(
         transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts, crepa=crepa
     )
@@ -297,7 +304,7 @@ def _fast(
     compiled = settings.compile and device.type == "cuda"
     chosen = EngineChosen(
         engine="fast",
-        attention=choice.name,
+        attention=kernel,
         products=f"{plan.storage} {_PRODUCTS[plan.precision]}" if plan.storage != "bf16" else _short(dtype),
         compiled=compiled,
         captured=device.type == "cuda" and fast.blocks.capturable,
@@ -322,7 +329,7 @@ def _fast(
             penalty=settings.penalty,
         ),
         refresh=fast.adapter.refresh,
-        software=_software(plan, choice.name, choice.milliseconds, rule=settings.rule, compiled=compiled, captured=chosen.captured),
+        software=_software(plan, attention, rule=settings.rule, compiled=compiled, captured=chosen.captured),
         rule=settings.rule.rule,
         meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
         chosen=chosen,
@@ -346,8 +353,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *, rule: RuleSettings, compiled: bool, captured: bool) -> str:
-    measured = ", ".join(f"{name} {time:g} ms" for name, time in milliseconds.items())
+def _software(plan: StepPlan, attention: str, *, rule: RuleSettings, compiled: bool, captured: bool) -> str:
     products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
@@ -356,7 +362,7 @@ def _software(plan: StepPlan, attention: str, milliseconds: dict[str, float], *,
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
-    return f"{products}attention by {attention}{f' ({measured})' if measured else ''}, {_rule_words(rule)} on flat buffers, {how}"
+    return f"{products}attention by {attention}, {_rule_words(rule)} on flat buffers, {how}"
 
 
 _PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}

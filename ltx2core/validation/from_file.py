@@ -20,12 +20,13 @@ from ltx2core.models.latents import latent_grid, pack_video
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.text import load_text_models
 from ltx2core.models.upsampler import check_upsampler
+from ltx2core.planning.wishes import text_settings
 from ltx2core.runs.events import Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.objective_settings import references as references_of
 from ltx2core.training.reference import Reference
 from ltx2core.training.sample_reference import encode_reference
-from ltx2core.training.settings import find_text_encoder, find_upsampler, pick_device, sample_settings, text_settings
+from ltx2core.training.settings import find_text_encoder, find_upsampler, pick_device, sample_settings
 from ltx2core.training.step import Model
 from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.inputs import beside, make_takes, sizes_of

@@ -178,8 +178,8 @@ def _damaged_weights(root: Path, prepared: Prepared | None) -> list[Damage]:
 
 def _prune_weights(loaded: LoadedConfig | None, root: Path, prepared: Prepared | None, *, only_list: bool) -> dict[str, int]:
     """Remove files of rounded weights that neither the config nor a run asks for; their bytes, by path."""
+    from ltx2core.planning.wishes import storage_of
     from ltx2core.training.rounded_weights import unneeded_files
-    from ltx2core.training.settings import storage_of
 
     precisions = [_precision(folder) for folder in list_runs(root)]
     keep = {storage_of(name) for name in precisions if name is not None}

@@ -36,6 +36,7 @@ class HardwareScreen(Page):
         Binding("n,enter", "next", "Next", tooltip="The next page", show=False, id="hardware.next"),
         Binding("r", "look", "Look again", tooltip="Probe the machine again", id="hardware.look"),
         Binding("m", "measure", "Measure", tooltip="Measure how fast the GPU is, for about ten seconds", id="hardware.measure"),
+        Binding("p", "plan", "Plan", tooltip="What this card, or another, can train", id="hardware.plan"),
         Binding("q", "app.leave", "Quit", tooltip="Leave the app", id="hardware.quit"),
     ]
 

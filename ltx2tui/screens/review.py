@@ -13,9 +13,8 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ltx2core.errors import Ltx2Error
-from ltx2core.hardware.before_start import warnings_before
 from ltx2core.runs.folder import NAME_RULE, RunFolder
-from ltx2tui.draft import FORM, field_of
+from ltx2tui.draft import FORM, PLANNED, field_of
 from ltx2tui.launches import draft_launch, new_name
 from ltx2tui.reading import shown
 from ltx2tui.screens.wizard import Step
@@ -46,6 +45,7 @@ class ReviewScreen(Step):
             "ctrl+n", "start", "Start", tooltip="Start the run, while typing its name", show=False, priority=True, id="review.start_typing"
         ),
         Binding("r", "name", "Rename", tooltip="Give the run another name", id="review.name"),
+        Binding("p", "plan", "Plan", tooltip="What this run needs on a card, and what would be better", id="review.plan"),
         Binding(
             "w",
             "write",
@@ -85,13 +85,19 @@ class ReviewScreen(Step):
 
     def on_mount(self) -> None:
         self._say_where()
-        self.check()
+
+    def on_screen_resume(self) -> None:
+        self.check()  # a plan may have changed the draft
 
     @work(thread=True, exclusive=True, group="review", exit_on_error=False)
     def check(self) -> None:
+        from ltx2core.planning.before_run import warnings_of  # here: the first screen does not wait for the planner
+
         try:
             loaded = self.draft.loaded(Path.cwd())
-            self.post_message(self.Checked(loaded, warnings=tuple(warnings_before(self.ltx.probe(measure_disk=False), loaded))))
+            self.post_message(
+                self.Checked(loaded, warnings=tuple(warnings_of(self.ltx.probe(measure_disk=False), loaded, root=self.ltx.root)))
+            )
         except Ltx2Error as error:
             self.post_message(self.Checked(None, error))
 
@@ -122,7 +128,9 @@ class ReviewScreen(Step):
         table.add_column(style=theme["text-quiet"])
         wide = self.app.size.width >= WIDE  # a narrow screen has no room for the keys: the settings page tells them
         table.add_row("Clips", self.draft.folder, "instance_data_dir" if wide else "")
-        for group, paths in FORM:
+        for group, paths in (*FORM, ("Held as planned", [path for path in PLANNED if path in self.draft.set_values])):
+            if not paths:
+                continue
             table.add_row(Text(f"\n{group}", style=f"bold {theme['text-quiet']}"))
             for path in paths:
                 _, key, field = field_of(path)

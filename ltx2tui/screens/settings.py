@@ -28,6 +28,7 @@ class SettingsScreen(Page):
     title_word = "Settings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "reset", "Usual value", tooltip="Give this field its usual value again", id="settings.reset"),
+        Binding("ctrl+l", "plan", "Plan", tooltip="What these settings need on a card, and what would be better", id="settings.plan"),
         Binding("up", "app.focus_previous", "Up", show=False, id="settings.up"),
         Binding("down", "app.focus_next", "Down", show=False, id="settings.down"),
     ]
@@ -43,6 +44,9 @@ class SettingsScreen(Page):
     def on_mount(self) -> None:
         self._path = ""
         next(iter(self.query(FieldRow))).query_one(Input).focus()
+
+    def on_screen_resume(self) -> None:
+        self.query_one(Form).show(self.draft)  # a plan may have changed it
 
     def on_resize(self) -> None:
         self.set_class(self.app.size.width >= WIDE, "-wide")

@@ -36,6 +36,7 @@ class WelcomeScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", tooltip="Set up a run in four pages", id="welcome.new"),
         Binding("d", "demo", "Demo", tooltip="Make clips, train and sample with the built-in model", id="welcome.demo"),
+        Binding("p", "plan", "Plan", tooltip="What a card can train: memory, time, and which switches to set", id="welcome.plan"),
         Binding("enter", "open", "Open", tooltip="Watch the chosen run", priority=True, id="welcome.open"),
         Binding("r", "resume", "Resume", tooltip="Go on with the chosen run from its last checkpoint", id="welcome.resume"),
         Binding("question_mark", "help", "Help", tooltip="This list", id="welcome.help"),
@@ -146,6 +147,11 @@ class WelcomeScreen(Screen[None]):
         from ltx2tui.screens.hardware import HardwareScreen
 
         self.app.push_screen(HardwareScreen())
+
+    def action_plan(self) -> None:
+        from ltx2tui.screens.plan import PlanScreen
+
+        self.app.push_screen(PlanScreen())
 
     def action_demo(self) -> None:
         from ltx2tui.launches import demo_launch

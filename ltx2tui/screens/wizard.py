@@ -37,6 +37,12 @@ class Step(Screen[None]):
         except Ltx2Error as error:
             self.notify(str(error), title="The answers cannot be kept", severity="warning", markup=False)
 
+    def action_plan(self) -> None:
+        """What the draft needs on a card, and what would be better."""
+        from ltx2tui.screens.plan import PlanScreen
+
+        self.app.push_screen(PlanScreen())
+
     def action_back(self) -> None:
         self.app.pop_screen()
 

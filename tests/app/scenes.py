@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,12 @@ import numpy as np
 
 from ltx2core.hardware.machine import DiskSpeed, Gpu, GpuProcess, Machine, Terminal, TorchBuild
 from ltx2core.hardware.rates import BlockTime, Rates
+from ltx2core.planning.phases import Phase
+from ltx2core.planning.predict import Prediction
+from ltx2core.planning.recommend import Recommendation
 from ltx2core.runs import events
 from ltx2core.runs.events import to_json
+from ltx2tui import plan_sheet
 from ltx2tui.app import Ltx2App
 from ltx2tui.draft import Draft
 from tests.app.scripted import GIB, START, Script, ScriptedFeed, training_script
@@ -23,8 +27,14 @@ from tests.app.scripted import GIB, START, Script, ScriptedFeed, training_script
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pydantic import JsonValue
     from textual.pilot import Pilot
     from textual.screen import Screen
+
+    from ltx2core.planning.hardware import Hardware
+    from ltx2core.planning.job import Job
+    from ltx2core.planning.recommend import Goal
+    from ltx2tui.plan_sheet import Known
 
 CAPTION = "A red kite circles over a green valley, wind in the grass."
 
@@ -77,8 +87,6 @@ CPU_ONLY = Machine(
 
 def gpu_machine() -> Machine:
     """A machine with everything to tell: a card in use by another, a slow slot, a container, a measured speed."""
-    from dataclasses import replace
-
     card = Gpu(
         index=0,
         name="NVIDIA GeForce RTX 4090",
@@ -246,6 +254,8 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
         "welcome_runs": (WelcomeScreen, "red-kite"),
         "hardware": (HardwareScreen, "Processor"),
         "hardware_gpu": (HardwareScreen, "Processor"),
+        "plan": (ScriptedPlanner(flat).screen, "3 Longest clips"),
+        "plan_misfit": (ScriptedPlanner(flat, fits=False).screen, "3 Longest clips"),
         "dataset": (DatasetScreen, "usable"),
         "settings": (SettingsScreen, "usually"),
         "review": (ReviewScreen, "set by you"),
@@ -256,7 +266,10 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
         write_run(root, "old-style", training_script(steps=300, total=300).add(events.RunFinished(step=300, stopped=False, seconds=900)))
     if name in ("dataset", "review"):
         write_dataset(Path("clips"), flat=flat)
-    app = SceneApp(root=root, machine=gpu_machine() if name == "hardware_gpu" else CPU_ONLY, first=make())
+    machine = gpu_machine() if name in ("hardware_gpu", "plan_misfit") else CPU_ONLY
+    if name == "plan_misfit":
+        machine = replace(machine, ram_total_bytes=64 * GIB, ram_available_bytes=58 * GIB)
+    app = SceneApp(root=root, machine=machine, first=make())
     app.draft = Draft(folder="clips", set_values={"lora_rank": 8, "validation_prompt": CAPTION})
 
     async def complete(pilot: Pilot[str]) -> None:
@@ -279,6 +292,58 @@ def page_scene(name: str, root: Path, *, flat: bool = False) -> Scene:
             await pilot.pause()
 
     return Scene(app, complete)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedPlanner:
+    """A Plan page whose numbers stay the same when the planner's change; with the real ones unless `fixed`."""
+
+    fixed: bool
+    fits: bool = True
+
+    def screen(self) -> Screen[None]:
+        from ltx2tui.screens.plan import PlanScreen
+
+        return PlanScreen(predict=self.predicted, advise=self.advice) if self.fixed else PlanScreen()
+
+    def predicted(self, draft: Draft, hardware: Hardware, base: Path, known: Known) -> Prediction:
+        gib = {"text": 4.2, "encode": 4.3, "train": 21.8, "sample": 16.0, "decode": 18.5 if self.fits else 25.0}
+        phases = tuple(
+            Phase(name=name, vram={"all": int(amount * GIB)}, ram={"all": 25 * GIB}, seconds=300.0)  # type: ignore[arg-type]
+            for name, amount in gib.items()
+        )
+        misfit = None if self.fits else "Decoding samples needs 25.0 GiB of GPU memory, 3.0 GiB more than the 22.0 GiB that are free."
+        return Prediction(
+            job=plan_sheet.job_for(draft, base, known),
+            plan=None,
+            phases=phases,
+            step_seconds=2.5,
+            total_seconds=6000.0,
+            seconds_range=(5400.0, 6600.0),
+            fits=self.fits,
+            because=("32 of 48 blocks travel from host memory, 16 stay on the card.", "16 blocks are computed twice."),
+            misfit=misfit,
+        )
+
+    def advice(self, draft: Draft, hardware: Hardware, base: Path, known: Known, *, misfit: Job | None) -> plan_sheet.Advice:
+        changes: dict[Goal, dict[str, JsonValue]] = {
+            "fastest": {"base_model_precision": "int8dq-torchao"},
+            "best_quality": {"gradient_accumulation_steps": 2},
+            "longest": {"vae_enable_temporal_roll": True},
+        }
+        found = tuple(
+            Recommendation(
+                goal=goal,
+                values=values,
+                of_datasets={"video.num_frames": 297} if goal == "longest" else {},
+                prediction=replace(self.predicted(draft, hardware, base, known), misfit=None, fits=True),
+                why=("Weights in 8 bits, multiplied in int8 forwards: 2.50 s a step, 3.10 s in bf16.",),
+                binds="GPU memory binds: with enough of it a step would take 2.10 s instead of 2.50 s.",
+                next_card="The next size (GeForce RTX 5090, 32 GiB) would give 1.40 s a step instead of 2.50 s.",
+            )
+            for goal, values in changes.items()
+        )
+        return plan_sheet.Advice(recommendations=found, remedy="" if self.fits else "Set vae_enable_temporal_roll to true: then it fits.")
 
 
 def shown_text(app: Ltx2App) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SIZES = [(80, 24), (160, 48)]
 RUNS = ["empty", "caching", "training", "paused", "stalled", "sampling", "nan", "failed", "finished", "stopped"]
 KEYS_OVER_CLIPS = [("filter", "f", "all clips"), ("edit", "e", "tokens")]
-PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review"]
+PAGES = ["welcome", "welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review", "plan", "plan_misfit"]
 
 Compare = Any
 

@@ -10,14 +10,16 @@ A cap is the process's whole CUDA memory, context included, held by `set_per_pro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import LTX2VideoTransformer3DModel
@@ -25,13 +27,17 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ltx2core.hardware.bench import measure as measure_rates
 from ltx2core.models import header
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.forward import follow_official_code
 from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
-from ltx2core.planning.step_plan import StepNeed, StepWish, plan_step
+from ltx2core.planning.flops import BatchShape
+from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.planning.step_time import step_speed
 from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
@@ -43,10 +49,14 @@ from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Drawn, Model, draw, losses_of
 from ltx2core.training.tread import Route, add_routes, resolve
 
+if TYPE_CHECKING:
+    from ltx2core.hardware.rates import Rates
+    from ltx2core.offload.masters import Waiting
+
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16
-GRIDS = {2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
+GRIDS = {1024: (4, 16, 16), 2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
 CONTEXT_GIB = 0.6
 TREAD = (Route(ratio=0.5, start=2, end=-2),)  # as SimpleTuner's quickstart has it
 
@@ -60,7 +70,10 @@ class Case:
     beside: bool = True  # the sound's kernels beside the picture's
     capture: bool = True
     usual: bool = False  # diffusers' model with PEFT, eager, each block checkpointed
+    rank: int = 32
+    batch: int = 1
     routes: tuple[Route, ...] = ()  # of TREAD
+    waiting: Waiting = "locked"  # where blocks that travel wait
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -74,7 +87,7 @@ EIGHT_BIT_ADAM = AdamSettings(eight_bit=True)
 def cases() -> dict[str, Case]:
     """By name. What is not said is planned as a run plans it: by the memory that there is."""
     found = {"usual-2688": Case(usual=True), "usual-6144": Case(usual=True, tokens=6144)}
-    for tokens in GRIDS:
+    for tokens in (2688, 6144, 14080):
         found[f"resident-{tokens}"] = Case(tokens=tokens)
         found[f"recomputed-{tokens}"] = Case(tokens=tokens, wish=StepWish(recompute_all=True))
         found[f"one-stream-{tokens}"] = Case(tokens=tokens, beside=False)
@@ -93,17 +106,21 @@ def cases() -> dict[str, Case]:
     found["half-streamed-kept-attention-2688"] = Case(wish=StepWish(streamed=24, slots=3))
     found["all-streamed-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True))
     found["all-streamed-video-only-2688"] = Case(audio=False, wish=StepWish(streamed=48, slots=2, recompute_all=True))
+    found["all-streamed-not-locked-2688"] = Case(wish=StepWish(streamed=48, slots=2, recompute_all=True), waiting="memory")
     found["video-only-2688"] = Case(audio=False)
     return found
 
 
-def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
+def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
     """How a run would hold the model on this card, under the case's cap."""
-    facts = facts_of(
-        shapes_of(audio=case.audio, layers=layers), storage=case.wish.storage, adapter=AdapterSettings(), audio=case.audio, dtype=DTYPE
-    )
+    adapter = AdapterSettings(rank=case.rank)
+    shapes = shapes_of(audio=case.audio, layers=layers)
+    facts = facts_of(shapes, storage=case.wish.storage, adapter=adapter, audio=case.audio, dtype=DTYPE)
+    grid = GRIDS[case.tokens]
+    sound = sound_tokens(grid) if case.audio else 1
+    sizes = released_sizes("2.0", joint=case.audio)
     need = StepNeed(
-        tokens=case.tokens,
+        tokens=case.tokens * case.batch,
         width=facts.width,
         itemsize=DTYPE.itemsize,
         num_blocks=facts.count,
@@ -111,14 +128,17 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
         outside_bytes=facts.outside_bytes,
         lora_numbers=facts.lora_numbers,
         joint=case.audio,
+        kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
-    free = None
+    free, speed = None, None
     if DEVICE.type == "cuda":
         free = torch.cuda.mem_get_info()[0]
         if case.cap_gib is not None:
             free = int(min(free, (case.cap_gib - CONTEXT_GIB) * GIB))
-    plan = plan_step(need, case.wish, free_bytes=free)
+        batch = BatchShape(count=case.batch, video=case.tokens, audio=sound, text=1024)
+        speed = step_speed(facts.shape, batch, device_rates(), width=facts.width, storage=case.wish.storage, precision=case.wish.precision)
+    plan = plan_step(need, case.wish, free_bytes=free, speed=speed)
     settings = FastSettings(
         storage=plan.storage,
         precision=plan.precision,
@@ -129,9 +149,21 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, tuple[str, ...]]:
         turned=plan.turned,
         inputs_to_host=plan.inputs_to_host,
         compile=DEVICE.type == "cuda",
+        waiting=case.waiting,
         beside=case.beside,
     )
-    return settings, plan.because
+    return settings, plan
+
+
+@cache
+def device_rates() -> Rates:
+    """Measured once, in some seconds."""
+    return measure_rates(DEVICE).rates
+
+
+def sound_tokens(grid: tuple[int, int, int]) -> int:
+    """25 a second, as many as frames at 25 fps."""
+    return 8 * grid[0] - 7
 
 
 def shapes_of(*, audio: bool, layers: int) -> LTX2VideoTransformer3DModel:
@@ -145,7 +177,7 @@ def shapes_of(*, audio: bool, layers: int) -> LTX2VideoTransformer3DModel:
     return model
 
 
-def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastModel:
+def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int = 32) -> FastModel:
     """The 2.0 transformer with random weights of a fresh model's spread."""
     shapes = shapes_of(audio=audio, layers=layers)
     outside = shapes_of(audio=audio, layers=0)
@@ -154,7 +186,9 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int) -> FastMod
         nn.init.normal_(parameter, std=0.02)
     follow_official_code(outside)
     targets = target_modules(shapes, audio=audio)
-    fast = build_fast(outside, shapes, targets=targets, settings=settings, adapter=AdapterSettings(), seed=0, dtype=DTYPE, device=DEVICE)
+    fast = build_fast(
+        outside, shapes, targets=targets, settings=settings, adapter=AdapterSettings(rank=rank), seed=0, dtype=DTYPE, device=DEVICE
+    )
     for weights in fast.blocks.weights:
         for name, member in fast.layout.members.items():
             place = fast.layout.matrices.get(member.name) or fast.layout.rest[member.name]
@@ -190,16 +224,15 @@ def usual_model(*, layers: int) -> tuple[Model, dict[str, nn.Parameter]]:
     return Model(transformer=transformer, device=DEVICE, dtype=DTYPE, mixed=False), parameters
 
 
-def make_batch(grid: tuple[int, int, int], *, audio: bool) -> Batch:
-    tokens, frames = grid[0] * grid[1] * grid[2], 8 * grid[0] - 7
-    steps = round(frames / 25 * 25)
+def make_batch(grid: tuple[int, int, int], *, audio: bool, count: int = 1) -> Batch:
+    tokens, steps = grid[0] * grid[1] * grid[2], sound_tokens(grid)
     return Batch(
-        video=torch.randn(1, tokens, 128, device=DEVICE),
-        audio=torch.randn(1, steps, 128, device=DEVICE) if audio else None,
-        audio_learned=torch.ones(1, steps, dtype=torch.bool, device=DEVICE) if audio else None,
-        text=TextEmbedding(*(torch.randn(1, 1024, 3840, device=DEVICE, dtype=DTYPE) for _ in range(2))),
+        video=torch.randn(count, tokens, 128, device=DEVICE),
+        audio=torch.randn(count, steps, 128, device=DEVICE) if audio else None,
+        audio_learned=torch.ones(count, steps, dtype=torch.bool, device=DEVICE) if audio else None,
+        text=TextEmbedding(*(torch.randn(count, 1024, 3840, device=DEVICE, dtype=DTYPE) for _ in range(2))),
         grid=grid,
-        fps=torch.tensor([25.0]),
+        fps=torch.tensor([25.0] * count),
         bucket="",
     )
 
@@ -212,13 +245,16 @@ class Measured:
     result: dict[str, object]
     close: Any = lambda: None
     blocks: Any = None  # of the step engine
+    model: Model | None = None
+    park: Any = lambda: None  # give back what only steps need
+    lend: Any = contextlib.nullcontext  # inside it, the weights are away from the card
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
-    settings, because = planned(case, layers=layers)
-    fast = random_model(settings, audio=case.audio, layers=layers)
+    settings, plan = planned(case, layers=layers)
+    fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank)
     grid = GRIDS[case.tokens]
-    choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=1, dtype=DTYPE, device=DEVICE)
+    choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=case.batch, dtype=DTYPE, device=DEVICE)
     fast.blocks.use_attention(choice.backend)
     router = add_routes(fast.transformer, resolve(case.routes, layers)) if case.routes else None
     model = Model(transformer=fast.transformer, device=DEVICE, dtype=DTYPE, mixed=False, router=router)
@@ -232,12 +268,12 @@ def prepare_fast(case: Case, layers: int) -> Measured:
     ring = fast.blocks.ring
     runner = StepRunner(
         compute,
-        capture=case.capture and DEVICE.type == "cuda",
+        capture=case.capture and DEVICE.type == "cuda" and fast.blocks.capturable,
         before=fast.blocks.settle,
         join=fast.blocks.join,
         holds=fast.graph_memory,
     )
-    batch, generator = make_batch(grid, audio=case.audio), torch.Generator().manual_seed(0)
+    batch, generator = make_batch(grid, audio=case.audio, count=case.batch), torch.Generator().manual_seed(0)
 
     def step() -> Tensor:
         values = runner.run(draw(batch, sampler=ShiftedLogitNormal(), generator=generator, routes=model.routes))
@@ -256,10 +292,20 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "attention_kept": settings.attention,
         "inputs_to_host": settings.inputs_to_host,
         "loads_per_step": ring.loads_per_step() if ring else 0,
-        "because": because,
+        "because": plan.because,
+        "planned_gib": None if plan.bytes is None else round(plan.bytes / GIB + CONTEXT_GIB, 2),
+        "planned_seconds": None if plan.seconds is None else round(plan.seconds, 4),
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
-    return Measured(step, result, fast.close, fast.blocks)
+
+    def park() -> None:
+        runner.forget()
+        fast.blocks.settle()
+        gc.collect()
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return Measured(step, result, fast.close, fast.blocks, model, park, fast.put_away)
 
 
 def prepare_usual(case: Case, layers: int) -> Measured:
@@ -384,17 +430,29 @@ def main() -> None:
     if DEVICE.type == "cuda":
         rate = link_rate()
         print(
-            json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "link_gb_per_second": round(rate, 1)}),
+            json.dumps(
+                {
+                    "device": torch.cuda.get_device_name(),
+                    "torch": torch.__version__,
+                    "link_gb_per_second": round(rate, 1),
+                    "rates": device_rates().as_json(),
+                }
+            ),
             flush=True,
         )
     for name in wanted:
-        try:
-            measure(name, known[name], steps=options.steps, layers=options.layers, profile=name in options.profile.split(","))
-        except Exception as error:  # noqa: BLE001 - one case that does not fit must not end the table
-            import traceback
+        run_case(name, known[name], steps=options.steps, layers=options.layers, profile=name in options.profile.split(","))
 
-            print(json.dumps({"case": name, "error": f"{type(error).__name__}: {error}"[:600]}), flush=True)
-            traceback.print_exc()
+
+def run_case(name: str, case: Case, *, steps: int, layers: int, profile: bool = False) -> None:
+    """Measure a case; one that does not fit must not end the table."""
+    try:
+        measure(name, case, steps=steps, layers=layers, profile=profile)
+    except Exception as error:  # noqa: BLE001
+        import traceback
+
+        print(json.dumps({"case": name, "error": f"{type(error).__name__}: {error}"[:600]}), flush=True)
+        traceback.print_exc(limit=4)
 
 
 if __name__ == "__main__":

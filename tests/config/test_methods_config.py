@@ -101,7 +101,7 @@ def test_a_lokr_of_feed_forward_layers_targets_them() -> None:
 def test_what_rollouts_cost_is_said_before_they_are_trained_with() -> None:
     loaded = load(scheduled_sampling_max_step_offset=10, scheduled_sampling_probability=0.5, scheduled_sampling_sampler="unipc")
     assert "50% of batches take 5.5 more forwards on average, 2.8 over all" in told(loaded, "rollout_cost")
-    assert "1.7 times its time" in told(loaded, "rollout_cost")
+    assert "1.7 to 1.9 times its time" in told(loaded, "rollout_cost")
     assert "Euler" in told(loaded, "sampler_changed")
     rollouts = rollouts_of(loaded.config)
     assert rollouts is not None

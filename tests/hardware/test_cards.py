@@ -16,6 +16,8 @@ from ltx2core.hardware.rates import BlockTime, Rates, rates_from_json
         ("NVIDIA GeForce RTX 4090", "GeForce RTX 4090"),
         ("NVIDIA GeForce RTX 4090 D", "GeForce RTX 4090 D"),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "GeForce RTX 4090 Laptop"),
+        ("rtx4090", "GeForce RTX 4090"),
+        ("NVIDIA A100-PCIE-80GB", "A100 80GB PCIe"),
         ("4070ti super", "GeForce RTX 4070 Ti SUPER"),
         ("RTX 4070 Ti", "GeForce RTX 4070 Ti"),
         ("rtx-3060", "GeForce RTX 3060 12GB"),
@@ -58,7 +60,21 @@ def test_memory_tells_cards_of_one_name_apart() -> None:
     assert (small.memory_gib, large.memory_gib) == (8, 16)
 
 
-@pytest.mark.parametrize("name", ["", "GeForce GTX 1080", "Radeon RX 7900", "Tesla V100-SXM2-16GB", "NVIDIA"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "409000x",
+        "40900",
+        "RTX 4090 SUPER",
+        "RTX 5070 Ti Laptop GPU",
+        "H1000",
+        "GeForce GTX 1080",
+        "Radeon RX 7900",
+        "Tesla V100-SXM2-16GB",
+        "NVIDIA",
+    ],
+)
 def test_an_unknown_card_is_none(name: str) -> None:
     assert find_card(name) is None
 

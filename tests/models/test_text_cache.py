@@ -14,8 +14,9 @@ from ltx2core.config.train import TrainConfig
 from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.models.nano import nano_checkpoint, nano_text_encoder
 from ltx2core.models.text import TextSettings
+from ltx2core.planning.wishes import text_settings
 from ltx2core.runs.events import Notice
-from ltx2core.training.settings import find_text_encoder, text_settings
+from ltx2core.training.settings import find_text_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path

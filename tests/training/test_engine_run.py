@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from engine_fixtures import events_of
 
+from ltx2core.lora.read import read_lora
 from ltx2core.runs.events import Notice, StepDone
 
 if TYPE_CHECKING:
@@ -36,6 +37,23 @@ def test_both_ways_have_the_same_losses_with_and_without_sound_and_given_frames(
     found = {engine: losses(open_run(make_config(step_engine=engine, **keys), engine)) for engine in ("reference", "fast")}
     assert len(found["fast"]) == 6
     assert found["fast"] == pytest.approx(found["reference"], rel=1e-4)
+
+
+def test_sound_alone_is_trained_and_drawn_either_way(make_config: MakeConfig, open_run: OpenRun) -> None:
+    keys: dict[str, object] = {"max_train_steps": 3, "validation_disable": False, "validation_step_interval": 3, "disable_benchmark": True}
+    runs = {
+        engine: open_run(make_config(step_engine=engine, dataset={"audio": {"audio_only": True}}, **keys), engine)
+        for engine in ("reference", "fast")
+    }
+    found = {engine: losses(run) for engine, run in runs.items()}
+    assert len(found["fast"]) == 3
+    assert found["fast"] == pytest.approx(found["reference"], rel=1e-4)
+    assert "reference_engine" not in told(runs["fast"])
+    assert "flat buffers" in told(runs["fast"])["engine"]
+    layers = read_lora(runs["fast"].folder.lora).pairs
+    assert layers.keys() == read_lora(runs["reference"].folder.lora).pairs.keys()
+    assert all("audio" in name for name in layers)
+    assert list(runs["fast"].folder.samples.glob("*/sample.wav"))
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,10 @@ POLICIES = {
 }
 
 
-def compare(drawn: Drawn, settings: AdapterSettings = SETTINGS, *, audio: bool = True, tolerance: float = 1e-5) -> None:
+def compare(drawn: Drawn, settings: AdapterSettings = SETTINGS, *, video: bool = True, audio: bool = True, tolerance: float = 1e-5) -> None:
     """The loss and every gradient of the adapter, in the engine and with PEFT."""
-    expected = reference_step(*reference_nano(settings, audio=audio), drawn)
-    found = fast_step(*fast_nano(settings=settings, audio=audio), drawn)
+    expected = reference_step(*reference_nano(settings, video=video, audio=audio), drawn)
+    found = fast_step(*fast_nano(settings=settings, video=video, audio=audio), drawn)
     torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=0)
     assert difference(found[1], expected[1]) < tolerance
     assert sum(float(value.norm()) > 0 for value in expected[1].values()) > 0.25 * len(expected[1])
@@ -85,6 +85,25 @@ def compare(drawn: Drawn, settings: AdapterSettings = SETTINGS, *, audio: bool =
 )
 def test_loss_and_gradients_are_those_of_peft(settings: AdapterSettings, audio: bool) -> None:
     compare(draw_batch(make_batch(audio=9 if audio else None)), settings, audio=audio)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, AdapterSettings(rank=3, alpha=3.0, targets=("audio_attn1.to_q", "audio_ff.net.2"))])
+def test_sound_alone_is_trained_as_with_peft(settings: AdapterSettings) -> None:
+    """Without any module of pictures, a given beginning included."""
+    batch = make_batch(count=2, video=False)
+    compare(draw_batch(batch), settings, video=False)
+    compare(draw_batch(batch, parts=[OF_SOUND]), settings, video=False)
+
+
+def test_sound_alone_streams_with_the_bits_of_resident_blocks() -> None:
+    drawn = draw_batch(make_batch(video=False))
+    expected = fast_step(*fast_nano(video=False), drawn)
+    model, fast = fast_nano(replace(EAGER, streamed=4, slots=2), video=False)
+    assert fast.layout.matrix_bytes < 0.4 * fast_nano()[1].layout.matrix_bytes
+    for _ in range(2):
+        loss, gradients = fast_step(model, fast, drawn)
+        assert torch.equal(loss, expected[0])
+        assert same(gradients, expected[1])
 
 
 def test_samples_of_a_batch_have_their_own_noise_levels() -> None:
@@ -201,6 +220,18 @@ def test_a_model_that_is_first_used_for_sampling_trains_afterwards(drawn: Drawn,
     model, fast = fast_nano(replace(EAGER, streamed=3, slots=1, kept=1))
     with torch.inference_mode():
         losses_of(model, drawn, audio_weight=0.7)
+    assert same(fast_step(model, fast, drawn)[1], resident[1])
+
+
+def test_a_model_that_was_put_away_holds_on_to_none_of_the_memory_it_had(drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=2, slots=1, kept=1))
+    fast_step(model, fast, drawn)
+    assert fast.resident_bytes == 3 * fast.layout.matrix_bytes
+    with fast.put_away():
+        for index, weights in enumerate(fast.blocks.weights):
+            if not fast.blocks.streamed(index):
+                lent, weights.matrices = weights.matrices, weights.matrices.clone()
+                lent.zero_()  # someone else uses it
     assert same(fast_step(model, fast, drawn)[1], resident[1])
 
 

@@ -17,12 +17,13 @@ from ltx2core.config.optimizers import Rule
 from ltx2core.errors import ConfigError
 from ltx2core.lora.layers import modality_of
 from ltx2core.models.fused_block import build_skeleton
+from ltx2core.planning.method_costs import state_bytes
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
 from ltx2core.training.flat_adapter import FlatAdapter
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
-from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package, state_bytes
+from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def test_the_plan_counts_what_the_state_takes(rule: Rule) -> None:
     optimizer.step(1e-3, finite=TRUE)
     numbers = sum(parameter.numel() for parameter in parameters.values())
     held = sum(value.nbytes for value in optimizer.state().values() if value.dim())
-    assert held / numbers <= state_bytes(settings, rank=8) < held / numbers + 0.3
+    assert held / numbers <= state_bytes(rule, eight_bit=False, rank=8) < held / numbers + 0.3
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -79,7 +79,7 @@ class SmallCard:
         return [notice.code for notice in self.told]
 
 
-@pytest.mark.parametrize("most", range(1, 11))
+@pytest.mark.parametrize("most", [1, 3, 5, 7, 10])
 def test_a_batch_goes_down_until_it_fits_and_has_the_gradients_that_it_would_have_had(most: int) -> None:
     expected = SmallCard(most={}).step("a")
     card = SmallCard(most={"a": most})
@@ -194,6 +194,20 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_not_the_run(tmp_path: 
     assert card.codes()[-1] == "memory_rung_unwritten"
     card.step("a")
     assert card.codes().count("memory_rung_unwritten") == 1
+
+
+def test_steps_are_not_captured_any_more_once_memory_could_not_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card that is not there: what the engine would do is asked of its runner."""
+    card = SmallCard(most={})
+    card.engine._runner.capture = True
+    monkeypatch.setattr(type(card.engine), "_capturable", property(lambda _: card.fast.blocks.capturable))
+    card.engine._watch_capture()
+    assert card.engine._runner.capture
+    card.fast.blocks.host.refused = 2
+    for _ in range(2):
+        card.engine._watch_capture()
+    assert not card.engine._runner.capture
+    assert card.codes() == ["not_captured"]
 
 
 def test_where_weights_lie_is_the_same_for_all_shapes_and_no_graph_outlives_a_change_of_it(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""What is predicted for a config on the machine that it is about to run on, and the warnings that follow. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import ConfigError
+from ltx2core.hardware.before_start import warnings_before
+from ltx2core.planning.document import count_clips, version_in_header
+from ltx2core.planning.hardware import hardware_of
+from ltx2core.planning.history import correction
+from ltx2core.planning.job import ClipShape
+from ltx2core.planning.predict import Prediction, forecast_of, predict
+from ltx2core.runs.events import Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from ltx2core.config.load import LoadedConfig
+    from ltx2core.data.clip import Sample
+    from ltx2core.hardware.machine import Machine
+    from ltx2core.planning.hardware import Hardware
+
+
+def hardware_here(machine: Machine, root: Path) -> Hardware | None:
+    """The card that a run would take, its speed corrected by the runs below `root`; None where no card can be used."""
+    found = hardware_of(machine)
+    return None if found is None else replace(found, correction=correction(root, found))
+
+
+def predicted_for(
+    hardware: Hardware | None, loaded: LoadedConfig, *, clip: ClipShape | None = None, clips: int | None = None
+) -> Prediction | None:
+    """What a run of this config will need; None without a card, and for what is not predicted (nano, sound alone, the reference).
+
+    clip, clips: the largest, and how many are trained on, once a scan has found them.
+    """
+    if hardware is None:
+        return None
+    datasets = loaded.datasets if loaded.datasets.videos else None
+    try:
+        return predict(
+            loaded.config,
+            hardware,
+            datasets=datasets,
+            clips=count_clips(loaded) if clips is None else clips,
+            clip=clip,
+            version=version_in_header(loaded),
+        )
+    except ConfigError:
+        return None
+
+
+def largest_clip(samples: Iterable[Sample]) -> ClipShape | None:
+    """The shape of the sample with the most tokens; None where nothing has pictures."""
+    shapes = [
+        ClipShape(width=bucket.width, height=bucket.height, frames=bucket.frames, fps=sample.fps)
+        for sample in samples
+        if (bucket := sample.picture) is not None
+    ]
+    return max(shapes, key=lambda shape: shape.tokens, default=None)
+
+
+def warnings_of(machine: Machine, loaded: LoadedConfig, *, root: Path) -> list[Notice]:
+    """What should be known before a run starts. root: where its cache lies; what is in it already need not be written."""
+    prediction = predicted_for(hardware_here(machine, root), loaded)
+    if prediction is None:
+        return warnings_before(machine, loaded)
+    cached = (root / "cache").is_dir()
+    found = warnings_before(machine, loaded, forecast=forecast_of(prediction, cached=cached))
+    needed = ("train",) if cached else ("text", "train")  # a phase that has no room at all is not there
+    if prediction.misfit is not None and any(prediction.phase(name) is None for name in needed):
+        found.append(Notice(code="does_not_fit", level="warning", text=prediction.misfit, fix="`ltx2tui plan` recommends what fits."))
+    return found

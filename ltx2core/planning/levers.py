@@ -1,0 +1,178 @@
+"""A choice of the levers that a recommendation may move, as a job to predict and as keys of a config. Arithmetic; loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ltx2core.planning.job import CROSS, Job
+from ltx2core.planning.predict import Prediction, predict_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import JsonValue
+
+    from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.planning.hardware import Hardware
+    from ltx2core.planning.job import ClipShape
+
+SAMPLE_FRAMES = 121  # of a sample at most: longer ones take longer than they tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How the frozen weights are held and multiplied. keys: what says so in a config; words: what it means."""
+
+    storage: Storage
+    products: EightBit
+    keys: dict[str, JsonValue]
+    words: str
+    needs_fp8: bool = False
+
+
+BF16 = Precision(
+    storage="bf16",
+    products="dequant",
+    keys={"base_model_precision": "no_change", "fp8_gradients": False},
+    words="weights as they are, in bf16",
+)
+INT8 = Precision(
+    storage="int8",
+    products="dequant",
+    keys={"base_model_precision": "int8-torchao", "fp8_gradients": False},
+    words="weights in 8 bits, widened for each product",
+)
+INT8_PRODUCTS = Precision(
+    storage="int8",
+    products="w8a8",
+    keys={"base_model_precision": "int8dq-torchao", "fp8_gradients": False},
+    words="weights in 8 bits, multiplied in int8 forwards",
+)
+FP8 = Precision(
+    storage="fp8",
+    products="w8a8",
+    keys={"base_model_precision": "fp8-torchao", "fp8_gradients": False},
+    words="weights in fp8, multiplied in fp8 forwards",
+    needs_fp8=True,
+)
+FP8_BOTH_WAYS = Precision(
+    storage="fp8",
+    products="w8a8_full",
+    keys={"base_model_precision": "fp8-torchao", "fp8_gradients": True},
+    words="weights in fp8, multiplied in fp8 both ways",
+    needs_fp8=True,
+)
+PRECISIONS = (BF16, INT8, INT8_PRODUCTS, FP8, FP8_BOTH_WAYS)  # the nearest to the model as it is first
+
+
+def precisions(hardware: Hardware) -> tuple[Precision, ...]:
+    """Those that a card can multiply in."""
+    return tuple(one for one in PRECISIONS if hardware.fp8 or not one.needs_fp8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """clip: the largest; batch, accumulation: their product stays what the config asks for."""
+
+    precision: Precision
+    clip: ClipShape
+    audio: bool
+    batch: int
+    accumulation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A choice with what it comes to. job: with what of the other levers had to be pulled."""
+
+    choice: Choice
+    job: Job
+    prediction: Prediction
+
+    def values(self, given: Job) -> dict[str, JsonValue]:
+        """Keys of the config that differ from those of the job that was given."""
+        job, sample = self.job, self.job.sample
+        found: dict[str, JsonValue] = {}
+        if (job.wish.storage, job.wish.precision) != (given.wish.storage, given.wish.precision):
+            found |= self.choice.precision.keys
+        if given.wish.streamed is not None or given.wish.slots is not None:
+            found |= {"musubi_blocks_to_swap": 0, "ramtorch": False, "enable_group_offload": False}
+        if given.wish.keep_all:
+            found["gradient_checkpointing"] = True
+        if given.wish.recompute_all:
+            found["recompute_all_blocks"] = False
+        if (job.batch, job.accumulation) != (given.batch, given.accumulation):
+            found |= {"train_batch_size": job.batch, "gradient_accumulation_steps": job.accumulation}
+        if job.text.int8 != given.text.int8:
+            found["text_encoder_1_precision"] = "int8-torchao"
+        for lever in ("temporal_roll", "patch_conv"):
+            if getattr(job.levers, lever) != getattr(given.levers, lever):
+                found[f"vae_enable_{lever}"] = True
+        if sample is not None and given.sample is not None and sample.clip != given.sample.clip:
+            found["validation_resolution"] = f"{sample.clip.height}x{sample.clip.width}"
+            found["validation_num_video_frames"] = sample.clip.frames
+        return found
+
+    def of_datasets(self, given: Job) -> dict[str, JsonValue]:
+        """Keys of the dataset list's entries that differ."""
+        job = self.job
+        found: dict[str, JsonValue] = {}
+        if min(job.clip.width, job.clip.height) != min(given.clip.width, given.clip.height):
+            found["resolution"] = min(job.clip.width, job.clip.height)
+        if job.clip.frames != given.clip.frames:
+            found["video.num_frames"] = job.clip.frames
+        if job.audio != given.audio:
+            found["audio"] = None
+        return found
+
+
+def as_job(given: Job, choice: Choice) -> Job:
+    """The job with this choice, blocks held as memory allows. Samples keep to the clip where they were larger or as large as it was."""
+    wish = replace(
+        given.wish,
+        storage=choice.precision.storage,
+        precision=choice.precision.products,
+        streamed=None,
+        slots=None,
+        keep_all=False,
+        recompute_all=False,
+    )
+    targets = given.targets if choice.audio else tuple(name for name in given.targets if not CROSS.match(name))
+    sample = given.sample
+    if sample is not None and choice.clip != given.clip:
+        sample = replace(sample, clip=replace(choice.clip, frames=min(choice.clip.frames, SAMPLE_FRAMES)))
+    return replace(
+        given,
+        clip=choice.clip,
+        audio=choice.audio,
+        batch=choice.batch,
+        accumulation=choice.accumulation,
+        targets=targets,
+        wish=wish,
+        sample=sample,
+        steps=given.steps,
+    )
+
+
+def try_choice(given: Job, choice: Choice, hardware: Hardware) -> Tried | None:
+    """A choice that fits, with as few other levers pulled as that takes; None where it does not."""
+    job = as_job(given, choice)
+    for variant in _variants(job):
+        prediction = predict_job(variant, hardware)
+        if prediction.fits:
+            return Tried(choice=choice, job=variant, prediction=prediction)
+        if prediction.plan is None:
+            return None  # the others change nothing of training
+    return None
+
+
+def _variants(job: Job) -> Iterator[Job]:
+    """The job, then with levers that leave values as they are up to rounding, then with the text encoder in 8 bits."""
+    roll, both = replace(job.levers, temporal_roll=True), replace(job.levers, temporal_roll=True, patch_conv=True)
+    ways = [job.levers, *(levers for levers in (roll, both) if levers != job.levers)]
+    for levers in dict.fromkeys(ways):
+        yield replace(job, levers=levers)
+    if not job.text.int8:
+        for levers in dict.fromkeys(ways):
+            yield replace(job, levers=levers, text=replace(job.text, int8=True))

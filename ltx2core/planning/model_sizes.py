@@ -1,0 +1,133 @@
+"""What LTX-2's released transformers are made of, as plain numbers: enough to plan a run for a card without loading torch or a model.
+
+The numbers are in model_sizes.json, which `python -m ltx2core.planning.measure_sizes` writes from diffusers' own modules: shapes on meta,
+and what a compiled block keeps for its backward, counted on a real block at several lengths (it is linear in each of them, exactly).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ltx2core.planning.flops import Attention, BlockShape, Layer, ModelShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_SMALL = "to_gate_logits"  # a few rows: stays with the norms and tables, whatever the matrices are stored in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSize:
+    """A linear layer of a block, by diffusers' name in it. stream: what its rows are (planning/flops.py)."""
+
+    name: str
+    stream: str
+    inputs: int
+    outputs: int
+
+    @property
+    def numbers(self) -> int:
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Bytes that a block keeps for its backward when it is not computed again, in bf16: for each token of a stream, for each of those and
+    unit of LoRA rank, and once."""
+
+    video: float
+    audio: float
+    text: float
+    video_rank: float
+    audio_rank: float
+    text_rank: float
+
+    def bytes(self, *, video: int, audio: int, text: int, rank: int) -> int:
+        """Of a block that sees so many tokens, of all samples together."""
+        per = (self.video + rank * self.video_rank, self.audio + rank * self.audio_rank, self.text + rank * self.text_rank)
+        return int(per[0] * video + per[1] * audio + per[2] * text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """A transformer. small_bytes: of a block's norms, tables, biases and gates in bf16; outside_numbers: of what is in no block."""
+
+    version: str
+    joint: bool  # video and sound; False: video alone
+    blocks: int
+    width: int
+    audio_width: int
+    heads: int
+    layers: tuple[LayerSize, ...]
+    attentions: tuple[Attention, ...]
+    outside: tuple[LayerSize, ...]
+    outside_numbers: int
+    small_bytes: int
+    kept: Kept
+
+    @property
+    def block_numbers(self) -> int:
+        """Numbers in a block's matrices."""
+        return sum(layer.numbers for layer in self.layers if not layer.name.endswith(_SMALL))
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block's matrices: each has a scale when they are stored in 8 bits."""
+        return sum(layer.outputs for layer in self.layers if not layer.name.endswith(_SMALL))
+
+    def lora_numbers(self, rank_of: Callable[[str], int]) -> int:
+        """Of the whole model's LoRA. rank_of: a layer's, 0 where it has none."""
+        return self.blocks * sum(rank_of(layer.name) * (layer.inputs + layer.outputs) for layer in self.layers)
+
+    def shape(self, rank_of: Callable[[str], int]) -> ModelShape:
+        """For counting operations."""
+
+        def layer(size: LayerSize, *, below: bool, own: int) -> Layer:
+            return Layer(stream=size.stream, inputs=size.inputs, outputs=size.outputs, rank=own, learns_below=below)  # type: ignore[arg-type]
+
+        found = {size.name: layer(size, below=size.stream != "text", own=rank_of(size.name)) for size in self.layers}
+        first = tuple(
+            own for name, own in found.items() if name.split(".")[0] in ("attn1", "audio_attn1") and not name.endswith("to_out.0")
+        )
+        block = BlockShape(layers=tuple(found.values()), attentions=self.attentions, at_input=first)
+        outside = tuple(layer(size, below=size.name.endswith("proj_out"), own=0) for size in self.outside)
+        return ModelShape(blocks=(block,) * self.blocks, outside=outside)
+
+
+def kept_as_released(version: str, shape: ModelShape, *, joint: bool, video: int, audio: int, text: int, rank: int) -> int | None:
+    """Bytes that a block keeps for so many tokens, where the model is made as its release is; None for another shape."""
+    try:
+        sizes = released_sizes(version, joint=joint)
+    except KeyError:
+        return None
+    here = [(layer.stream, layer.inputs, layer.outputs) for layer in shape.blocks[0].layers] if shape.blocks else []
+    if len(shape.blocks) != sizes.blocks or here != [(layer.stream, layer.inputs, layer.outputs) for layer in sizes.layers]:
+        return None
+    return sizes.kept.bytes(video=video, audio=audio, text=text, rank=rank)
+
+
+def released_sizes(version: str, *, joint: bool) -> ModelSizes:
+    """Of a released version, "2.0", "2.3" or "2.5" and what begins so. Raises KeyError for another."""
+    return _all_sizes()[version[:3], joint]
+
+
+@cache
+def _all_sizes() -> Mapping[tuple[str, bool], ModelSizes]:
+    found = json.loads(files("ltx2core.planning").joinpath("model_sizes.json").read_text(encoding="utf-8"))
+    return {(entry["version"], entry["joint"]): sizes_from_json(entry) for entry in found}
+
+
+def sizes_from_json(entry: Mapping[str, Any]) -> ModelSizes:
+    """Sizes that `measure_sizes` wrote."""
+    rest = {name: value for name, value in entry.items() if name not in ("layers", "attentions", "outside", "kept")}
+    return ModelSizes(
+        **rest,
+        layers=tuple(LayerSize(**layer) for layer in entry["layers"]),
+        attentions=tuple(Attention(**one) for one in entry["attentions"]),
+        outside=tuple(LayerSize(**layer) for layer in entry["outside"]),
+        kept=Kept(**entry["kept"]),
+    )

@@ -1,0 +1,244 @@
+"""What each phase of a run takes: memory of the card and of the host, part by part, and seconds. Arithmetic on shapes; loads no torch.
+
+Memory is what the process holds at the phase's peak. Coefficients were measured on an H100 with LTX-2 2.0's true sizes: docs/BENCHMARKS.md
+has the runs and their commands. Sizes scale with pixels and frames, seconds with the card's rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.models.text_memory import TextBytes, choose_placement
+from ltx2core.models.vae_levers import SPATIAL, is_tiled, tile_and_stride
+from ltx2core.planning.host_plan import STAGING_BYTES
+from ltx2core.planning.step_memory import GIB, step_bytes
+
+if TYPE_CHECKING:
+    from ltx2core.hardware.rates import Rates
+    from ltx2core.models.text_memory import TextSettings
+    from ltx2core.models.vae_levers import VaeLevers
+    from ltx2core.offload.masters import Waiting
+    from ltx2core.planning.job import ClipShape, SampleShape, Version
+    from ltx2core.planning.step_plan import StepNeed, StepPlan
+    from ltx2core.planning.step_time import StepSpeed
+
+PhaseName = Literal["text", "encode", "train", "sample", "decode"]
+_MEASURED_FLOPS = 791e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
+
+# Host memory of a process on a machine with a GPU: 2.45 GiB while latents are encoded, of which 0.08 are clips; 1 GiB more once blocks were
+# compiled (3.42 in training with nothing streamed), from the run of docs/BENCHMARKS.md.
+_PROCESS_BYTES = int(2.37 * GIB)
+_COMPILER_BYTES = GIB
+
+# Gemma3-12B and the connectors of each version, weighed on the meta device by models/text_memory.py; a test weighs them again. 2.5's Gemma4
+# has the same width and depth.
+_GEMMA = {"layers": 21_518_303_232, "largest_layer": 448_297_984, "embedding": 2_013_757_440}
+_GEMMA_INT8 = {"layers": 10_768_859_136, "largest_layer": 224_351_232, "embedding": 2_013_757_440}
+_CONNECTORS = {"2.0": (2_862_950_400, 1_445_068_800), "2.3": (6_344_455_168, 1_541_414_912), "2.5": (6_344_455_168, 1_541_414_912)}
+_STATES, _TEXT_ACTIVATIONS = 385_351_680, 243_793_920
+_TEXT_RESERVE = GIB // 2
+# 14.0 s for 16 captions and two prompts with Gemma on the card, its 23.5 GB read at what a disk gives; 0.13 s a caption of 1,024 tokens.
+_READ_BYTES_A_SECOND = 2.0e9
+_CAPTION_SECONDS = 0.13
+
+# Weights of each half of the video VAE in bf16, counted on the modules.
+_VAE_BYTES = {"2.0": (1_388_197_762, 1_056_761_440), "2.3": (637_873_794, 814_338_144), "2.5": (637_873_794, 814_338_144)}
+# Of 121x704x1280, 109.04 million pixels: 13.36 GiB to encode at once and 12.96 to decode, weights in them.
+_ENCODE_BYTES, _DECODE_BYTES = 118.8, 117.9  # a pixel
+# What the chunked levers hold. temporal_roll: the clip (6 bytes a pixel, bf16) and so much of a frame's pixels, 3.36 and 3.55 GiB in all;
+# patch_conv: that of the whole clip, 5.20 and 3.70; both: a little less than temporal_roll, 3.26 and 3.23.
+_CLIP_BYTES = 6.0
+_ROLL_BYTES = {"encode": (1737.0, 1618.0), "decode": (2332.0, 1951.0)}  # a pixel of one frame: alone, with patch_conv
+# Tiles are decoded one by one, the largest among the first, and joined at the end: 3.99 GiB, and 2.96 where each tile is small.
+_FIRST_TILE_BYTES, _JOINED_BYTES = 2.0, 19.5  # a pixel of the clip
+_PATCH_BYTES = {"encode": 38.5, "decode": 26.8}  # a pixel of the clip
+# Seconds of that clip: at once, temporal_roll, patch_conv, both, tiling, all three.
+_VAE_SECONDS = {"encode": (0.77, 0.90, 1.20, 1.12, 0.95, 1.41), "decode": (0.55, 0.76, 0.91, 0.94, 0.70, 0.94)}
+_VAE_MEGAPIXELS = 109.04
+_VAE_RESERVE = 3 * GIB // 10  # held by the allocator above the peak: 3.78 for 3.50
+_AUDIO_VAE_BYTES = 3 * GIB // 10
+_ENCODER_BUSY = 0.887  # of the pass over clips, 16 decoders beside it
+_AHEAD_BYTES = 4 * GIB  # of decoded clips that wait at most, or an eighth of what is free (caching/passes.py)
+
+_AHEAD_CLIPS = 16  # where it is not known how many there are
+
+# A sample is drawn without the compiler. diffusers' 48 blocks take 0.64 s a forward however few tokens there are, since the host launches
+# their kernels one by one: a quarter of the 2.57 s of its eager step (forward, forward again, and a backward of twice as many). With many
+# tokens the kernels themselves count: 0.91 s of a step where compiled ones are 0.58.
+_LAUNCHED_BLOCK_SECONDS = 0.0134
+_UNCOMPILED = 1.57
+_LAUNCH_SECONDS = 6e-6  # on that machine
+_SAMPLE_FORWARD = 0.5  # of what a block keeps for its backward, in a forward's scratch
+_SAMPLE_FILE_SECONDS = 2.5  # loading decoders, writing the video
+
+_START_SECONDS = 37.0  # importing 23, compiling 14; reading weights comes on top: 51.5 s from a run's first line to its first step
+_EXPORT_SECONDS = 5.0
+_SAVE_BYTES_A_SECOND = 1.0e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """vram, ram: bytes by part, at the phase's peak. seconds: of all of the phase in a run, all its clips or samples; None: not known."""
+
+    name: PhaseName
+    vram: dict[str, int]
+    ram: dict[str, int]
+    seconds: float | None
+
+    @property
+    def vram_bytes(self) -> int:
+        return sum(self.vram.values())
+
+    @property
+    def ram_bytes(self) -> int:
+        return sum(self.ram.values())
+
+
+def text_bytes(version: Version, *, int8: bool) -> TextBytes:
+    """What the text path of a released version weighs."""
+    connectors, largest = _CONNECTORS[version]
+    gemma = _GEMMA_INT8 if int8 else _GEMMA
+    return TextBytes(**gemma, connectors=connectors, largest_connector=largest, states=_STATES, activations=_TEXT_ACTIVATIONS)
+
+
+def text_phase(
+    version: Version, settings: TextSettings, *, free_bytes: int, ram_bytes: int, captions: int | None, rates: Rates
+) -> tuple[Phase, str]:
+    """Encoding captions, and a sentence on where the text encoder lies. Raises DoesNotFit."""
+    need = text_bytes(version, int8=settings.int8)
+    room = max(0, ram_bytes - _PROCESS_BYTES)
+    placement = choose_placement(need, settings=settings, free_device_bytes=free_bytes - CONTEXT_BYTES, free_host_bytes=room)
+    ram = {"process": _PROCESS_BYTES}
+    if placement.streamed:
+        vram = {"text encoder, in turn": need.streamed_on_device}
+        ram["text encoder"] = need.on_host
+        link = rates.to_device_bytes_per_second or rates.memory_bytes_per_second
+        each = max(_seconds(_CAPTION_SECONDS, rates), (need.layers + need.connectors) / link)
+    else:
+        vram = {"text encoder": need.layers + need.embedding, "connectors": need.connectors}
+        vram["hidden states"] = 5 * need.states + need.activations
+        each = _seconds(_CAPTION_SECONDS, rates)
+    reading = need.on_host * (2 if settings.int8 else 1) / _READ_BYTES_A_SECOND
+    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _TEXT_RESERVE}
+    seconds = None if captions is None else reading + (captions + 2) * each
+    return Phase(name="text", vram=vram, ram=ram, seconds=seconds), placement.because
+
+
+def encode_phase(
+    version: Version, clip: ClipShape, levers: VaeLevers, *, together: int, audio: bool, clips: int | None, ram_bytes: int, rates: Rates
+) -> Phase:
+    """Encoding clips to latents. together: clips of one batch."""
+    at_once = 1 if levers.slicing else together
+    vram = {"VAE encoder": _VAE_BYTES[version][0], "activations": at_once * vae_activations("encode", clip, levers)}
+    if together > at_once:
+        vram["clips of the batch"] = int((together - at_once) * _CLIP_BYTES * clip.megapixels * 1e6)
+    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _VAE_RESERVE}
+    frames = int(3 * clip.megapixels * 1e6)
+    ram = {
+        "process": _PROCESS_BYTES,
+        "decoded clips": max(frames, min(_AHEAD_BYTES, ram_bytes // 8, frames * (_AHEAD_CLIPS if clips is None else clips))),
+    }
+    each = vae_seconds("encode", clip, levers, rates) / _ENCODER_BUSY + (0.1 if audio else 0.0)  # 1.6 s for the sound of 16 clips
+    return Phase(name="encode", vram=vram, ram=ram, seconds=None if clips is None else clips * each)
+
+
+def vae_activations(half: Literal["encode", "decode"], clip: ClipShape, levers: VaeLevers) -> int:
+    """Bytes beside the weights, for one clip."""
+    pixels, frame = clip.megapixels * 1e6, clip.width * clip.height
+    if not (levers.tiling and is_tiled(width=clip.width, height=clip.height)):
+        return int(_untiled(half, pixels, frame, levers, clip_bytes=_CLIP_BYTES))
+    rows, columns = (tile_and_stride(side // SPATIAL)[0] * SPATIAL for side in (clip.height, clip.width))
+    tile = _untiled(half, rows * columns * clip.frames, rows * columns, levers, clip_bytes=0.0)
+    if half == "encode":
+        return int(_CLIP_BYTES * pixels + tile)  # the clip that tiles are cut from
+    return int(max(_FIRST_TILE_BYTES * pixels + tile, _JOINED_BYTES * pixels))
+
+
+def _untiled(half: Literal["encode", "decode"], pixels: float, frame: float, levers: VaeLevers, *, clip_bytes: float) -> float:
+    """Of a clip, or a tile of one, of so many pixels in all and in a frame."""
+    whole = (_ENCODE_BYTES if half == "encode" else _DECODE_BYTES) * pixels
+    alone, with_patches = _ROLL_BYTES[half]
+    if levers.temporal_roll:
+        return min(whole, clip_bytes * pixels + (with_patches if levers.patch_conv else alone) * frame)
+    return min(whole, _PATCH_BYTES[half] * pixels) if levers.patch_conv else whole
+
+
+def vae_seconds(half: Literal["encode", "decode"], clip: ClipShape, levers: VaeLevers, rates: Rates) -> float:
+    """Of one clip."""
+    chunked = levers.temporal_roll + 2 * levers.patch_conv
+    tiled = levers.tiling and is_tiled(width=clip.width, height=clip.height)
+    index = (5 if chunked else 4) if tiled else chunked
+    return _seconds(_VAE_SECONDS[half][index] * clip.megapixels / _VAE_MEGAPIXELS, rates)
+
+
+def train_phase(
+    need: StepNeed, plan: StepPlan, *, waiting: Waiting, steps: int | None, evaluations: float, speed: StepSpeed, saves: int
+) -> Phase:
+    """Training itself. plan: with its seconds; evaluations: forwards of the held-out loss, all together; saves: checkpoints."""
+    vram = step_bytes(need, plan.layout).parts
+    vram["CUDA context"] = CONTEXT_BYTES
+    seconds = None
+    if steps is not None and plan.seconds is not None:
+        weights = need.num_blocks * need.block_bytes + need.outside_bytes
+        measuring = evaluations * need.num_blocks * speed.forward
+        saving = saves * 12 * need.lora_numbers / _SAVE_BYTES_A_SECOND
+        start = _START_SECONDS + weights / _READ_BYTES_A_SECOND
+        seconds = start + steps * plan.seconds + measuring + saving + _EXPORT_SECONDS
+    return Phase(name="train", vram=vram, ram=host_bytes(need, plan, waiting=waiting), seconds=seconds)
+
+
+def host_bytes(need: StepNeed, plan: StepPlan, *, waiting: Waiting) -> dict[str, int]:
+    """Host memory while training. Pages of files that the system keeps are not counted: it drops them when it needs to."""
+    ram = {"process": _PROCESS_BYTES, "compiler": _COMPILER_BYTES}
+    if plan.streamed and waiting != "disk":
+        ram["blocks that travel"] = plan.streamed * need.block_bytes
+    if plan.inputs_to_host:
+        ram["inputs of blocks"] = (need.num_blocks - plan.kept) * need.inputs_bytes
+    if waiting != "locked":
+        ram["staging"] = STAGING_BYTES
+    return ram
+
+
+def locked_bytes(ram: dict[str, int]) -> int:
+    """What of `host_bytes` is locked for copies."""
+    return sum(ram.get(part, 0) for part in ("blocks that travel", "inputs of blocks"))
+
+
+def sample_phase(
+    need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: int, speed: StepSpeed, ram: dict[str, int], rates: Rates
+) -> Phase:
+    """Drawing samples with the training engine's own weights. kept, speed: bytes that a block keeps and seconds, of a sample's passes."""
+    forward = need.num_blocks * max(_UNCOMPILED * speed.forward, _LAUNCHED_BLOCK_SECONDS * rates.launch_seconds / _LAUNCH_SECONDS)
+    if plan.streamed:
+        loads = max(0, plan.streamed - plan.slots) * need.block_bytes / (speed.link or float("inf"))
+        forward = forward + loads if plan.slots == 1 else max(forward, loads)
+    each = sample.steps * forward + _SAMPLE_FILE_SECONDS
+    vram = _held(need, plan) | {"scratch": int(_SAMPLE_FORWARD * kept), "CUDA context": CONTEXT_BYTES, "reserve": _TEXT_RESERVE}
+    return Phase(name="sample", vram=vram, ram=dict(ram), seconds=sample.count * each)
+
+
+def decode_phase(
+    need: StepNeed, plan: StepPlan, version: Version, sample: SampleShape, levers: VaeLevers, *, ram: dict[str, int], rates: Rates
+) -> Phase:
+    """Decoding samples beside the weights, whose graphs and activations are dropped before."""
+    activations = vae_activations("decode", sample.clip, levers)
+    vram = _held(need, plan) | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
+    vram["reserve"] = _VAE_RESERVE
+    frames = int(4 * sample.clip.megapixels * 1e6)
+    seconds = sample.count * vae_seconds("decode", sample.clip, levers, rates)
+    return Phase(name="decode", vram=vram, ram={**ram, "frames": frames}, seconds=seconds)
+
+
+def _held(need: StepNeed, plan: StepPlan) -> dict[str, int]:
+    """What of training stays on the card while a sample is made."""
+    parts = step_bytes(need, plan.layout).parts
+    return {
+        name: parts[name] for name in ("blocks", "ring", "transposed blocks", "outside the blocks", "LoRA and optimizer") if name in parts
+    }
+
+
+def _seconds(measured: float, rates: Rates) -> float:
+    """On a card of other rates than the one that was measured."""
+    return measured * _MEASURED_FLOPS / rates.bf16_flops_per_second

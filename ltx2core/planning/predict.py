@@ -1,0 +1,324 @@
+"""What a config needs on a machine, phase by phase, whether it fits, how long it takes, and why. Nothing is loaded, no torch.
+
+The step's own layout is planned by step_plan.py, as the run will plan it; the other phases are phases.py's. What does not fit is said with
+what misses, and with the one change of the config that would make it fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ltx2core.errors import DoesNotFit, RunError
+from ltx2core.hardware.before_start import Forecast
+from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.planning.flops import BatchShape
+from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
+from ltx2core.planning.host_plan import HostPlan, place_blocks
+from ltx2core.planning.job import Job, job_of
+from ltx2core.planning.method_costs import alignment_bytes
+from ltx2core.planning.model_sizes import ModelSizes, released_sizes
+from ltx2core.planning.phases import (
+    Phase,
+    decode_phase,
+    encode_phase,
+    host_bytes,
+    locked_bytes,
+    sample_phase,
+    text_phase,
+    train_phase,
+)
+from ltx2core.planning.step_memory import GIB, step_bytes
+from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.planning.step_time import StepSpeed, step_seconds, step_speed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ltx2core.config.datasets import DatasetList
+    from ltx2core.config.train import TrainConfig
+    from ltx2core.planning.job import ClipShape, Version
+
+__all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "hardware_of", "predict", "predict_job"]
+
+TEXT_TOKENS = 1024  # every caption is padded to so many
+_HELD_OUT_LEVELS = 5
+_SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
+_CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
+_STORED_BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}  # a number; nf4 travels with a scale for each 64
+_LATENT_BYTES = 256  # 128 channels in bf16, of a token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """plan: None where not even training fits. step_seconds: of an update, all its batches counted. seconds_range: of total_seconds.
+    because: a sentence for each choice. misfit: what does not fit, by how much, and what would; None where all fits."""
+
+    job: Job
+    plan: StepPlan | None
+    phases: tuple[Phase, ...]
+    step_seconds: float
+    total_seconds: float
+    seconds_range: tuple[float, float]
+    fits: bool
+    because: tuple[str, ...]
+    misfit: str | None
+    locked_bytes: int = 0
+    over_bytes: int = 0  # by how much the worst of all misses
+
+    @property
+    def vram_bytes(self) -> int:
+        """The peak of the card's memory."""
+        return max((phase.vram_bytes for phase in self.phases), default=0)
+
+    @property
+    def ram_bytes(self) -> int:
+        """The peak of host memory."""
+        return max((phase.ram_bytes for phase in self.phases), default=0)
+
+    def phase(self, name: str) -> Phase | None:
+        return next((phase for phase in self.phases if phase.name == name), None)
+
+
+def predict(
+    config: TrainConfig,
+    hardware: Hardware,
+    *,
+    clips: int | None = None,
+    datasets: DatasetList | None = None,
+    clip: ClipShape | None = None,
+    version: Version | None = None,
+) -> Prediction:
+    """What a run of this config will need and take. clips: how many are trained on; datasets: where it is known, what is trained of them;
+    clip: the largest, once a scan has found it; version: of the checkpoint, where its header was read.
+
+    Raises ConfigError for what is not predicted (nano, sound alone, the reference engine).
+    """
+    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, version=version), hardware)
+    if found.fits:
+        return found
+    from ltx2core.planning.remedies import remedy  # here: it predicts, too
+
+    return replace(found, misfit=f"{found.misfit} {remedy(found.job, hardware)}")
+
+
+def predict_job(job: Job, hardware: Hardware) -> Prediction:
+    """The same of a job, without looking for what would make it fit."""
+    sizes = released_sizes(job.version, joint=job.audio)
+    free = hardware.free_bytes if job.limit_bytes is None else min(hardware.free_bytes, job.limit_bytes)
+    need, speed = step_need(sizes, job), _speed(sizes, job, hardware, tokens=job.clip.tokens, batch=job.batch)
+    problems: list[_Miss] = []
+    phases: list[Phase] = []
+    because: list[str] = []
+    try:
+        text, why = text_phase(
+            job.version, job.text, free_bytes=free, ram_bytes=hardware.ram_bytes, captions=job.clips, rates=hardware.rates
+        )
+        phases.append(text)
+        because.append(why)
+    except DoesNotFit as error:
+        problems.append(_Miss("Encoding captions", error.text, _short_of_text(job, hardware, free)))
+    phases.append(
+        encode_phase(
+            job.version,
+            job.clip,
+            job.levers,
+            together=job.encoded_together,
+            audio=job.audio,
+            clips=job.clips,
+            ram_bytes=hardware.ram_bytes,
+            rates=hardware.rates,
+        )
+    )
+    plan, host = None, None
+    try:
+        plan = _planned(need, job.wish, free - CONTEXT_BYTES, speed)
+        host = _host(need, plan, job, hardware)
+    except RunError as error:
+        problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
+    if plan is not None and host is not None:
+        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *because]
+        phases += _of_training(sizes, job, need, plan, host, speed, hardware)
+    problems += _over(phases, free, hardware)
+    seconds = [phase.seconds for phase in phases if phase.seconds is not None]
+    total = sum(seconds)
+    spread = _SPREAD[hardware.rates.source]
+    step_seconds = 0.0 if plan is None or plan.seconds is None else plan.seconds * job.accumulation
+    ram = {} if plan is None or host is None else host_bytes(need, plan, waiting=host.waiting)
+    return Prediction(
+        job=job,
+        plan=plan,
+        phases=tuple(phases),
+        step_seconds=step_seconds,
+        total_seconds=total,
+        seconds_range=(total * (1 - spread), total * (1 + spread)),
+        fits=not problems,
+        because=tuple(_sentence(one) for one in because),
+        misfit=" ".join(problem.text for problem in problems) or None,
+        locked_bytes=locked_bytes(ram) if host is not None and host.waiting == "locked" else 0,
+        over_bytes=max((problem.bytes for problem in problems), default=0),
+    )
+
+
+@lru_cache(maxsize=512)
+def _planned(need: StepNeed, wish: StepWish, free_bytes: int, speed: StepSpeed) -> StepPlan:
+    """Levers of other phases are tried with the same step again and again."""
+    return plan_step(need, wish, free_bytes=free_bytes, speed=speed)
+
+
+def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
+    """What a step is made of, from the released sizes: as a run finds it in the checkpoint's header."""
+    clips, itemsize = job.batch, 2
+    sound = job.clip.sound_tokens * clips if job.audio else 0
+    return StepNeed(
+        tokens=job.clip.tokens * clips,
+        width=sizes.width,
+        itemsize=itemsize,
+        num_blocks=sizes.blocks,
+        block_bytes=int(sizes.block_numbers * _STORED_BYTES[job.wish.storage]),
+        outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
+        lora_numbers=sizes.lora_numbers(job.rank_of),
+        joint=job.audio,
+        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank),
+        state_bytes=job.state_bytes,
+        beside_bytes=0
+        if job.aligned is None
+        else alignment_bytes(tokens=job.clip.tokens * clips, width=sizes.width, to=job.aligned or sizes.width),
+    )
+
+
+def forecast_of(prediction: Prediction, *, cached: bool = False) -> Forecast:
+    """What the warnings before a start need of a prediction. cached: whether clips and captions are in the cache already."""
+    job = prediction.job
+    sample = [phase.vram_bytes for phase in prediction.phases if phase.name in ("sample", "decode")]
+    train = prediction.phase("train")
+    cache = None
+    if job.clips is not None and not cached:
+        cache = job.clips * (job.clip.tokens * _LATENT_BYTES + _CACHE_TEXT_BYTES[job.version])
+    return Forecast(
+        train_peak_bytes=None if train is None else train.vram_bytes,
+        sample_peak_bytes=max(sample, default=None),
+        host_peak_bytes=prediction.ram_bytes or None,
+        pinned_bytes=prediction.locked_bytes or None,
+        cache_bytes=cache,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Miss:
+    """What does not fit."""
+
+    what: str
+    text: str
+    bytes: int
+
+
+def _speed(sizes: ModelSizes, job: Job, hardware: Hardware, *, tokens: int, batch: int) -> StepSpeed:
+    """Of a block on this card, TREAD counted in as what blocks take on average."""
+    wish, sound = job.wish, job.clip.sound_tokens if job.audio else 0
+
+    def of(video: int) -> StepSpeed:
+        shape = BatchShape(count=batch, video=video, audio=sound, text=TEXT_TOKENS)
+        model = sizes.shape(job.rank_of)
+        return step_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
+
+    found = of(tokens)
+    for first, last, share in job.routed:
+        found = _between(found, of(max(1, int(share * tokens))), (last - first + 1) / sizes.blocks)
+    return replace(found.scaled(hardware.correction), looks=job.looks)
+
+
+def _of_rollouts(plan: StepPlan, need: StepNeed, speed: StepSpeed) -> Iterator[str]:
+    """What scheduled sampling costs, before it is trained with."""
+    if speed.looks and plan.seconds is not None:
+        without = step_seconds(need, plan.layout, replace(speed, looks=0.0))
+        yield (
+            f"scheduled sampling takes {speed.looks:.2g} more forwards a batch on average: {plan.seconds:.2f} s a batch instead of "
+            f"{without:.2f}, {plan.seconds / without:.2g} times as long"
+        )
+
+
+def _between(one: StepSpeed, other: StepSpeed, share: float) -> StepSpeed:
+    def mixed(first: float, second: float) -> float:
+        return (1 - share) * first + share * second
+
+    return replace(
+        one,
+        forward=mixed(one.forward, other.forward),
+        attention=mixed(one.attention, other.attention),
+        backward=mixed(one.backward, other.backward),
+    )
+
+
+def _host(need: StepNeed, plan: StepPlan, job: Job, hardware: Hardware) -> HostPlan:
+    others = sum(bytes_ for part, bytes_ in host_bytes(need, plan, waiting="disk").items() if part in ("process", "compiler"))
+    return place_blocks(
+        blocks_bytes=plan.streamed * need.block_bytes,
+        inputs_bytes=need.num_blocks * need.inputs_bytes if plan.inputs_to_host else 0,
+        free_bytes=max(0, hardware.ram_bytes - others),
+        disk=job.disk,
+        storage=plan.storage,
+    )
+
+
+def _of_training(
+    sizes: ModelSizes, job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, speed: StepSpeed, hardware: Hardware
+) -> Iterator[Phase]:
+    """Training, and the samples that are made beside it."""
+    saved = 0 if job.steps is None else max(1, job.steps // 500)
+    measured = 0.0
+    if job.held_out and job.clips is not None:
+        measured = job.held_out * _HELD_OUT_LEVELS * max(1.0, job.held_out_share * job.clips) / job.batch
+    steps = None if job.steps is None else job.steps * job.accumulation
+    yield train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
+    sample = job.sample
+    if sample is None or not sample.count:
+        return
+    ram = host_bytes(need, plan, waiting=host.waiting)
+    drawn = replace(job, clip=sample.clip, batch=sample.passes, routed=(), looks=0.0, aligned=None)
+    there = _speed(sizes, drawn, hardware, tokens=sample.clip.tokens, batch=sample.passes)
+    yield sample_phase(need, plan, sample, kept=step_need(sizes, drawn).kept_bytes, speed=there, ram=ram, rates=hardware.rates)
+    yield decode_phase(need, plan, job.version, sample, job.levers, ram=ram, rates=hardware.rates)
+
+
+_TITLES = {
+    "text": "Encoding captions",
+    "encode": "Encoding clips",
+    "train": "Training",
+    "sample": "Drawing samples",
+    "decode": "Decoding samples",
+}
+
+
+def _over(phases: list[Phase], free: int, hardware: Hardware) -> Iterator[_Miss]:
+    for phase in phases:
+        title = _TITLES[phase.name]
+        if (short := phase.vram_bytes - free) > 0:
+            text = f"{title} needs {_gib(phase.vram_bytes)} of GPU memory, {_gib(short)} more than the {_gib(free)} that are free."
+            yield _Miss(title, text, short)
+        if (short := phase.ram_bytes - hardware.ram_bytes) > 0:
+            text = f"{title} needs {_gib(phase.ram_bytes)} of RAM, {_gib(short)} more than the {_gib(hardware.ram_bytes)} that are free."
+            yield _Miss(title, text, short)
+
+
+def _short_of_text(job: Job, hardware: Hardware, free: int) -> int:
+    from ltx2core.planning.phases import text_bytes
+
+    need = text_bytes(job.version, int8=job.text.int8)
+    return max(need.on_host - hardware.ram_bytes, need.streamed_on_device + CONTEXT_BYTES - free, 1)
+
+
+def _short_of_training(need: StepNeed, plan: StepPlan | None, free: int, hardware: Hardware) -> int:
+    if plan is not None:
+        return max(1, plan.streamed * need.block_bytes - hardware.ram_bytes)
+    least = Layout(streamed=need.num_blocks, slots=1, kept=0, attention=0, inputs_to_host=True)
+    return max(1, step_bytes(need, least).total + CONTEXT_BYTES - free)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:.1f} GiB"

@@ -1,0 +1,92 @@
+"""What phases take follows the runs that were measured (docs/BENCHMARKS.md), and grows with what it grows with."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltx2core.hardware.cards import find_card, rates_of
+from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.models.text_memory import TextSettings
+from ltx2core.models.vae_levers import VaeLevers
+from ltx2core.planning.job import ClipShape
+from ltx2core.planning.phases import encode_phase, text_bytes, text_phase, vae_activations, vae_seconds
+
+GIB = 2**30
+H100 = rates_of(find_card("H100"))  # type: ignore[arg-type]
+LARGE = ClipShape(width=1280, height=704, frames=121)
+SMALL = ClipShape(width=768, height=512, frames=49)
+ROLL, PATCH = VaeLevers(temporal_roll=True), VaeLevers(patch_conv=True)
+BOTH, TILING = VaeLevers(temporal_roll=True, patch_conv=True), VaeLevers(tiling=True)
+ALL = VaeLevers(tiling=True, temporal_roll=True, patch_conv=True)
+WEIGHTS = {"encode": 1_388_197_762, "decode": 1_056_761_440}
+
+
+@pytest.mark.parametrize(
+    ("levers", "encode", "decode"),
+    [
+        (VaeLevers(), 13.36, 12.96),
+        (ROLL, 3.36, 3.55),
+        (PATCH, 5.20, 3.70),
+        (BOTH, 3.26, 3.23),
+        (TILING, 4.62, 3.99),
+        (ALL, 2.06, 2.96),
+    ],
+)
+def test_the_vae_needs_what_was_measured_and_not_much_less_under_any_lever(levers: VaeLevers, encode: float, decode: float) -> None:
+    for half, measured in (("encode", encode), ("decode", decode)):
+        needed = (WEIGHTS[half] + vae_activations(half, LARGE, levers)) / GIB  # type: ignore[arg-type]
+        # Tiles come in sizes between those that were measured: what is predicted may be more, hardly less.
+        assert 0.98 * measured < needed < (1.2 if levers.tiling else 1.02) * measured, (half, levers)
+
+
+def test_a_shorter_clip_was_measured_too() -> None:
+    phase = encode_phase("2.0", SMALL, VaeLevers(), together=1, audio=True, clips=16, ram_bytes=64 * GIB, rates=H100)
+    assert (phase.vram_bytes - CONTEXT_BYTES) / GIB == pytest.approx(3.78, rel=0.06)  # held by the allocator in the run of 16 clips
+    assert phase.seconds == pytest.approx(4.5 + 1.6, rel=0.4)
+    assert phase.ram_bytes / GIB == pytest.approx(2.45 + 16 * 3 * SMALL.megapixels * 1e6 / GIB, rel=0.06)
+
+
+def test_the_text_encoder_needs_what_was_measured_as_a_whole_and_streamed() -> None:
+    whole, why = text_phase("2.0", TextSettings(), free_bytes=79 * GIB, ram_bytes=120 * GIB, captions=16, rates=H100)
+    assert whole.vram_bytes / GIB == pytest.approx(27.16 + 0.6, rel=0.02)
+    assert whole.seconds == pytest.approx(14.0, rel=0.25)
+    assert "on the GPU as a whole" in why
+    streamed, why = text_phase("2.0", TextSettings(streamed=True), free_bytes=79 * GIB, ram_bytes=120 * GIB, captions=16, rates=H100)
+    assert streamed.ram_bytes / GIB == pytest.approx(26.95, rel=0.05)
+    assert 2.39 < (streamed.vram_bytes - CONTEXT_BYTES) / GIB < 4.0
+    assert "streams layer by layer" in why
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_the_text_paths_weights_are_those_of_the_modules(version: str, int8: bool) -> None:
+    import torch
+    from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    from ltx2core.models import header
+    from ltx2core.models.int8 import use_int8
+    from ltx2core.models.released import released_config
+    from ltx2core.models.text_memory import measure_text
+
+    gemma = {"hidden_size": 3840, "intermediate_size": 15360, "num_attention_heads": 16, "num_hidden_layers": 48, "num_key_value_heads": 8}
+    with torch.device("meta"):
+        model = Gemma3TextModel(Gemma3TextConfig(**gemma)).to(torch.bfloat16)
+        if int8:
+            use_int8(model.layers)
+        connectors = LTX2TextConnectors(**header.connector_arguments(released_config(f"{version}.0"), num_states=49))
+    shapes = {name: tuple(tensor.shape) for name, tensor in connectors.state_dict().items()}
+    assert text_bytes(version, int8=int8) == measure_text(model, shapes, itemsize=2, tokens=1024)  # type: ignore[arg-type]
+
+
+def test_seconds_of_the_vae_follow_pixels_and_the_cards_rate() -> None:
+    assert vae_seconds("encode", LARGE, VaeLevers(), H100) == pytest.approx(0.77, rel=0.01)
+    assert vae_seconds("encode", SMALL, VaeLevers(), H100) == pytest.approx(0.137, rel=0.05)
+    slower = rates_of(find_card("RTX 3090"))  # type: ignore[arg-type]
+    assert vae_seconds("decode", LARGE, ROLL, slower) > 5 * vae_seconds("decode", LARGE, ROLL, H100)
+
+
+def test_chunked_levers_never_need_more_than_the_whole_clip() -> None:
+    still = ClipShape(width=256, height=256, frames=1)
+    for levers in (ROLL, PATCH, BOTH, ALL):
+        assert vae_activations("encode", still, levers) <= vae_activations("encode", still, VaeLevers())
