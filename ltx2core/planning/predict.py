@@ -18,7 +18,7 @@ from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.job import Job, job_of
 from ltx2core.planning.method_costs import alignment_bytes
-from ltx2core.planning.model_sizes import ModelSizes, released_sizes
+from ltx2core.planning.model_sizes import STORED_BYTES, ModelSizes, released_sizes
 from ltx2core.planning.phases import (
     Phase,
     decode_phase,
@@ -46,7 +46,6 @@ TEXT_TOKENS = 1024  # every caption is padded to so many
 _HELD_OUT_LEVELS = 5
 _SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
 _CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
-_STORED_BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}  # a number; nf4 travels with a scale for each 64
 _LATENT_BYTES = 256  # 128 channels in bf16, of a token
 
 
@@ -176,7 +175,7 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         width=sizes.width,
         itemsize=itemsize,
         num_blocks=sizes.blocks,
-        block_bytes=int(sizes.block_numbers * _STORED_BYTES[job.wish.storage]),
+        block_bytes=int(sizes.block_numbers * STORED_BYTES[job.wish.storage]),
         outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
         lora_numbers=sizes.lora_numbers(job.rank_of),
         joint=job.audio,

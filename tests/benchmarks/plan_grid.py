@@ -1,93 +1,343 @@
 """Predicted against measured: memory and seconds of a step for a grid of layouts, precisions, sizes and caps, each run as it is planned.
 
-python -m tests.benchmarks.plan_grid [--part 0 --parts 2]     a JSON line for each case; predictions first, then what came of them
-python -m tests.benchmarks.plan_grid --summary FILE [...]     the errors of lines that were printed before
+    python -m tests.benchmarks.plan_grid --out grid.jsonl                     every case of the grid, a JSON line each
+    python -m tests.benchmarks.plan_grid --out grid.jsonl --skip-done         those that the file does not have yet
+    python -m tests.benchmarks.plan_grid --out random.jsonl --random 100 --seed 0 --gpus 4     random plans that are said to fit
+    python -m tests.benchmarks.plan_grid --list                               their names and numbers
+    python -m tests.benchmarks.plan_grid --summary grid.jsonl [...]           the errors of lines that were written before
+    python -m tests.benchmarks.plan_grid --out small.jsonl --small --cases 0-2      a small model on the CPU, to see that all works
+
+A case runs in a process of its own, since one that runs out of memory leaves some behind; compiled kernels are shared by all. A line is
+written as soon as its case is done, also where it failed or took longer than --limit. Rates are measured once, before the first case.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import queue
+import signal
 import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ltx2core.planning.step_plan import StepWish
-from tests.benchmarks import step_time
-from tests.benchmarks.step_time import FP8, FP8_BOTH_WAYS, INT8, Case
+from ltx2core.errors import RunError
+from ltx2core.training.compile_cache import kept_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-BF16 = StepWish()
-HOST = StepWish(inputs_to_host=True)
+    from tests.benchmarks.step_time import Case
+
+_MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
+Line = dict[str, Any]
 
 
 def grid() -> dict[str, Case]:
     """By name. Ordered by shape, so that compiled blocks are found again."""
+    from ltx2core.planning.step_plan import StepWish
+    from tests.benchmarks.step_time import EIGHT_BIT_ADAM, FP8, FP8_BOTH_WAYS, INT8, NF4, Case
+
+    bf16 = StepWish()
     found: dict[str, Case] = {}
 
-    def add(name: str, tokens: int, wish: StepWish, caps: Iterable[float | None], **others: object) -> None:
+    def add(name: str, tokens: int, wish: StepWish, caps: Iterable[float | None], **others: Any) -> None:
         for cap in caps:
-            found[f"{name}-{tokens}-{'all' if cap is None else f'{cap:g}'}"] = Case(tokens=tokens, wish=wish, cap_gib=cap, **others)  # type: ignore[arg-type]
+            found[f"{name}-{tokens}-{'all' if cap is None else f'{cap:g}'}"] = Case(tokens=tokens, wish=wish, cap_gib=cap, **others)
 
-    add("bf16", 2688, BF16, (None, 60, 48, 40, 32, 24, 16, 12))
+    add("bf16", 2688, bf16, (None, 60, 48, 40, 32, 24, 16, 12))
     add("bf16-recomputed", 2688, StepWish(recompute_all=True), (None, 32))
     add("bf16-half-streamed", 2688, StepWish(streamed=24, slots=3), (None,))
-    add("bf16-host", 2688, HOST, (16,))
+    add("bf16-host", 2688, StepWish(inputs_to_host=True), (16,))
     add("fp8-both-ways", 2688, FP8_BOTH_WAYS, (None, 40, 24, 16, 12, 8))
     add("fp8", 2688, FP8, (None, 24, 12))
     add("int8", 2688, INT8, (None, 24, 16, 12, 8))
-    add("bf16-rank8", 2688, BF16, (None, 24), rank=8)
+    add("nf4", 2688, NF4, (None, 16, 8))
+    add("nf4-adam8", 2688, NF4, (8,), adam=EIGHT_BIT_ADAM)
+    add("bf16-rank8", 2688, bf16, (None, 24), rank=8)
     add("int8-rank128", 2688, INT8, (24,), rank=128)
-    add("bf16-video", 2688, BF16, (None, 24), audio=False)
-    add("bf16-batch2", 2688, BF16, (None, 48), batch=2)
-    add("bf16", 6144, BF16, (None, 60, 48, 24, 16))
+    add("bf16-video", 2688, bf16, (None, 24), audio=False)
+    add("bf16-batch2", 2688, bf16, (None, 48), batch=2)
+    add("bf16", 6144, bf16, (None, 60, 48, 24, 16))
     add("fp8-both-ways", 6144, FP8_BOTH_WAYS, (None, 24, 16, 12))
     add("int8", 6144, INT8, (24, 12))
-    add("bf16", 14080, BF16, (None, 48, 24))
+    add("bf16", 14080, bf16, (None, 48, 24))
     add("fp8-both-ways", 14080, FP8_BOTH_WAYS, (None, 24, 16))
     return found
 
 
+def random_cases(count: int, *, seed: int, most_gib: float = _MEASURED_CAPS[1]) -> dict[str, Case]:
+    """So many cases that their plan says fit under their cap, by name; those that compile alike stand together."""
+    import random
+
+    from ltx2core.planning.step_plan import StepWish
+    from tests.benchmarks.step_time import EIGHT_BIT_ADAM, AdamSettings, Case
+
+    ways: tuple[tuple[Any, Any], ...] = (
+        ("bf16", "dequant"),
+        ("int8", "dequant"),
+        ("int8", "w8a8"),
+        ("fp8", "w8a8"),
+        ("fp8", "w8a8_full"),
+        ("nf4", "dequant"),
+    )
+    drawn, found = random.Random(seed), []
+    while len(found) < count:
+        storage, precision = drawn.choice(ways)
+        asked = drawn.random()
+        wish = StepWish(
+            storage=storage,
+            precision=precision,
+            streamed=drawn.randint(1, 48) if asked < 0.15 else None,
+            slots=drawn.randint(1, 3) if asked < 0.1 else None,
+            recompute_all=0.15 <= asked < 0.25,
+            inputs_to_host=0.25 <= asked < 0.35,
+        )
+        case = Case(
+            tokens=drawn.choice((1024, 2688, 6144, 14080)),
+            wish=wish,
+            cap_gib=round(drawn.uniform(_MEASURED_CAPS[0], most_gib), 1),
+            audio=drawn.random() < 0.75,
+            rank=drawn.choice((16, 32, 64)),
+            batch=drawn.choice((1, 1, 2)),
+            adam=EIGHT_BIT_ADAM if drawn.random() < 0.25 else AdamSettings(),
+        )
+        if said_to_fit(case):
+            found.append(case)
+    found.sort(key=lambda case: (case.tokens, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision))
+    return {f"random{seed}-{index}": case for index, case in enumerate(found)}
+
+
+def said_to_fit(case: Case) -> bool:
+    """Whether a run under the case's cap would find a plan."""
+    from ltx2core.planning.step_plan import plan_step
+    from tests.benchmarks.step_time import CONTEXT_GIB, GIB, released_need
+
+    assert case.cap_gib is not None
+    try:
+        plan_step(released_need(case), case.wish, free_bytes=int((case.cap_gib - CONTEXT_GIB) * GIB))
+    except RunError:
+        return False
+    return True
+
+
+def chosen(names: Sequence[str], wanted: str) -> list[str]:
+    """Of these names those that are wanted: names, parts of names ending in *, numbers and ranges of them, with commas between; all for ''.
+
+    Raises ValueError for what is none of them.
+    """
+    if not wanted:
+        return list(names)
+    found: list[str] = []
+    for part in wanted.split(","):
+        first, dash, last = part.partition("-")
+        if part in names:
+            found.append(part)
+        elif part.endswith("*"):
+            found += [name for name in names if name.startswith(part[:-1])]
+        elif first.isdigit() and (not dash or last.isdigit() or not last):
+            end = int(last) if last else len(names) - 1 if dash else int(first)
+            found += names[int(first) : end + 1]
+        else:
+            raise ValueError(f"no case is called {part}; --list shows them")
+    return list(dict.fromkeys(found))
+
+
+def read_done(path: Path) -> dict[str, Line]:
+    """The newest line of each case in a file; a line that was cut off is none."""
+    found: dict[str, Line] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "case" in line:
+            found[line["case"]] = line
+    return found
+
+
+class Out:
+    """Writes lines to a file, each at once and whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._add("\n")  # what was cut off stays a line of its own
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line)
+        self._add(text + "\n")
+        print(text, flush=True)
+
+    def _add(self, text: str) -> None:
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Line:
+    """The line that a process of its own prints; `error` where it printed none, or took too long and was ended."""
+    variables = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)})
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        process = subprocess.Popen(  # a group of its own: the compiler has processes, too
+            [sys.executable, "-m", "tests.benchmarks.plan_grid", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            env=variables,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return {"error": f"took longer than {limit:g} s"}
+        for text in reversed(output.splitlines()):
+            if text.startswith("{"):
+                found: Line = json.loads(text)
+                return found
+        told.seek(0)
+        return {"error": f"exit status {process.returncode}: {told.read()[-600:]}"}
+
+
+def _device(gpu: int) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",")[gpu] if visible else str(gpu)
+
+
+def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> None:
+    """Every case, on as many cards as there are to be used, each card one at a time."""
+    common = [f"--steps={options.steps}", f"--layers={options.layers}", *(["--small"] if options.small else [])]
+    if options.random:
+        common += [f"--random={options.random}", f"--seed={options.seed}"]
+    rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
+    out.write(rates)
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in names:
+        waiting.put(name)
+    until = time.monotonic() + options.within
+
+    def work(gpu: int | None) -> None:
+        while time.monotonic() < until:
+            try:
+                name = waiting.get_nowait()
+            except queue.Empty:
+                return
+            begun = time.monotonic()
+            line = run_alone(["--run", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
+            out.write({"case": name} | line | {"whole_seconds": round(time.monotonic() - begun, 1)})
+
+    workers = [threading.Thread(target=work, args=(gpu if options.gpus > 1 else None,)) for gpu in range(options.gpus)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if not waiting.empty():
+        print(json.dumps({"left": waiting.qsize()}), flush=True)
+
+
 def summary(paths: Iterable[Path]) -> dict[str, object]:
     """Errors, in percent: of memory those too low apart, for they are what ends a run."""
-    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.startswith('{"case"')]
-    done = [line for line in lines if "seconds" in line and line.get("planned_gib") is not None]
-    memory = [100 * (line["planned_gib"] - line["process_gib"]) / line["process_gib"] for line in done]
-    seconds = [100 * (line["planned_seconds"] - line["seconds"]) / line["seconds"] for line in done]
+    lines = list({line["case"]: line for path in paths for line in read_done(path).values()}.values())
+    done = [line for line in lines if "error" not in line]
     return {
-        "cases": len(done),
-        "failed": [line["case"] for line in lines if "error" in line],
-        "memory_percent": {
-            "median": round(statistics.median(map(abs, memory)), 1),
-            "most": round(max(memory), 1),
-            "least": round(min(memory), 1),
-        },
-        "seconds_percent": {
-            "median": round(statistics.median(map(abs, seconds)), 1),
-            "most": round(max(seconds), 1),
-            "least": round(min(seconds), 1),
-        },
+        "cases": len(lines),
+        "failed": {line["case"]: line["error"] for line in lines if "error" in line},
+        "took_rungs": [line["case"] for line in done if line.get("rungs")],
+        "memory_percent": _errors(done, "planned_gib", "process_gib"),
+        "host_percent": _errors(done, "planned_host_gib", "host_gib"),
+        "seconds_percent": _errors([line for line in done if not line.get("rungs")], "planned_seconds", "seconds"),
     }
 
 
-def main() -> None:
+def _errors(lines: Iterable[Line], predicted: str, measured: str) -> dict[str, float] | None:
+    found = [100 * (line[predicted] / line[measured] - 1) for line in lines if line.get(predicted) and line.get(measured)]
+    if not found:
+        return None
+    return {"median": round(statistics.median(map(abs, found)), 1), "most": round(max(found), 1), "least": round(min(found), 1)}
+
+
+def cases_of(options: argparse.Namespace) -> dict[str, Case]:
+    found = random_cases(options.random, seed=options.seed) if options.random else grid()
+    if not options.small:
+        return found
+    return {name: replace(case, tokens=32, cap_gib=None, batch=min(case.batch, 2), small=True) for name, case in found.items()}
+
+
+def _run_here(options: argparse.Namespace) -> None:
+    """One case, or the rates, in this process."""
+    from ltx2core.hardware.rates import rates_from_json
+    from tests.benchmarks import plan_case, step_time
+
+    if options.rates_only:
+        import torch
+
+        from ltx2core.hardware.bench import CPU_SIZES, measure
+
+        small = replace(CPU_SIZES, product=64, eight_bit=(32, 32, 32), copy_bytes=1 << 16, video_tokens=8, video_width=64, audio_width=32)
+        found = measure(step_time.DEVICE, sizes=replace(small, heads=4), seconds=0.02) if options.small else measure(step_time.DEVICE)
+        plan_case.print_line({"rates": found.rates.as_json(), "notes": list(found.notes), "torch": torch.__version__})
+        return
+    told = json.loads(options.rates)
+    rates = rates_from_json(told["rates"]) if "rates" in told else None
+    case, layers = cases_of(options)[options.run], 2 if options.small else options.layers
+    plan_case.print_line(plan_case.run_case(options.run, case, steps=options.steps, layers=layers, rates=rates))
+
+
+def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "--out", {"type": Path, "help": "where lines are added"}
+    yield "--cases", {"default": "", "help": "names, beginnings with *, numbers or ranges such as 0-9, with commas between"}
+    yield "--skip-done", {"action": "store_true", "help": "leave out what the file has, unless it failed"}
+    yield "--limit", {"type": float, "default": 240.0, "help": "seconds that a case may take"}
+    yield "--within", {"type": float, "default": 1e9, "help": "seconds after which no other case is begun"}
+    yield "--gpus", {"type": int, "default": 1, "help": "cards that run cases at once"}
+    yield "--steps", {"type": int, "default": 6}
+    yield "--layers", {"type": int, "default": 48}
+    yield "--small", {"action": "store_true", "help": "a small model of two blocks, on any machine"}
+    yield "--random", {"type": int, "default": 0, "help": "so many random plans instead of the grid"}
+    yield "--seed", {"type": int, "default": 0}
+    yield "--list", {"action": "store_true"}
+    yield "--summary", {"nargs": "+", "type": Path}
+    yield "--run", {"help": argparse.SUPPRESS}
+    yield "--rates", {"default": "{}", "help": argparse.SUPPRESS}
+    yield "--rates-only", {"action": "store_true", "help": argparse.SUPPRESS}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=48)
-    parser.add_argument("--summary", nargs="*", type=Path)
-    options = parser.parse_args()
+    for name, settings in _arguments():
+        parser.add_argument(name, **settings)
+    options = parser.parse_args(arguments)
     if options.summary:
         print(json.dumps(summary(options.summary), indent=1))
         return
-    cases = grid()
-    share = -(-len(cases) // options.parts)
-    print(json.dumps({"rates": step_time.device_rates().as_json()}), flush=True)
-    for name in list(cases)[options.part * share : (options.part + 1) * share]:
-        step_time.run_case(name, cases[name], steps=options.steps, layers=options.layers)
+    if options.run or options.rates_only:
+        _run_here(options)
+        return
+    try:
+        names = chosen(list(cases_of(options)), options.cases)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.list:
+        print("\n".join(f"{index:3} {name}" for index, name in enumerate(names)))
+        return
+    if options.out is None:
+        parser.error("--out says where lines go")
+    if options.skip_done:
+        done = read_done(options.out)
+        names = [name for name in names if name not in done or "error" in done[name]]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with kept_kernels():
+        run_all(names, options, out=Out(options.out))
 
 
 if __name__ == "__main__":

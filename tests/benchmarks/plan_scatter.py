@@ -25,7 +25,7 @@ SCALE = 2  # drawn twice as large and brought down, for smooth edges
 PANEL, LEFT, TOP, BOTTOM, GAP = 520, 74, 64, 74, 40
 INK, QUIET, GRID = (33, 38, 47), (103, 100, 88), (226, 223, 213)
 PAPER, OUTER, INNER, LINE = (251, 250, 247), (233, 238, 240), (205, 222, 229), (18, 99, 126)
-COLOURS = {"bf16": (18, 99, 126), "fp8": (154, 91, 0), "int8": (91, 73, 173), "other": (44, 115, 56)}
+COLOURS = {"bf16": (18, 99, 126), "fp8": (154, 91, 0), "int8": (91, 73, 173), "nf4": (160, 60, 90), "other": (44, 115, 56)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def ticks(low: float, high: float, *, logarithmic: bool) -> list[float]:
 
 def kind_of(case: str) -> str:
     """How a case's weights are held, by its name."""
-    return next((kind for kind in ("bf16", "fp8", "int8") if case.startswith(kind)), "other")
+    return next((kind for kind in ("bf16", "fp8", "int8", "nf4") if case.startswith(kind)), "other")
 
 
 def _scale(low: float, high: float, *, logarithmic: bool) -> Callable[[float], float]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ltx2core.hardware.bench import measure as measure_rates
+from ltx2core.lora.layers import AUDIO_ATTENTIONS, CROSS_ATTENTIONS, PROJECTIONS, VIDEO_ATTENTIONS
 from ltx2core.models import header
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.forward import follow_official_code
@@ -35,7 +36,7 @@ from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
 from ltx2core.planning.flops import BatchShape
-from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.model_sizes import STORED_BYTES, released_sizes
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import step_speed
 from ltx2core.training.adam import BYTES_A_NUMBER
@@ -56,8 +57,17 @@ if TYPE_CHECKING:
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16
-GRIDS = {1024: (4, 16, 16), 2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
+GRIDS = {32: (2, 4, 4), 1024: (4, 16, 16), 2688: (7, 16, 24), 6144: (16, 16, 24), 14080: (16, 22, 40)}
 CONTEXT_GIB = 0.6
+SMALL = {  # another model, for trying a benchmark out on a CPU
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    "cross_attention_dim": 128,
+    "audio_num_attention_heads": 4,
+    "audio_attention_head_dim": 16,
+    "audio_cross_attention_dim": 64,
+    "caption_channels": 64,
+}
 TREAD = (Route(ratio=0.5, start=2, end=-2),)  # as SimpleTuner's quickstart has it
 
 
@@ -75,6 +85,7 @@ class Case:
     routes: tuple[Route, ...] = ()  # of TREAD
     waiting: Waiting = "locked"  # where blocks that travel wait
     adam: AdamSettings = field(default_factory=AdamSettings)
+    small: bool = False  # a model of small width instead
 
 
 FP8 = StepWish(storage="fp8", precision="w8a8")
@@ -111,14 +122,15 @@ def cases() -> dict[str, Case]:
     return found
 
 
-def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
-    """How a run would hold the model on this card, under the case's cap."""
+def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[FastSettings, StepPlan, StepNeed]:
+    """How a run would hold the model on this card, under the case's cap. rates: of the card, measured here where they are not given."""
     adapter = AdapterSettings(rank=case.rank)
-    shapes = shapes_of(audio=case.audio, layers=layers)
+    shapes = shapes_of(audio=case.audio, layers=layers, small=case.small)
     facts = facts_of(shapes, storage=case.wish.storage, adapter=adapter, audio=case.audio, dtype=DTYPE)
     grid = GRIDS[case.tokens]
     sound = sound_tokens(grid) if case.audio else 1
     sizes = released_sizes("2.0", joint=case.audio)
+    lengths = {name: each * case.batch for name, each in (("video", case.tokens), ("audio", sound), ("text", 1024))}
     need = StepNeed(
         tokens=case.tokens * case.batch,
         width=facts.width,
@@ -128,7 +140,7 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
         outside_bytes=facts.outside_bytes,
         lora_numbers=facts.lora_numbers,
         joint=case.audio,
-        kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
+        kept=None if case.small else sizes.kept.bytes(**lengths, rank=case.rank),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
     free, speed = None, None
@@ -137,7 +149,8 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
         if case.cap_gib is not None:
             free = int(min(free, (case.cap_gib - CONTEXT_GIB) * GIB))
         batch = BatchShape(count=case.batch, video=case.tokens, audio=sound, text=1024)
-        speed = step_speed(facts.shape, batch, device_rates(), width=facts.width, storage=case.wish.storage, precision=case.wish.precision)
+        rates = rates or device_rates()
+        speed = step_speed(facts.shape, batch, rates, width=facts.width, storage=case.wish.storage, precision=case.wish.precision)
     plan = plan_step(need, case.wish, free_bytes=free, speed=speed)
     settings = FastSettings(
         storage=plan.storage,
@@ -152,7 +165,26 @@ def planned(case: Case, *, layers: int) -> tuple[FastSettings, StepPlan]:
         waiting=case.waiting,
         beside=case.beside,
     )
-    return settings, plan
+    return settings, plan, need
+
+
+def released_need(case: Case) -> StepNeed:
+    """What the case's step is made of, by the released sizes alone: `planned` finds the same on the model."""
+    sizes, sound = released_sizes("2.0", joint=case.audio), sound_tokens(GRIDS[case.tokens]) if case.audio else 0
+    attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if case.audio else ())
+    targets = {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
+    return StepNeed(
+        tokens=case.tokens * case.batch,
+        width=sizes.width,
+        itemsize=DTYPE.itemsize,
+        num_blocks=sizes.blocks,
+        block_bytes=int(sizes.block_numbers * STORED_BYTES[case.wish.storage]),
+        outside_bytes=sizes.outside_numbers * DTYPE.itemsize + sizes.blocks * sizes.small_bytes,
+        lora_numbers=sizes.lora_numbers(lambda name: case.rank if name in targets else 0),
+        joint=case.audio,
+        kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
+        state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
+    )
 
 
 @cache
@@ -166,21 +198,21 @@ def sound_tokens(grid: tuple[int, int, int]) -> int:
     return 8 * grid[0] - 7
 
 
-def shapes_of(*, audio: bool, layers: int) -> LTX2VideoTransformer3DModel:
+def shapes_of(*, audio: bool, layers: int, small: bool = False) -> LTX2VideoTransformer3DModel:
     """The 2.0 transformer on meta."""
     config = released_config("2.0.0")
     config["transformer"]["num_layers"] = layers
     with torch.device("meta"):
-        model = LTX2VideoTransformer3DModel(**header.transformer_arguments(config))
+        model = LTX2VideoTransformer3DModel(**header.transformer_arguments(config) | (SMALL if small else {}))
     if not audio:
         leave_out(model, "audio")
     return model
 
 
-def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int = 32) -> FastModel:
+def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int = 32, small: bool = False) -> FastModel:
     """The 2.0 transformer with random weights of a fresh model's spread."""
-    shapes = shapes_of(audio=audio, layers=layers)
-    outside = shapes_of(audio=audio, layers=0)
+    shapes = shapes_of(audio=audio, layers=layers, small=small)
+    outside = shapes_of(audio=audio, layers=0, small=small)
     outside = outside.to(DTYPE).to_empty(device=DEVICE).eval().requires_grad_(False)
     for parameter in outside.parameters():
         nn.init.normal_(parameter, std=0.02)
@@ -224,13 +256,13 @@ def usual_model(*, layers: int) -> tuple[Model, dict[str, nn.Parameter]]:
     return Model(transformer=transformer, device=DEVICE, dtype=DTYPE, mixed=False), parameters
 
 
-def make_batch(grid: tuple[int, int, int], *, audio: bool, count: int = 1) -> Batch:
+def make_batch(grid: tuple[int, int, int], *, audio: bool, count: int = 1, caption_width: int = 3840) -> Batch:
     tokens, steps = grid[0] * grid[1] * grid[2], sound_tokens(grid)
     return Batch(
         video=torch.randn(count, tokens, 128, device=DEVICE),
         audio=torch.randn(count, steps, 128, device=DEVICE) if audio else None,
         audio_learned=torch.ones(count, steps, dtype=torch.bool, device=DEVICE) if audio else None,
-        text=TextEmbedding(*(torch.randn(count, 1024, 3840, device=DEVICE, dtype=DTYPE) for _ in range(2))),
+        text=TextEmbedding(*(torch.randn(count, 1024, caption_width, device=DEVICE, dtype=DTYPE) for _ in range(2))),
         grid=grid,
         fps=torch.tensor([25.0] * count),
         bucket="",
@@ -251,7 +283,7 @@ class Measured:
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
-    settings, plan = planned(case, layers=layers)
+    settings, plan, _ = planned(case, layers=layers)
     fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank)
     grid = GRIDS[case.tokens]
     choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=case.batch, dtype=DTYPE, device=DEVICE)
