@@ -36,6 +36,7 @@ class StepBytes:
     kept: int
     scratch: int
     reserve: int
+    beside: int = 0
 
     @property
     def total(self) -> int:
@@ -54,6 +55,7 @@ class StepBytes:
             "self-attention": self.attention,
             "activations": self.kept,
             "scratch": self.scratch,
+            "feature alignment": self.beside,
             "reserve": self.reserve,
         }
         return {name: value for name, value in named.items() if value}
@@ -76,4 +78,5 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         kept=layout.kept * need.kept_bytes,
         scratch=scratch,
         reserve=RESERVE_BYTES,
+        beside=need.beside_bytes,
     )

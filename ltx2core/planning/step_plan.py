@@ -31,7 +31,7 @@ _SLOTS = 2
 class StepNeed:
     """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored; kept: bytes
     that a block keeps, None for an estimate by its width; state_bytes: of the optimizer's state, and of a running average that lies beside
-    it, for each number of the LoRA."""
+    it, for each number of the LoRA; beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares."""
 
     tokens: int
     width: int
@@ -43,6 +43,7 @@ class StepNeed:
     joint: bool
     kept: int | None = None
     state_bytes: float = 8.0
+    beside_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:

@@ -5,13 +5,15 @@ gradients of frozen weights. Weights that travel are loaded once in each of the 
 
     seconds = max(forward, loads) + max(backward + what is computed again, loads + inputs that come back) + what is outside the blocks
 
+and a rollout's forwards as often as they come, each like the first.
+
 What of a rate is reached depends on the shapes; the shares below were fitted to runs on an H100 (docs/BENCHMARKS.md) and are ratios, so
 that they carry over to another card's rates. A run corrects them by its own first steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,22 +39,24 @@ _LOAD_SECONDS = 5e-4  # of compute, for each block that comes: what waiting for 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpeed:
-    """Seconds of a block, and of what is in none; link: bytes a second to the card, None where nothing travels."""
+    """Seconds of a block, and of what is in none; link: bytes a second to the card, None where nothing travels. looks: forwards without
+    gradients that come before, on average: those of rollouts."""
 
     forward: float
     attention: float  # the share of `forward` that kept self-attention saves
     backward: float
     outside: float
     link: float | None
+    looks: float = 0.0
 
     def scaled(self, factor: float) -> StepSpeed:
         """All compute slower by a factor: what measuring has shown."""
-        return StepSpeed(
+        return replace(
+            self,
             forward=self.forward * factor,
             attention=self.attention * factor,
             backward=self.backward * factor,
             outside=self.outside * factor,
-            link=self.link,
         )
 
 
@@ -115,12 +119,12 @@ def step_seconds(need: StepNeed, layout: Layout, speed: StepSpeed) -> float:
     forward = blocks * speed.forward
     backward = blocks * speed.backward + again * speed.forward - layout.attention * speed.attention
     if not layout.streamed and not layout.inputs_to_host:
-        return forward + backward + speed.outside
+        return (1 + speed.looks) * forward + backward + speed.outside
     link = speed.link or float("inf")
     count = max(0, layout.streamed - layout.slots)
     loads = count * need.block_bytes / link
     forward, backward = forward + count * _LOAD_SECONDS, backward + count * _LOAD_SECONDS
     back = again * need.inputs_bytes / link if layout.inputs_to_host else 0.0
     if layout.slots == 1 and layout.streamed:  # nothing can come while the one slot is read
-        return forward + loads + backward + loads + back + speed.outside
-    return max(forward, loads) + max(backward, loads + back) + speed.outside
+        return (1 + speed.looks) * (forward + loads) + backward + loads + back + speed.outside
+    return (1 + speed.looks) * max(forward, loads) + max(backward, loads + back) + speed.outside

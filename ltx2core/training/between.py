@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
-    from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import Optimizer
     from ltx2core.training.step import Model
     from ltx2core.validation.examine import Examiner
     from ltx2core.validation.held_out import ClipLosses
@@ -69,7 +68,7 @@ class Milestones:
     reader: Reader
     held_out: Sequence[CachedClip]
     parameters: Mapping[str, nn.Parameter]
-    optimizer: AdapterOptimizer | FlatOptimizer
+    optimizer: Optimizer
     identity: Identity
     folder: RunFolder
     control: Control
@@ -142,9 +141,10 @@ class Milestones:
         if not self.held_out:
             return
         self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
-        result = measure_held_out(
-            self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
-        )
+        with self.optimizer.at_rest():
+            result = measure_held_out(
+                self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
+            )
         if result is None:
             return
         if not math.isfinite(result.loss):  # JSON has no NaN, and a curve no place for it
@@ -173,15 +173,16 @@ class Milestones:
         self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
         self.engine.park()
         self._sampled_at = step
-        for index, take in enumerate(self.takes):
-            try:
-                self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
-            except Stopped:
-                return
-            except Ltx2Error as error:
-                which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
-                text = f"Step {step}: {which} was written. {error.text}"
-                self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+        with self.optimizer.at_rest():
+            for index, take in enumerate(self.takes):
+                try:
+                    self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
+                except Stopped:
+                    return
+                except Ltx2Error as error:
+                    which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
+                    text = f"Step {step}: {which} was written. {error.text}"
+                    self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
         for notice in diagnose_losses([(point.step, point.loss) for point in self.curve.points]):
             self.emit(notice)
 

@@ -18,8 +18,9 @@ from ltx2core.errors import RunError, StorageError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
-from ltx2core.training.captured_step import StepRunner
+from ltx2core.training.captured_step import MOST_GRAPHS, StepRunner
 from ltx2core.training.objective import Losses
+from ltx2core.training.penalty import SQUARES
 from ltx2core.training.rungs import rung_of
 from ltx2core.training.step import losses_of
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.head_optimizer import WithHead
+    from ltx2core.training.penalty import Penalty
+    from ltx2core.training.rules import RuleOptimizer
     from ltx2core.training.rungs import Rungs
     from ltx2core.training.step import Drawn, Model
 
@@ -63,13 +67,15 @@ class Engine(Protocol):
 class ReferenceEngine:
     """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
 
-    def __init__(self, model: Model, *, audio_weight: float) -> None:
-        self._model, self._audio_weight = model, audio_weight
+    def __init__(self, model: Model, *, audio_weight: float, penalty: Penalty = SQUARES) -> None:
+        self._model, self._audio_weight, self._penalty = model, audio_weight, penalty
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()
         with self._model.autocast():
-            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
-        (losses.total / parts).backward()  # type: ignore[no-untyped-call]
+            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
+        (losses.learned / parts).backward()  # type: ignore[no-untyped-call]
         return losses.detached()
 
     def park(self) -> None:
@@ -97,13 +103,14 @@ class FastEngine:
         self,
         model: Model,
         fast: FastModel,
-        optimizer: FlatOptimizer,
+        optimizer: FlatOptimizer | RuleOptimizer | WithHead,
         plan: StepPlan,
         *,
         audio_weight: float,
         chosen: EngineChosen,
         emit: Callable[[Event], None],
         rungs: Rungs | None = None,
+        penalty: Penalty = SQUARES,
     ) -> None:
         """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs."""
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
@@ -111,8 +118,9 @@ class FastEngine:
         self._plan = self._held = plan  # of buckets that have no other; of the newest step
         self._plans: dict[str, StepPlan] = {}  # of buckets that have run before
         self._untold: set[str] = set()  # buckets whose new rung has not worked yet
-        self._audio_weight = audio_weight
+        self._audio_weight, self._penalty = audio_weight, penalty
         self._parts = 1
+        lengths = 1 if model.rollouts is None else 1 + model.rollouts.most_steps  # of rollouts, none among them: a graph each
         self._runner = StepRunner(
             self._compute,
             capture=self._capturable,
@@ -120,6 +128,7 @@ class FastEngine:
             join=fast.blocks.join,
             holds=fast.graph_memory,
             crowded=self._tell_crowded,
+            most=MOST_GRAPHS * lengths,
         )
 
     @property
@@ -131,6 +140,7 @@ class FastEngine:
         self._fast.adapter.accumulate = part > 0
         heard = drawn.audio is not None
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
+        aligned = self._model.crepa is not None and drawn.video is not None
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
         self._watch_capture()
@@ -141,8 +151,8 @@ class FastEngine:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
         self._remember(bucket)
-        total, video, audio = values[:3].unbind()
-        video_each, audio_each = values[3:].view(2, -1).unbind()
+        total, video, audio, aside, similarity = values[:5].unbind()
+        video_each, audio_each = values[5:].view(2, -1).unbind()
         seen = drawn.video is not None
         return Losses(
             total=total,
@@ -150,6 +160,8 @@ class FastEngine:
             audio=audio if heard else None,
             video_each=video_each if seen else None,
             audio_each=audio_each if heard else None,
+            aside=aside if aligned else None,
+            similarity=similarity if aligned else None,
         )
 
     def park(self) -> None:
@@ -181,6 +193,8 @@ class FastEngine:
         return ring.timer
 
     def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()  # also of an attempt that was broken off
         try:
             values = self._runner.run(drawn, (part > 0, parts))
             if (timer := self._timer()) is not None:
@@ -192,10 +206,10 @@ class FastEngine:
     def _compute(self, drawn: Drawn) -> Tensor:
         if (timer := self._timer()) is not None:
             timer.begin()
-        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
-        (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
+        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
+        (losses.learned / self._parts).backward()  # type: ignore[no-untyped-call]
         losses, count = losses.detached(), drawn.batch.count
-        scalars = [losses.total, losses.video, losses.audio]
+        scalars = [losses.total, losses.video, losses.audio, losses.aside, losses.similarity]
         nothing, none = torch.zeros_like(losses.total), torch.zeros(count, device=losses.total.device)
         each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
         return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])

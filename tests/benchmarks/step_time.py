@@ -180,7 +180,7 @@ def released_need(case: Case) -> StepNeed:
         num_blocks=sizes.blocks,
         block_bytes=int(sizes.block_numbers * STORED_BYTES[case.wish.storage]),
         outside_bytes=sizes.outside_numbers * DTYPE.itemsize + sizes.blocks * sizes.small_bytes,
-        lora_numbers=sizes.lora_numbers(case.rank, targets.__contains__),
+        lora_numbers=sizes.lora_numbers(lambda name: case.rank if name in targets else 0),
         joint=case.audio,
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],

@@ -121,7 +121,7 @@ def test_a_run_plans_with_what_was_counted_for_its_release_and_estimates_for_ano
     from ltx2core.planning.model_sizes import kept_as_released, released_sizes
 
     sizes = released_sizes("2.0", joint=True)
-    shape = sizes.shape(32, lambda name: "attn" in name)
+    shape = sizes.shape(lambda name: 32 if "attn" in name else 0)
     kept = kept_as_released("2.0.0", shape, joint=True, video=2688, audio=50, text=1024, rank=32)
     assert kept == sizes.kept.bytes(video=2688, audio=50, text=1024, rank=32)
     fewer = dataclasses.replace(shape, blocks=shape.blocks[:-1])
