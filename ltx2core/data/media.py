@@ -45,9 +45,11 @@ def open_media(path: Path, *, picture: bool = False) -> InputContainer:
     name = f"file:{os.fspath(path)}"  # with its protocol, so that no part of a name is taken for another one
     if picture:  # the format by name: FFmpeg's own choice for a still reads `%d` in a name as a number to count up
         options = {"protocol_whitelist": "file"}
-        return av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, timeout=20.0, **_METADATA)
+        still: InputContainer = av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, timeout=20.0, **_METADATA)
+        return still
     options = _SOUND_OPTIONS if path.suffix.lower() in SOUNDS else _OPTIONS
-    return av.open(name, "r", options=dict(options), timeout=20.0, **_METADATA)
+    container: InputContainer = av.open(name, "r", options=dict(options), timeout=20.0, **_METADATA)
+    return container
 
 
 @contextlib.contextmanager
