@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltx2core.offload.ahead import inputs_ahead
+
 if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
@@ -71,7 +73,7 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         turned=resident * need.block_bytes if layout.turned else 0,
         outside=need.outside_bytes,
         lora=int(need.lora_numbers * (_LORA_BYTES + need.state_bytes)),
-        inputs=(min(2, again) if layout.inputs_to_host else again) * need.inputs_bytes,
+        inputs=(min(1 + inputs_ahead(need.inputs_bytes), again) if layout.inputs_to_host else again) * need.inputs_bytes,
         attention=layout.attention * need.attended_bytes,
         kept=layout.kept * need.kept_bytes,
         scratch=scratch,

@@ -47,10 +47,12 @@ if TYPE_CHECKING:
     from ltx2core.training.fast_model import FastModel, FastSettings
 
 Line = dict[str, object]
+_ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 
 
-def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None) -> Line:
-    """What was planned, and what came of it; `error` where it did not run."""
+def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None, shared: bool = False) -> Line:
+    """What was planned, and what came of it; `error` where it did not run. shared: with other cases on its card, so that neither
+    seconds nor what lies outside PyTorch's allocator can be told."""
     line: Line = {"case": name, **shape_of(case), "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"}
     told: list[Event] = []
     try:
@@ -61,6 +63,8 @@ def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | N
     except Exception as error:  # noqa: BLE001 - a case that fails is a line of the grid
         line["error"] = f"{type(error).__name__}: {error}"[:600]
         line |= memory()
+    if shared:
+        line = {key: value for key, value in line.items() if key not in _ONES_OWN} | {"shared": True}
     line["rungs"] = [event.text for event in told if isinstance(event, Notice) and event.code == "memory_rung"]
     line["notices"] = [event.text for event in told if isinstance(event, Notice) and event.code != "memory_rung"]
     return line
