@@ -55,7 +55,7 @@ class ConditioningKeys(Keys):
         "The LoRA is used without it, and learns less from a step.",
     )
     tread_share_of_steps: float = key(
-        0.5,
+        0.3,
         "TREAD's share of steps",
         "How much of the run, from its begin, is routed. The rest trains with every token, as the LoRA is used: routed to its end, a run "
         "learns less than in the same time without.",
