@@ -17,7 +17,6 @@ from ltx2core.planning.flops import Attention, BlockShape, Layer, ModelShape
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-STORED_BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}  # a number; nf4 travels with a scale for each 64
 _SMALL = "to_gate_logits"  # a few rows: stays with the norms and tables, whatever the matrices are stored in
 
 

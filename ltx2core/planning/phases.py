@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_time import StepSpeed
 
 PhaseName = Literal["text", "encode", "train", "sample", "decode"]
-_MEASURED_FLOPS = 791e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
+_MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
 # Host memory of a process on a machine with a GPU: 2.45 GiB while latents are encoded, of which 0.08 are clips; 1 GiB more once blocks were
 # compiled (3.42 in training with nothing streamed), from the run of docs/BENCHMARKS.md.

@@ -17,7 +17,7 @@ from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.job import Job, job_of
-from ltx2core.planning.model_sizes import STORED_BYTES, ModelSizes, released_sizes
+from ltx2core.planning.model_sizes import ModelSizes, released_sizes
 from ltx2core.planning.phases import (
     Phase,
     decode_phase,
@@ -30,7 +30,7 @@ from ltx2core.planning.phases import (
 )
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import StepSpeed, step_speed
+from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,6 +233,7 @@ def _between(one: StepSpeed, other: StepSpeed, share: float) -> StepSpeed:
         forward=mixed(one.forward, other.forward),
         attention=mixed(one.attention, other.attention),
         backward=mixed(one.backward, other.backward),
+        turning=mixed(one.turning, other.turning),
     )
 
 

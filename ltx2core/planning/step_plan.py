@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.errors import RunError
 from ltx2core.planning.step_memory import GIB, step_bytes
-from ltx2core.planning.step_time import StepSpeed, step_seconds
+from ltx2core.planning.step_time import StepSpeed, least_step_seconds, step_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,25 +146,16 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
     if free_bytes is None:
         return _on_cpu(need, wish)
     speed = speed or _usual_speed(need)
-    best: tuple[float, tuple[int, bool, int], Layout] | None = None
-    least: int | None = None
-    for layout in _layouts(need, wish, free_bytes):
-        needed = step_bytes(need, layout).total
-        least = needed if least is None else min(least, needed)
-        if needed > free_bytes and not wish.keep_all:
-            continue
-        # A layout that is faster by less than a millisecond is not worth what else it takes: host memory and the link, then the card's.
-        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
-        if best is None or found[:2] < best[:2]:
-            best = found
-    if best is None:
-        assert least is not None
+    layouts = [(step_bytes(need, layout).total, layout) for layout in _layouts(need, wish, free_bytes)]
+    fitting = [(needed, layout) for needed, layout in layouts if needed <= free_bytes or wish.keep_all]
+    if not fitting:
+        least = min(needed for needed, _ in layouts)
         missing, there, smaller = _gib(least - free_bytes), _gib(free_bytes), fewer_bits(wish.storage)
         raise RunError(
             f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
             fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
-    layout = best[2]
+    layout = _fastest(need, fitting, speed)
     return StepPlan(
         storage=wish.storage,
         precision=wish.precision,
@@ -178,6 +169,20 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
         bytes=step_bytes(need, layout).total,
         seconds=step_seconds(need, layout, speed),
     )
+
+
+def _fastest(need: StepNeed, layouts: list[tuple[int, Layout]], speed: StepSpeed) -> Layout:
+    """Of layouts with their bytes. One that is faster by less than a millisecond is not worth what else it takes: host memory and the
+    link, then the card's. Those that cannot be faster than what was found are not looked at closely."""
+    best: tuple[float, tuple[int, bool, int], Layout] | None = None
+    for least, (needed, layout) in sorted(((least_step_seconds(need, one[1], speed), one) for one in layouts), key=lambda pair: pair[0]):
+        if best is not None and least > best[0] + 0.001:
+            break
+        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
+        if best is None or found[:2] < best[:2]:
+            best = found
+    assert best is not None
+    return best[2]
 
 
 def fewer_bits(storage: Storage) -> str | None:

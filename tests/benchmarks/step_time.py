@@ -35,9 +35,9 @@ from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
 from ltx2core.planning.flops import BatchShape
-from ltx2core.planning.model_sizes import STORED_BYTES, released_sizes
+from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import step_speed
+from ltx2core.planning.step_time import STORED_BYTES, step_speed
 from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner

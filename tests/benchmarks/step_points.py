@@ -1,0 +1,95 @@
+"""Steps that were measured, and what the model of planning/step_time.py makes of them. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ltx2core.hardware.rates import Rates, rates_from_json
+from ltx2core.lora.layers import AUDIO_ATTENTIONS, CROSS_ATTENTIONS, PROJECTIONS, VIDEO_ATTENTIONS
+from ltx2core.planning.flops import BatchShape
+from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.step_plan import Layout, StepNeed
+from ltx2core.planning.step_time import SHARES, STORED_BYTES, Shares, step_seconds, step_speed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from ltx2core.models.quantised import EightBit, Storage
+
+TEXT = 1024
+_SOUND = {1024: 25, 2688: 49, 6144: 121, 14_080: 121}  # tokens beside so many of the picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A step as it was held, and its seconds."""
+
+    case: str
+    tokens: int
+    batch: int
+    audio: bool
+    rank: int
+    storage: Storage
+    precision: EightBit
+    layout: Layout
+    seconds: float
+    rates: Rates
+
+    def predicted(self, shares: Shares = SHARES) -> float:
+        """Seconds by the model."""
+        sizes, batch = released_sizes("2.0", joint=self.audio), self._batch
+        speed = step_speed(
+            sizes.shape(self.rank, self._targets.__contains__),
+            batch,
+            self.rates,
+            width=sizes.width,
+            storage=self.storage,
+            precision=self.precision,
+            shares=shares,
+        )
+        return step_seconds(self._need, self.layout, speed)
+
+    @property
+    def _batch(self) -> BatchShape:
+        return BatchShape(count=self.batch, video=self.tokens, audio=_SOUND[self.tokens] if self.audio else 0, text=TEXT)
+
+    @property
+    def _targets(self) -> set[str]:
+        attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if self.audio else ())
+        return {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
+
+    @property
+    def _need(self) -> StepNeed:
+        sizes = released_sizes("2.0", joint=self.audio)
+        return StepNeed(
+            tokens=self.tokens * self.batch,
+            width=sizes.width,
+            itemsize=2,
+            num_blocks=sizes.blocks,
+            block_bytes=int(sizes.block_numbers * STORED_BYTES[self.storage]),
+            outside_bytes=0,
+            lora_numbers=sizes.lora_numbers(self.rank, self._targets.__contains__),
+            joint=self.audio,
+        )
+
+
+def read_points(paths: Iterable[Path]) -> list[Point]:
+    """Lines of plan_grid that ran as they were planned, each with the rates that were measured before it."""
+    found: list[Point] = []
+    for path in paths:
+        rates: Rates | None = None
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line: dict[str, Any] = json.loads(text)
+            if "rates" in line and "case" not in line:
+                rates = rates_from_json(line["rates"])
+            elif rates is not None and "seconds" in line and "error" not in line and not line.get("rungs"):
+                found.append(_point(line, rates))
+    return found
+
+
+def _point(line: dict[str, Any], rates: Rates) -> Point:
+    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds")
+    return Point(**{name: line[name] for name in names}, layout=Layout(**line["plan"]), rates=rates)
