@@ -22,6 +22,7 @@ from ltx2core.planning.phases import (
     Phase,
     decode_phase,
     encode_phase,
+    forward_seconds,
     host_bytes,
     locked_bytes,
     sample_phase,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from ltx2core.config.datasets import DatasetList
     from ltx2core.config.train import TrainConfig
-    from ltx2core.planning.job import ClipShape, Version
+    from ltx2core.planning.clips import ClipShape
+    from ltx2core.planning.job import Version
 
 __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "hardware_of", "predict", "predict_job"]
 
@@ -262,9 +264,13 @@ def _of_training(
     if sample is None or not sample.count:
         return
     ram = host_bytes(need, plan, waiting=host.waiting)
-    drawn = replace(job, clip=sample.clip, batch=sample.passes, routed=())
-    there = _speed(sizes, drawn, hardware, tokens=sample.clip.tokens, batch=sample.passes)
-    yield sample_phase(need, plan, sample, kept=step_need(sizes, drawn).kept_bytes, speed=there, ram=ram, rates=hardware.rates)
+    drawing, kept = 0.0, 0
+    for clip, together, forwards in (forward for size in sample.sizes for forward in sample.forwards(size)):
+        drawn = replace(job, clip=clip, batch=together, routed=())
+        there = _speed(sizes, drawn, hardware, tokens=clip.tokens, batch=together)
+        drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
+        kept = max(kept, step_need(sizes, drawn).kept_bytes)
+    yield sample_phase(need, plan, sample, kept=kept, drawing=drawing, ram=ram)
     yield decode_phase(need, plan, job.version, sample, job.levers, ram=ram, rates=hardware.rates)
 
 

@@ -280,4 +280,4 @@ def _usual_speed(need: StepNeed) -> StepSpeed:
 
 
 def _gib(number: int) -> str:
-    return f"{number / GIB:.1f} GiB"
+    return f"{number / GIB:.1f} GiB" if number >= GIB // 10 else f"{number / 2**20:.0f} MiB"

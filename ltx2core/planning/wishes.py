@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.quantised import EightBit, Storage
 
-_MOMENTS, _MOMENTS_IN_8_BITS = 8.0, 2 * (1 + 4 / 256)  # bytes a number; training/adam.py, which loads torch, has them, too
+MOMENTS_BYTES, EIGHT_BIT_MOMENTS_BYTES = 8.0, 2 * (1 + 4 / 256)  # bytes a number; training/adam.py, which loads torch, has them, too
 _AVERAGE = 4.0
 
 
@@ -59,7 +59,7 @@ def precision_of(config: TrainConfig) -> EightBit:
 
 def state_bytes(config: TrainConfig) -> float:
     """What lies on the card for each number of the LoRA beside what training it needs: the optimizer's state, a running average."""
-    moments = _MOMENTS_IN_8_BITS if config.optimizer in EIGHT_BIT_ADAM else _MOMENTS
+    moments = EIGHT_BIT_MOMENTS_BYTES if config.optimizer in EIGHT_BIT_ADAM else MOMENTS_BYTES
     return moments + (_AVERAGE if config.use_ema and config.ema_device != "cpu" else 0.0)
 
 

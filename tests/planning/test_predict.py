@@ -16,8 +16,9 @@ from ltx2core.config.load import load_config_dict, look_at
 from ltx2core.config.train import TrainConfig
 from ltx2core.errors import ConfigError
 from ltx2core.hardware.cards import card_names
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named, next_larger
-from ltx2core.planning.job import ClipShape, job_of
+from ltx2core.planning.job import job_of
 from ltx2core.planning.predict import forecast_of, predict, predict_job
 
 if TYPE_CHECKING:
