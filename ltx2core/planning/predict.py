@@ -181,6 +181,8 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         lora_numbers=sizes.lora_numbers(job.rank, job.trains),
         joint=job.audio,
         kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.rank),
+        inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
+        rounded=sizes.rounded_bytes(job.wish.storage),
         state_bytes=job.state_bytes,
     )
 

@@ -29,9 +29,11 @@ _SLOTS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
-    """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored; kept: bytes
-    that a block keeps, None for an estimate by its width; state_bytes: of the optimizer's state, and of a running average that lies beside
-    it, for each number of the LoRA."""
+    """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored.
+
+    kept, inputs: bytes that a block keeps, and of its inputs; None for an estimate by its width. rounded: what weights in fewer bits need
+    beside them. state_bytes: of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA.
+    """
 
     tokens: int
     width: int
@@ -42,6 +44,8 @@ class StepNeed:
     lora_numbers: int
     joint: bool
     kept: int | None = None
+    inputs: int | None = None
+    rounded: int = 0
     state_bytes: float = 8.0
 
     @property
@@ -60,6 +64,8 @@ class StepNeed:
     @property
     def inputs_bytes(self) -> int:
         """What a block that is computed again keeps: its inputs."""
+        if self.inputs is not None:
+            return self.inputs
         return int((1.2 if self.joint else 1.0) * self.tokens * self.width * self.itemsize)
 
 

@@ -37,24 +37,24 @@ class Shares:
     second time, for what it keeps then; link: of the link's rate, in long copies between which there are waits.
     """
 
-    products: float = 0.938
-    fp8_products: float = 0.954
-    int8_products: float = 0.795
-    attention: float = 0.861
-    attention_back: float = 0.9
-    attention_tokens: float = 1020.0
-    passes: float = 28.5
-    passes_back: float = 32.0
-    thin: float = 0.787
-    widened: float = 0.846
-    rounded: float = 0.416
-    turned: float = 0.535
-    sound: float = 0.98
-    small: float = 0.00025
-    small_back: float = 0.00025
-    again: float = 0.00015
-    outside: float = 0.0208
-    link: float = 0.886
+    products: float = 0.941
+    fp8_products: float = 0.982
+    int8_products: float = 0.814
+    attention: float = 0.877
+    attention_back: float = 0.911
+    attention_tokens: float = 930.0
+    passes: float = 26.8
+    passes_back: float = 31.4
+    thin: float = 0.719
+    widened: float = 0.897
+    rounded: float = 0.414
+    turned: float = 0.543
+    sound: float = 0.972
+    small: float = 0.000224
+    small_back: float = 0.000238
+    again: float = 0.000131
+    outside: float = 0.0274
+    link: float = 0.884
 
 
 SHARES = Shares()
@@ -73,7 +73,7 @@ class StepSpeed:
     attention: float
     outside: float
     link: float | None
-    again: float = 0.00015
+    again: float = 0.000131
     turning: float = 0.0
 
     def scaled(self, factor: float) -> StepSpeed:

@@ -15,7 +15,7 @@ from ltx2core.hardware.probe import probe_machine
 from ltx2core.offload.block_files import block_files, check_room
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
-from ltx2core.planning.model_sizes import kept_as_released
+from ltx2core.planning.model_sizes import sizes_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
@@ -90,7 +90,7 @@ def hold(
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
         joint=audio and video,
-        kept=_kept(checkpoint.version, blocks.shape, batch, joint=audio and video, rank=settings.adapter.rank) if video else None,
+        **(_released_bytes(checkpoint.version, blocks.shape, batch, settings, joint=audio) if video else {}),
         state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
@@ -110,10 +110,17 @@ def hold(
     return holding
 
 
-def _kept(version: str, shape: ModelShape, batch: BatchShape, *, joint: bool, rank: int) -> int | None:
-    """What a block keeps, as it was counted for the release that this is; None for a model of another shape, which is estimated."""
+def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings: TrainSettings, *, joint: bool) -> dict[str, int]:
+    """What was counted for the release that this is, by StepNeed's names; nothing for a model of another shape, which is estimated."""
+    sizes = sizes_as_released(version, shape, joint=joint)
+    if sizes is None:
+        return {}
     video, audio, text = (batch.count * tokens for tokens in (batch.video, batch.audio, batch.text))
-    return kept_as_released(version, shape, joint=joint, video=video, audio=audio, text=text, rank=rank)
+    return {
+        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.rank),
+        "inputs": sizes.inputs_bytes(video=video, audio=audio),
+        "rounded": sizes.rounded_bytes(settings.wish.storage),
+    }
 
 
 def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, device: torch.device) -> StepSpeed | None:

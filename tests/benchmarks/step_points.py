@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.hardware.rates import Rates, rates_from_json
 from ltx2core.lora.layers import AUDIO_ATTENTIONS, CROSS_ATTENTIONS, PROJECTIONS, VIDEO_ATTENTIONS
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed
 from ltx2core.planning.step_time import SHARES, STORED_BYTES, Shares, step_seconds, step_speed
+from ltx2core.planning.wishes import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +40,13 @@ class Point:
     layout: Layout
     seconds: float
     rates: Rates
+    process_gib: float | None = None
+    adam8: bool = False
+
+    @property
+    def predicted_gib(self) -> float:
+        """What the process holds by the model of memory, CUDA's context counted in."""
+        return (step_bytes(self._need, self.layout).total + CONTEXT_BYTES) / GIB
 
     def predicted(self, shares: Shares = SHARES) -> float:
         """Seconds by the model."""
@@ -57,6 +67,11 @@ class Point:
         return BatchShape(count=self.batch, video=self.tokens, audio=_SOUND[self.tokens] if self.audio else 0, text=TEXT)
 
     @property
+    def _lengths(self) -> dict[str, int]:
+        """Tokens of all samples."""
+        return {name: self.batch * getattr(self._batch, name) for name in ("video", "audio", "text")}
+
+    @property
     def _targets(self) -> set[str]:
         attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if self.audio else ())
         return {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
@@ -70,9 +85,13 @@ class Point:
             itemsize=2,
             num_blocks=sizes.blocks,
             block_bytes=int(sizes.block_numbers * STORED_BYTES[self.storage]),
-            outside_bytes=0,
+            outside_bytes=sizes.outside_numbers * 2 + sizes.blocks * sizes.small_bytes,
             lora_numbers=sizes.lora_numbers(self.rank, self._targets.__contains__),
             joint=self.audio,
+            kept=sizes.kept.bytes(**self._lengths, rank=self.rank),
+            inputs=sizes.inputs_bytes(video=self._lengths["video"], audio=self._lengths["audio"]),
+            rounded=sizes.rounded_bytes(self.storage),
+            state_bytes=EIGHT_BIT_MOMENTS_BYTES if self.adam8 else MOMENTS_BYTES,
         )
 
 
@@ -91,5 +110,5 @@ def read_points(paths: Iterable[Path]) -> list[Point]:
 
 
 def _point(line: dict[str, Any], rates: Rates) -> Point:
-    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds")
-    return Point(**{name: line[name] for name in names}, layout=Layout(**line["plan"]), rates=rates)
+    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds", "process_gib", "adam8")
+    return Point(**{name: line[name] for name in names if name in line}, layout=Layout(**line["plan"]), rates=rates)

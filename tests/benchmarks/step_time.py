@@ -140,6 +140,8 @@ def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[Fas
         lora_numbers=facts.lora_numbers,
         joint=case.audio,
         kept=None if case.small else sizes.kept.bytes(**lengths, rank=case.rank),
+        inputs=None if case.small else sizes.inputs_bytes(video=lengths["video"], audio=lengths["audio"]),
+        rounded=0 if case.small else sizes.rounded_bytes(case.wish.storage),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
     free, speed = None, None
@@ -182,6 +184,8 @@ def released_need(case: Case) -> StepNeed:
         lora_numbers=sizes.lora_numbers(case.rank, targets.__contains__),
         joint=case.audio,
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
+        inputs=sizes.inputs_bytes(video=case.tokens * case.batch, audio=sound * case.batch),
+        rounded=sizes.rounded_bytes(case.wish.storage),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
 

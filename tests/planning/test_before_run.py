@@ -118,13 +118,12 @@ def test_a_slower_machine_than_predicted_is_corrected(tmp_path: Path) -> None:
 
 
 def test_a_run_plans_with_what_was_counted_for_its_release_and_estimates_for_another_shape() -> None:
-    from ltx2core.planning.model_sizes import kept_as_released, released_sizes
+    from ltx2core.planning.model_sizes import released_sizes, sizes_as_released
 
     sizes = released_sizes("2.0", joint=True)
     shape = sizes.shape(32, lambda name: "attn" in name)
-    kept = kept_as_released("2.0.0", shape, joint=True, video=2688, audio=50, text=1024, rank=32)
-    assert kept == sizes.kept.bytes(video=2688, audio=50, text=1024, rank=32)
+    assert sizes_as_released("2.0.0", shape, joint=True) == sizes
     fewer = dataclasses.replace(shape, blocks=shape.blocks[:-1])
-    assert kept_as_released("2.0.0", fewer, joint=True, video=2688, audio=50, text=1024, rank=32) is None
-    assert kept_as_released("2.0.0", shape, joint=False, video=2688, audio=50, text=1024, rank=32) is None
-    assert kept_as_released("9.9.9", shape, joint=True, video=2688, audio=50, text=1024, rank=32) is None
+    assert sizes_as_released("2.0.0", fewer, joint=True) is None
+    assert sizes_as_released("2.0.0", shape, joint=False) is None
+    assert sizes_as_released("9.9.9", shape, joint=True) is None

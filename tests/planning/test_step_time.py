@@ -52,9 +52,15 @@ def test_a_step_takes_what_was_measured_on_the_card_within_a_tenth(point) -> Non
     assert point.predicted() == pytest.approx(point.seconds, rel=0.1)
 
 
-def test_half_of_the_measured_steps_are_predicted_within_four_percent() -> None:
-    assert len(POINTS) >= 15
-    assert statistics.median(abs(point.predicted() / point.seconds - 1) for point in POINTS) < 0.04
+def test_half_of_the_measured_steps_are_predicted_within_three_percent() -> None:
+    assert len(POINTS) >= 25
+    assert statistics.median(abs(point.predicted() / point.seconds - 1) for point in POINTS) < 0.03
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.process_gib], ids=lambda point: point.case)
+def test_a_step_holds_what_was_measured_on_the_card_and_never_more_than_it_was_said_to(point) -> None:  # type: ignore[no-untyped-def]
+    """At most 2 percent too low, which the allocator makes up for by giving back what it holds for nothing; at most 3 too high."""
+    assert 0.98 <= point.predicted_gib / point.process_gib <= 1.03
 
 
 def test_where_nothing_travels_a_step_is_the_sum_of_what_is_computed() -> None:
