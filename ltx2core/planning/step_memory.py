@@ -36,7 +36,8 @@ class StepBytes:
 
     @property
     def total(self) -> int:
-        return sum(self.parts.values())
+        beside = self.outside + self.lora + self.inputs + self.attention + self.kept + self.scratch + self.reserve
+        return self.blocks + self.ring + self.turned + beside
 
     @property
     def parts(self) -> dict[str, int]:

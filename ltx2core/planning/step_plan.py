@@ -229,11 +229,14 @@ def _filled(need: StepNeed, wish: StepWish, bare: Layout, free: int) -> Layout:
     attention = min(need.num_blocks, rest // need.attended_bytes)
     layout = replace(bare, attention=attention)
     # Each block that keeps all gives back what it kept otherwise. The most that fit are found from above: scratch changes with them.
-    low, high = 0, resident
+    low, high = 0, min(resident, rest // max(1, need.kept_bytes - need.inputs_bytes - need.attended_bytes) + 2)
     while low < high:
         middle = (low + high + 1) // 2
         tried = replace(layout, kept=middle, attention=min(attention, need.num_blocks - middle))
-        low, high = (middle, high) if step_bytes(need, tried).total <= free else (low, middle - 1)
+        if step_bytes(need, tried).total <= free:
+            low = middle
+        else:
+            high = middle - 1
     kept = replace(layout, kept=low, attention=min(attention, need.num_blocks - low))
     turned = replace(kept, turned=True)
     if wish.precision == "w8a8_full" and wish.storage == "fp8" and low == need.num_blocks and step_bytes(need, turned).total <= free:
