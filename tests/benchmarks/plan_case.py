@@ -30,13 +30,13 @@ from tests.benchmarks.step_time import (
     DEVICE,
     DTYPE,
     GIB,
-    GRIDS,
     SMALL,
     Case,
     cap_memory,
     make_batch,
     planned,
     random_model,
+    sound_tokens,
     synchronize,
 )
 
@@ -74,6 +74,7 @@ def shape_of(case: Case) -> Line:
         "tokens": case.tokens,
         "batch": case.batch,
         "audio": case.audio,
+        "sound_tokens": sound_tokens(case.latents) if case.audio else 0,
         "rank": case.rank,
         "cap_gib": case.cap_gib,
         "storage": case.wish.storage,
@@ -104,7 +105,7 @@ def _measured(case: Case, settings: FastSettings, plan: StepPlan, told: list[Eve
     fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank, small=case.small)
     engine, optimizer, model = _engine(case, fast, plan, told, layers=layers)
     width = int(SMALL["caption_channels"]) if case.small else 3840
-    batch, generator = make_batch(GRIDS[case.tokens], audio=case.audio, count=case.batch, caption_width=width), torch.Generator()
+    batch, generator = make_batch(case.latents, audio=case.audio, count=case.batch, caption_width=width), torch.Generator()
     generator.manual_seed(0)
     synchronize()
     gc.collect()

@@ -1,9 +1,14 @@
-"""Steps that were measured, and what the model of planning/step_time.py makes of them. Loads no torch."""
+"""Steps that were measured, and what the models of time and memory in ltx2core/planning make of them now. Loads no torch.
+
+python -m tests.benchmarks.step_points GRID.jsonl ... > now.jsonl     the same lines, as they would be predicted now
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
@@ -18,12 +23,11 @@ from ltx2core.planning.wishes import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from ltx2core.models.quantised import EightBit, Storage
 
 TEXT = 1024
-_SOUND = {1024: 25, 2688: 49, 6144: 121, 14_080: 121}  # tokens beside so many of the picture
+_SOUND = {1024: 25, 2688: 49, 6144: 121, 14_080: 121}  # tokens beside so many of the picture, where a line does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,7 @@ class Point:
     rates: Rates
     process_gib: float | None = None
     adam8: bool = False
+    sound_tokens: int | None = None
 
     @property
     def predicted_gib(self) -> float:
@@ -64,7 +69,13 @@ class Point:
 
     @property
     def _batch(self) -> BatchShape:
-        return BatchShape(count=self.batch, video=self.tokens, audio=_SOUND[self.tokens] if self.audio else 0, text=TEXT)
+        return BatchShape(count=self.batch, video=self.tokens, audio=self._sound, text=TEXT)
+
+    @property
+    def _sound(self) -> int:
+        if not self.audio:
+            return 0
+        return _SOUND[self.tokens] if self.sound_tokens is None else self.sound_tokens
 
     @property
     def _lengths(self) -> dict[str, int]:
@@ -110,5 +121,19 @@ def read_points(paths: Iterable[Path]) -> list[Point]:
 
 
 def _point(line: dict[str, Any], rates: Rates) -> Point:
-    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds", "process_gib", "adam8")
+    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds", "process_gib", "adam8", "sound_tokens")
     return Point(**{name: line[name] for name in names if name in line}, layout=Layout(**line["plan"]), rates=rates)
+
+
+def _as_line(point: Point) -> dict[str, object]:
+    planned = {"planned_seconds": round(point.predicted(), 4), "planned_gib": round(point.predicted_gib, 3)}
+    return {"case": point.case, "seconds": point.seconds, "process_gib": point.process_gib} | planned
+
+
+def main() -> None:
+    for point in read_points([Path(name) for name in sys.argv[1:]]):
+        print(json.dumps(_as_line(point)))
+
+
+if __name__ == "__main__":
+    main()
