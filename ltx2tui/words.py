@@ -12,6 +12,7 @@ PHASES: dict[Phase, str] = {
     "scan": "Scanning clips",
     "cache_video": "Caching video",
     "cache_masks": "Caching masks",
+    "cache_features": "Caching features for CREPA",
     "cache_audio": "Caching sound",
     "cache_text": "Caching captions",
     "load": "Loading the model",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ltx2core.caching.captions import encode_captions
+from ltx2core.caching.features import FEATURES_PASS, encode_features
 from ltx2core.caching.fingerprint import Digests, cut_of, fingerprint
 from ltx2core.caching.pictures import encode_pictures, read_masks
 from ltx2core.caching.room import EntrySizes, describe_room
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from ltx2core.caching.compare import Compared
+    from ltx2core.caching.features import FeatureWish
     from ltx2core.caching.fingerprint import Cut
     from ltx2core.caching.store import Kind, Store
     from ltx2core.data.clip import Bucket, Sample
@@ -56,6 +58,7 @@ class CachedClip:
     mask: str | None = None
     reference: str | None = None
     reference_bucket: Bucket | None = None
+    features: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class CachePass:
     levers: VaeLevers = field(default_factory=VaeLevers)
     references: References = field(default_factory=lambda: References())
     text: TextSettings = field(default_factory=TextSettings)
+    features: FeatureWish | None = None  # what CREPA aligns with; None where nothing is cached for it
     vae_batch: int = 1  # clips of one bucket that are encoded together
     text_batch: int = 1  # captions that are encoded together
     decoders: int = field(default_factory=usable_cores)  # processes
@@ -121,9 +125,11 @@ class CachePass:
         self._check_text_encoder(texts)
         broken = encode_pictures(self, [clip for clip in clips if clip.video]) | read_masks(self, clips)
         free_memory(self.device)
+        broken |= encode_features(self, [clip for clip in clips if clip.video not in broken])
+        free_memory(self.device)
         silent = encode_sounds(self, [clip for clip in clips if clip.video not in broken]) if audio else set()
         free_memory(self.device)
-        whole = [clip for clip in clips if not broken & {clip.video, clip.mask, clip.reference}]
+        whole = [clip for clip in clips if not broken & {clip.video, clip.mask, clip.reference, clip.features}]
         heard = [replace(clip, audio=None) if clip.audio in silent else clip for clip in whole]
         clips = [clip for clip in heard if clip.video or clip.audio]
         if not clips:
@@ -143,7 +149,7 @@ class CachePass:
         from ltx2core.models.latents import audio_steps_for
 
         sizes = EntrySizes(self.checkpoint)
-        wanted: dict[Kind, dict[str, int]] = {"video": {}, "mask": {}, "audio": {}, "text": {}}
+        wanted: dict[Kind, dict[str, int]] = {"video": {}, "mask": {}, "features": {}, "audio": {}, "text": {}}
         for clip in clips:
             picture = clip.sample.picture
             if clip.video and picture is not None:
@@ -152,6 +158,8 @@ class CachePass:
                 wanted["video"][clip.reference] = sizes.video(clip.reference_bucket)
             if clip.mask and picture is not None:
                 wanted["mask"][clip.mask] = sizes.mask(picture)
+            if clip.features and picture is not None and self.features is not None:
+                wanted["features"][clip.features] = sizes.features(picture, self.features.width)
             if clip.audio:
                 wanted["audio"][clip.audio] = sizes.audio(audio_steps_for(clip.sample.seconds))
         wanted["text"] = dict.fromkeys(texts.values(), sizes.text())
@@ -178,6 +186,7 @@ class CachePass:
 
     def _name(self, samples: Sequence[Sample], digests: Digests, *, audio: bool) -> list[CachedClip]:
         video_encoder = self.video_encoder() if any(sample.picture is not None for sample in samples) else ""
+        image_encoder = "" if self.features is None else self.features.fingerprint(digests)
         audio_encoder = self.checkpoint.fingerprint("audio_vae") if audio else ""
         clips = []
         for sample in samples:
@@ -200,6 +209,9 @@ class CachePass:
                     video=self.video_name(source, video_encoder, bucket=picture, fps=sample.fps, cut=cut),
                     mask=fingerprint({**parts, "source": mask, "pass": f"mask {MASK_PASS}"}) if mask else None,
                 )
+                if image_encoder and not sample.treatment.measured:
+                    done = f"features {FEATURES_PASS} {_precision(self.dtype)}"
+                    clip = replace(clip, features=fingerprint({**parts, "encoder": image_encoder, "pass": done}))
                 if reference:
                     small = self.references.bucket(picture)
                     name = self.video_name(reference, video_encoder, bucket=small, fps=self.references.fps(sample.fps), cut=cut)
@@ -271,7 +283,7 @@ class CachePass:
 
 
 def _entries_of(clips: Iterable[CachedClip]) -> set[str]:
-    return {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference) if name}
+    return {name for clip in clips for name in (clip.video, clip.audio, clip.mask, clip.reference, clip.features) if name}
 
 
 def _room_ahead() -> int:

@@ -34,6 +34,10 @@ class EntrySizes:
     def mask(self, bucket: Bucket) -> int:
         return _cells(bucket) + _HEADER_BYTES
 
+    def features(self, bucket: Bucket, width: int) -> int:
+        """An image encoder's features of that width, at each latent."""
+        return _cells(bucket) * width * _BF16 + _HEADER_BYTES
+
     def audio(self, steps: int) -> int:
         """Of so many latents of sound: each has a width, and a flag that says whether it is learned."""
         arguments = audio_vae_arguments(self.checkpoint.config)

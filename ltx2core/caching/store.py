@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Kind = Literal["video", "audio", "text", "mask"]
-KINDS: tuple[Kind, ...] = ("video", "audio", "text", "mask")
+Kind = Literal["video", "audio", "text", "mask", "features"]
+KINDS: tuple[Kind, ...] = ("video", "audio", "text", "mask", "features")
 
 
 @dataclass(frozen=True, slots=True)

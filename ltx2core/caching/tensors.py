@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_DTYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.int64": "I64", "torch.bool": "BOOL"}
+_DTYPES = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.bfloat16": "BF16",
+    "torch.float16": "F16",
+    "torch.int64": "I64",
+    "torch.bool": "BOOL",
+}
 _ALIGNMENT = 8  # of the data, as readers that map the file expect
 
 

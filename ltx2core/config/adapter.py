@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from ltx2core.config.keys import Keys, Later, key, later
+from ltx2core.config.keys import Keys, Later, key, later, read_json
 
-LYCORIS = Later(name="LyCORIS", instead="a standard LoRA is trained")
-LORA_KINDS = Later(name="DoRA, SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
+LORA_KINDS = Later(name="SingLoRA and other starting values", instead="a standard LoRA with standard starting values is trained")
 ASSISTANT = Later(name="an assistant LoRA", instead="the model is trained as it is")
 EMA_SAMPLES = Later(name="samples of the average", instead="samples are made with the LoRA of their step")
 
@@ -26,6 +24,21 @@ class AdapterKeys(Keys):
     lora_alpha: float | None = key(
         None, "Alpha", "Strength of the LoRA: it is scaled by alpha / rank. Empty: the same as the rank.", gt=0, le=65536
     )
+    lora_rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = key(
+        {},
+        "Ranks of layers",
+        'Other ranks for layers by their names, or whole parts of them: {"attn1": 64, "ff.net.0.proj": 8}. The longest name that fits '
+        "counts. Without lora_alpha the alpha of such a layer is its rank.",
+    )
+    lora_alpha_pattern: dict[str, Annotated[float, Field(gt=0, le=65536)]] = key(
+        {}, "Alphas of layers", "Other alphas for layers, named as in lora_rank_pattern."
+    )
+    use_rslora: bool = key(
+        False,
+        "rsLoRA",
+        "Scale the LoRA by alpha / sqrt(rank) instead of alpha / rank, so that high ranks learn as fast as low ones (rank-stabilised). "
+        "With alpha = rank it is far stronger: set lora_alpha to the square root of the rank, or lower the learning rate.",
+    )
     lora_dropout: float = key(
         0.0, "Dropout", "Share of the LoRA's inputs that is left out at random in training, against overfitting.", ge=0, lt=1
     )
@@ -36,10 +49,25 @@ class AdapterKeys(Keys):
         "trained.",
         min_length=1,
     )
-    lora_type: Literal["standard", "lycoris"] = later("standard", LYCORIS, "LoRA type", "The kind of adapter.")
-    lycoris_config: str | None = later(None, LYCORIS, "LyCORIS settings", "The file with LyCORIS settings.")
+    lora_type: Literal["standard", "lycoris"] = key(
+        "standard",
+        "LoRA type",
+        "standard: two matrices a layer. lycoris: a LoKr, a Kronecker product, small for what it changes; trained by the reference path, "
+        "and exported with the names that ComfyUI reads.",
+    )
+    lycoris_config: str | None = key(
+        None,
+        "LyCORIS settings",
+        "The JSON file with LyCORIS settings: algo (lokr), linear_dim, linear_alpha, factor, decompose_both, full_matrix and "
+        "apply_preset.target_module. Empty: a LoKr of whole matrices with factor 16.",
+    )
     lora_init_type: str = later("default", LORA_KINDS, "Starting values", "How the LoRA's weights are drawn at the start.")
-    use_dora: bool = later(False, LORA_KINDS, "DoRA", "Learn direction and length of the weights apart.")
+    use_dora: bool = key(
+        False,
+        "DoRA",
+        "Learn the length of each row of a weight apart from its direction: closer to a full fine-tune at low ranks. Trained by the "
+        "reference path, which is slower.",
+    )
     peft_lora_mode: Literal["standard", "singlora"] = later("standard", LORA_KINDS, "LoRA mode", "Two matrices, or one used twice.")
     init_lora: str | None = key(
         None,
@@ -72,14 +100,8 @@ class AdapterKeys(Keys):
     ema_validation: str = later("none", EMA_SAMPLES, "EMA samples", "Which of the two makes the samples.")
     slider_strength: float | None = later(None, LORA_KINDS, "Slider strength", "Train a LoRA that works in two directions.")
 
-    @field_validator("peft_lora_target_modules", mode="before")
+    @field_validator("peft_lora_target_modules", "lora_rank_pattern", "lora_alpha_pattern", mode="before")
     @classmethod
-    def _list_in_a_string(cls, value: object) -> object:
-        """A list written as a string, as command lines need it, is read as the list."""
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            try:
-                parsed: object = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
-            return parsed
-        return value
+    def _patterns_in_a_string(cls, value: object) -> object:
+        """A list or a group of keys written as a string, as command lines need it, is read as what it says."""
+        return read_json(value)

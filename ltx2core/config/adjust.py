@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from ltx2core.config.keys import Later, facts_of, switched_on
 from ltx2core.config.media_keys import AudioSettings
+from ltx2core.config.method_checks import adjust_methods, changed
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
 from ltx2core.data.buckets import FRAME_STEP, MAX_SECONDS, SIDE_STEP, snap_frames, snap_size
@@ -46,6 +47,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
     if overruled := _overruled_sigmas(config):
         text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
+    adjust_methods(config, changes, notices, file=file)
     if config.base_model_precision.startswith("nf4") and (
         asked := [name for name in ("quantize_activations", "sdnq_use_quantized_matmul") if getattr(config, name)]
     ):
@@ -105,8 +107,7 @@ def _overruled_sigmas(config: TrainConfig) -> list[str]:
     way = next((name for name in ways if getattr(config, name)), None)
     read = {way, *ways[way]} if way else {"flow_sigmoid_scale", "flow_shift_max_tokens"}
     every = {*ways, *(name for names in ways.values() for name in names), "flow_sigmoid_scale", "flow_shift_max_tokens"}
-    fields = type(config).model_fields
-    return sorted(name for name in every - read if getattr(config, name) and getattr(config, name) != fields[name].default)
+    return changed(config, sorted(every - read))
 
 
 def adjust_dataset(dataset: VideoDataset, *, file: str, path: str, frame_rate: float) -> tuple[VideoDataset, list[Notice]]:

@@ -163,6 +163,8 @@ def _set_keys(model: BaseModel, path: str) -> list[str]:
 def _remark(model: BaseModel, name: str, facts: KeyFacts) -> str:
     """What to add about a key whose feature is not built: that it is not, or that it is off anyway."""
     later = facts.later
+    if facts.switch and not getattr(model, facts.switch):
+        return f" No effect: {facts.switch} is off."
     if later is None:
         return ""
     if later.switch and not switched_on(model, later):

@@ -6,6 +6,7 @@ forms and docs/CONFIG.md all read these declarations; nothing lists keys a secon
 
 from __future__ import annotations
 
+import json
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
@@ -33,11 +34,13 @@ class KeyFacts:
     aliases: tuple[str, ...]
     later: Later | None
     built: tuple[object, ...]  # the values that work although `later` is set
+    switch: str = ""  # the key that turns on what this one is about; it means nothing without
 
 
-def key(default: Any, title: str, description: str, *, aliases: tuple[str, ...] = (), **rules: Any) -> Any:
+def key(default: Any, title: str, description: str, *, aliases: tuple[str, ...] = (), switch: str = "", **rules: Any) -> Any:
     """A field whose feature is built. `rules` are pydantic's (ge, le, min_length, ...)."""
-    return Field(default, title=title, description=description, json_schema_extra={"aliases": list(aliases)}, **rules)
+    extra: Any = {"aliases": list(aliases), "switch": switch}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **rules)
 
 
 def later(default: Any, feature: Later, title: str, description: str, *, built: tuple[object, ...] = (), **rules: Any) -> Any:
@@ -54,6 +57,7 @@ def facts_of(field: FieldInfo) -> KeyFacts:
         aliases=tuple(extra.get("aliases", ())),
         later=Later(name=feature[0], instead=feature[1], switch=feature[2]) if feature else None,
         built=tuple(extra.get("built", ())),
+        switch=extra.get("switch", ""),
     )
 
 
@@ -80,6 +84,17 @@ class Keys(BaseModel):
         if isinstance(value, bool) and info.field_name is not None and _is_number(cls.model_fields[info.field_name].annotation):
             raise PydanticCustomError("bool_not_expected", "true or false is not a number")
         return value
+
+
+def read_json(value: object) -> object:
+    """A list or a group of keys written as a string, as command lines need it, read as what it says; anything else as it is."""
+    if not (isinstance(value, str) and value.lstrip().startswith(("[", "{"))):
+        return value
+    try:
+        parsed: object = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return parsed
 
 
 def _is_number(annotation: object) -> bool:

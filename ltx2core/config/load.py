@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ltx2core.config.dataset_checks import offset_notices
 from ltx2core.config.datasets import DatasetList
 from ltx2core.config.entries import read_entries
 from ltx2core.config.keys import facts_of
+from ltx2core.config.method_checks import lycoris_problems, method_problems
 from ltx2core.config.paths import find, from_here, looks_like_file
 from ltx2core.config.prompts import read_library
 from ltx2core.config.reading import read_settings, unusable
@@ -21,6 +23,7 @@ from ltx2core.config.wording import key_names, line, nearest, reword, shown
 from ltx2core.errors import ConfigError
 from ltx2core.runs.events import Notice
 from ltx2core.runs.files import write_json
+from ltx2core.runs.secrets import HIDDEN, is_secret, redact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +99,7 @@ def load_part(path: Path) -> LoadedConfig:
 
 def save_config(folder: RunFolder, loaded: LoadedConfig) -> None:
     """Write config.json and datasets.json of a run. They load again as an equal config from any current folder."""
-    config = _written(loaded.config) | {LIST_KEY: str(folder.datasets.absolute())}
+    config = json.loads(redact(json.dumps(_written(loaded.config)))) | {LIST_KEY: str(folder.datasets.absolute())}
     write_json(folder.datasets, [_written(entry) for entry in loaded.datasets.entries])
     write_json(folder.config, config)
 
@@ -123,6 +126,7 @@ def _load(
     _read_tread(known, file=file, base=base, found=found)
     config = _checked(known, file, written, found)
     _lengths(known, written, file, found.problems)
+    found.problems += method_problems(config, file=file)
     given = {name for name in known if name in TrainConfig.model_fields}
     config = _with_paths(config, given=given, base=base, file=file, found=found)
     if config.ltx2_validation_schedule == "distilled" and not (has_distilled_weights(config) or config.sample_adapters):
@@ -161,7 +165,11 @@ def _known_keys(values: dict[str, object], file: str, problems: list[str]) -> tu
         name = names.get(bare)
         if name is None:
             match = nearest(bare, key_names(TrainConfig))
-            problems.append(line(file, raw, value, "there is no such key", f"use {match}" if match else "remove it"))
+            shown_value = HIDDEN if is_secret(raw) else value
+            works = (
+                "a token comes from the environment or a login; remove it" if is_secret(raw) else f"use {match}" if match else "remove it"
+            )
+            problems.append(line(file, raw, shown_value, "there is no such key", works))
         elif name in known and known[name] != value and value is not None:
             other = written[name]
             problems.append(f"{file} {other} = {shown(known[name])} and {raw} = {shown(value)} are the same key; remove one of them.")
@@ -221,6 +229,11 @@ def _with_paths(config: TrainConfig, *, given: set[str], base: Path, file: str, 
         if place is None:  # no problem: a run that has begun needs it no more
             text = f"{file} init_lora = {shown(config.init_lora)}: there is no such file; a new run cannot start."
             found.notices.append(Notice(code="no_init_lora", level="warning", text=text, fix="Name one that exists, or remove the key."))
+    if config.lycoris_config:
+        place = find(config.lycoris_config, (base,))
+        changes["lycoris_config"] = config.lycoris_config if place is None else str(place)
+        if config.lora_type == "lycoris":
+            found.problems += lycoris_problems(place, config.lycoris_config, file=file)
     changes |= _sample_files(config, base=base, file=file, found=found)
     if config.output_dir is not None:
         changes["output_dir"] = from_here(config.output_dir)

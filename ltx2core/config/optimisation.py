@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from ltx2core.config.keys import Keys, Later, key, later
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
-OTHER_OPTIMIZERS = Later(name="optimizers other than AdamW", instead="AdamW with float32 state is used")
-# SimpleTuner's names of libraries, and its own spelling; one way of our own stands for each
-EIGHT_BIT_ADAM = ("adamw_8bit", "adamw8bit", "bnb-adamw8bit", "bnb-adamw8bit-paged", "ao-adamw8bit")
-ADAM = ("adamw_bf16", "torch-adamw", "bnb-adamw", "bnb-adamw-paged", "optimi-adamw")
-CLIP_BY_VALUE = Later(name="clipping gradients by value", instead="max_grad_norm limits their norm")
-OTHER_LOSSES = Later(name="losses other than the mean squared error", instead="the mean squared error is used")
+from ltx2core.config.keys import Keys, Later, key, later, read_json
+from ltx2core.config.optimizers import EIGHT_BIT_ADAM, RULES, is_known
+
+SMALLER_STATES = Later(name="AdamW with a state in 4 bits or fp8", instead="AdamW with 8-bit state is used")
+MASKED_LOSS = Later(
+    name="limiting the loss by masks now and then", instead="a mask says what is given, by ltx2_mask_conditioning_probability"
+)
 PERTURBATION = Later(name="input perturbation", instead="noise is drawn as usual")
 PREFETCH = Later(name="choosing how far to read ahead", instead="the program chooses how batches are read")
 FLOAT_MODES = Later(name="choosing TF32", instead="PyTorch's default is kept")
@@ -53,6 +55,20 @@ class OptimisationKeys(Keys):
     learning_rate: float = key(
         1e-4, "Learning rate", "How far each update goes. 1e-4 suits LoRAs; too high gives noise, too low learns nothing.", gt=0, le=1
     )
+    audio_learning_rate: float | None = key(
+        None,
+        "Learning rate of sound",
+        "A learning rate of its own for the layers whose values go into sound; it follows the same shape over the run. A tenth to a third "
+        "of learning_rate helps where sound is learned too fast. Empty: the same. 0: those layers stay as they are.",
+        ge=0,
+        le=1,
+    )
+    learning_rate_pattern: dict[str, Annotated[float, Field(ge=0, le=1000)]] = key(
+        {},
+        "Learning rates of layers",
+        'What the learning rate of layers is multiplied by, by their names or whole parts of them: {"attn2": 0.5}. The longest name that '
+        "fits counts.",
+    )
     lr_scheduler: Literal["constant_with_warmup", "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "sine"] = key(
         "constant_with_warmup", "Learning rate shape", "How the learning rate changes over the run."
     )
@@ -64,11 +80,15 @@ class OptimisationKeys(Keys):
     lr_power: float = key(0.8, "Power", "The bend of the polynomial shape; 1 is a straight line.", gt=0, le=100)
     optimizer: str = later(
         "adamw",
-        OTHER_OPTIMIZERS,
+        SMALLER_STATES,
         "Optimizer",
-        "The rule that turns gradients into updates: AdamW. adamw_8bit (bnb-adamw8bit and ao-adamw8bit mean the same) holds its state in 8 "
-        "bits: a third less memory for the LoRA while it trains, steps a little slower.",
-        built=(*ADAM, *EIGHT_BIT_ADAM),
+        "The rule that turns gradients into updates. adamw: the fastest, updates are skipped without asking the host. adamw_8bit "
+        "(bnb-adamw8bit and ao-adamw8bit mean the same): the same with its state in 8 bits, a third less memory for the LoRA while it "
+        "trains, steps a little slower. adafactor, came: less memory still. prodigy: finds the learning rate itself; learning_rate "
+        "multiplies it, so leave it at 1.0. adamw_schedulefree: no schedule; use lr_scheduler constant_with_warmup. muon: orthogonal "
+        "updates. came, prodigy and adamw_schedulefree need `pip install 'ltx2tui[optimizers]'`. SimpleTuner's other names of the same "
+        "rules work too.",
+        built=(*RULES, *EIGHT_BIT_ADAM),
     )
     adam_beta1: float = key(0.9, "Adam beta 1", "How long AdamW remembers the direction of past gradients.", ge=0, lt=1)
     adam_beta2: float = key(0.999, "Adam beta 2", "How long AdamW remembers the size of past gradients.", ge=0, lt=1)
@@ -80,7 +100,9 @@ class OptimisationKeys(Keys):
         "A gradient longer than this is shortened to it, so that one odd clip cannot ruin the LoRA. 0: no limit.",
         ge=0,
     )
-    grad_clip_method: Literal["norm", "value"] = later("norm", CLIP_BY_VALUE, "Limit by", "What max_grad_norm limits.")
+    grad_clip_method: Literal["norm", "value"] = key(
+        "norm", "Limit by", "What max_grad_norm limits: the length of the whole gradient, or each of its numbers alone."
+    )
     caption_dropout_probability: float = key(
         0.0, "Caption dropout", "Share of steps that train without a caption, so that the style also shows without its words.", ge=0, le=1
     )
@@ -91,11 +113,34 @@ class OptimisationKeys(Keys):
         ge=0,
         le=1000,
     )
-    loss_type: Literal["l2", "huber", "smooth_l1"] = later("l2", OTHER_LOSSES, "Loss", "How errors are measured.")
-    huber_schedule: str = later("snr", OTHER_LOSSES, "Huber schedule", "How the Huber loss changes with noise.")
-    huber_c: float = later(0.1, OTHER_LOSSES, "Huber width", "Where the Huber loss turns from square to straight.")
-    snr_gamma: float | None = later(None, OTHER_LOSSES, "SNR gamma", "A weighting by noise level, for other kinds of model.")
-    masked_loss_probability: float = later(1.0, OTHER_LOSSES, "Masked loss", "How often a mask limits where errors count.")
+    loss_type: Literal["l2", "huber", "smooth_l1"] = key(
+        "l2",
+        "Loss",
+        "How errors are measured while training. l2: squared. huber: squared where they are small, straight beyond, so that odd clips "
+        "count less. smooth_l1: the same, divided by huber_c. The held-out loss is always squared.",
+    )
+    huber_schedule: Literal["snr", "exponential", "constant"] = key(
+        "snr",
+        "Huber schedule",
+        "How the width of the Huber loss follows the noise level: 1 at a clean clip and huber_c at pure noise (snr, exponential), or "
+        "huber_c everywhere (constant).",
+    )
+    huber_c: float = key(
+        0.1,
+        "Huber width",
+        "The error at which the Huber loss turns from square to straight, at pure noise. Smaller: closer to l1.",
+        gt=0,
+        le=1,
+    )
+    snr_gamma: float | None = key(
+        None,
+        "SNR gamma",
+        "Min-SNR: weigh noise levels by min((1 - sigma)^2, gamma sigma^2), so that almost clean and almost pure noise count little. The "
+        "paper uses 5. Empty: all levels count alike, as in the official trainer.",
+        gt=0,
+        le=1000,
+    )
+    masked_loss_probability: float = later(1.0, MASKED_LOSS, "Masked loss", "How often a mask limits where errors count.")
     input_perturbation: float = later(0.0, PERTURBATION, "Input perturbation", "Extra noise on the input.")
     input_perturbation_steps: int = later(0, PERTURBATION, "Perturbation steps", "Steps over which that noise fades.")
     dataloader_prefetch: bool = later(False, PREFETCH, "Read ahead", "Read batches before they are needed.")
@@ -103,3 +148,17 @@ class OptimisationKeys(Keys):
     allow_tf32: bool = later(False, FLOAT_MODES, "Allow TF32", "Let float32 products use TF32.")
     disable_tf32: bool = later(False, FLOAT_MODES, "Forbid TF32", "Forbid TF32 in float32 products.")
     ignore_final_epochs: bool = later(False, SHORT_EPOCHS, "Ignore last epochs", "Go on past the last epoch until the steps are done.")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_rule(cls, value: str) -> str:
+        if not is_known(value):
+            raise PydanticCustomError(
+                "unknown_optimizer", "no such optimizer is built here; use one of {names}", {"names": ", ".join(RULES)}
+            )
+        return value
+
+    @field_validator("learning_rate_pattern", mode="before")
+    @classmethod
+    def _rates_in_a_string(cls, value: object) -> object:
+        return read_json(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 from av.stream import Disposition
@@ -32,6 +32,8 @@ PICTURES = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".web
 
 _FORMATS = "mov,mp4,matroska,webm,mpegts,avi,flv"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+# Titles that are no UTF-8 must not make a clip unreadable; from 19 on PyAV sees to that itself, and knows the argument no more.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _SOUND_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": f"{_FORMATS},wav,flac,mp3,ogg,aac"}
 
 
@@ -43,9 +45,11 @@ def open_media(path: Path, *, picture: bool = False) -> InputContainer:
     name = f"file:{os.fspath(path)}"  # with its protocol, so that no part of a name is taken for another one
     if picture:  # the format by name: FFmpeg's own choice for a still reads `%d` in a name as a number to count up
         options = {"protocol_whitelist": "file"}
-        return av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, metadata_errors="replace", timeout=20.0)
+        still: InputContainer = av.open(name, "r", format=PICTURES[path.suffix.lower()], options=options, timeout=20.0, **_METADATA)
+        return still
     options = _SOUND_OPTIONS if path.suffix.lower() in SOUNDS else _OPTIONS
-    return av.open(name, "r", options=dict(options), metadata_errors="replace", timeout=20.0)
+    container: InputContainer = av.open(name, "r", options=dict(options), timeout=20.0, **_METADATA)
+    return container
 
 
 @contextlib.contextmanager

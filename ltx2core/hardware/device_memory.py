@@ -66,7 +66,7 @@ def limit_device(device: torch.device, limit_gib: float | None, *, spills: str |
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device)
     cap = choose_cap(limit_gib=limit_gib, total_bytes=total, free_bytes=free + held, spills=spills)
-    torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap.held_bytes / total), device)
+    torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap.held_bytes / total), _numbered(device))
     if cap is None and limit_gib is not None:
         return f"gpu_memory_limit_gib = {limit_gib:g} has no effect: the GPU has {total / GIB:.1f} GiB."
     return None if cap is None else cap.because
@@ -78,5 +78,12 @@ def free_device_memory(device: torch.device) -> int:
 
     free, total = torch.cuda.mem_get_info(device)
     reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    cap = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    cap = int(torch.cuda.get_per_process_memory_fraction(_numbered(device)) * total)
     return max(0, min(int(free) + reserved, cap) - used)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The device with its number: PyTorch takes "cuda" as the current one everywhere but where it caps memory."""
+    import torch
+
+    return device if device.index is not None else torch.device(device.type, torch.cuda.current_device())

@@ -38,6 +38,7 @@ IN_A_BLOCK = (
     *(f"{name}.{part}" for name in VIDEO_ATTENTIONS + AUDIO_ATTENTIONS + CROSS_ATTENTIONS for part in (*PROJECTIONS, "to_gate_logits")),
     *(f"{name}.{part}" for name in ("ff", "audio_ff") for part in ("net.0.proj", "net.2")),
 )
+ATTENTIONS_AND_FEED_FORWARD = tuple(name for name in IN_A_BLOCK if not name.endswith("to_gate_logits"))
 _BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
 
 

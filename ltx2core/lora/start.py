@@ -11,7 +11,7 @@ from ltx2core.lora.layers import modality_of
 from ltx2core.lora.read import SHOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from ltx2core.lora.read import Lora, Pair
 
 
-def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: float) -> int:
+def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: float | Callable[[str], float]) -> int:
     """Make the adapter add what the LoRA adds, exactly but for rounding; how many of its layers the file does not have.
 
     parameters: as training/adapter.py names them, with their first values, which stay where the file has nothing: in layers that it
     lacks, and in the rows of A beyond its rank. There B is zero, so nothing is added, but learning can begin; with A zero too it
-    never would. scale: alpha / rank of the adapter, which B is divided by.
+    never would. scale: alpha / rank of the adapter, or what gives a layer's own; B is divided by it.
     Raises CheckpointError when the adapter is narrower than the file, or lacks one of its layers, and says what would work.
     """
     layers = [name.removesuffix(".lora_A.weight") for name in parameters if name.endswith(".lora_A.weight")]
-    check_rank(lora, min((parameters[f"{layer}.lora_A.weight"].shape[0] for layer in layers), default=0))
+    check_rank(lora, lambda layer: parameters[f"{layer}.lora_A.weight"].shape[0] if layer in layers else lora.rank)
     check_layers(
         lora, {layer: (parameters[f"{layer}.lora_B.weight"].shape[0], parameters[f"{layer}.lora_A.weight"].shape[1]) for layer in layers}
     )
@@ -37,16 +37,18 @@ def start_from(parameters: Mapping[str, nn.Parameter], lora: Lora, *, scale: flo
             down, up = parameters[f"{layer}.lora_A.weight"], parameters[f"{layer}.lora_B.weight"]
             down[: pair.rank] = pair.down.to(down)
             up.zero_()
-            up[:, : pair.rank] = pair.up.to(up) * (pair.scale / scale)
+            up[:, : pair.rank] = pair.up.to(up) * (pair.scale / (scale(layer) if callable(scale) else scale))
     return len(layers) - len(lora.pairs)
 
 
-def check_rank(lora: Lora, rank: int) -> None:
-    """Raises CheckpointError when a run of this rank cannot start from the LoRA."""
-    if lora.rank > rank:
+def check_rank(lora: Lora, rank_of: Callable[[str], int]) -> None:
+    """Raises CheckpointError when a run whose layers have these ranks cannot start from the LoRA."""
+    narrow = [(pair.rank, rank_of(layer)) for layer, pair in lora.pairs.items() if pair.rank > rank_of(layer)]
+    if narrow:
+        wide, rank = max(narrow)
         raise CheckpointError(
-            f"{lora.path} has rank {lora.rank}, and this run trains rank {rank}: it would not fit.",
-            fix=f"Set lora_rank to {lora.rank} or more.",
+            f"{lora.path} has rank {wide}, and this run trains rank {rank}: it would not fit.",
+            fix=f"Set lora_rank to {wide} or more.",
         )
 
 

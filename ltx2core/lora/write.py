@@ -16,7 +16,7 @@ from ltx2core.lora.keys import key_of
 from ltx2core.lora.read import Pair, read_lora
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -28,12 +28,16 @@ _ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10, torch.float32: 2.
 _SMALLEST = {torch.bfloat16: 2.0**-133, torch.float16: 2.0**-24, torch.float32: 2.0**-149}  # the step near zero
 
 
-def pairs_of(adapter: Mapping[str, Tensor], *, scale: float) -> dict[str, Pair]:
-    """The adapter in training, by its parameters' names, as layers. scale: alpha / rank."""
+def pairs_of(adapter: Mapping[str, Tensor], *, scale: float | Callable[[str], float]) -> dict[str, Pair]:
+    """The adapter in training, by its parameters' names, as layers. scale: alpha / rank, or what gives a layer's own."""
     ending = ".lora_A.weight"
     layers = [name.removesuffix(ending) for name in adapter if name.endswith(ending)]
     return {
-        layer: Pair(down=adapter[layer + ending].detach().cpu(), up=adapter[f"{layer}.lora_B.weight"].detach().cpu(), scale=scale)
+        layer: Pair(
+            down=adapter[layer + ending].detach().cpu(),
+            up=adapter[f"{layer}.lora_B.weight"].detach().cpu(),
+            scale=scale(layer) if callable(scale) else scale,
+        )
         for layer in layers
     }
 

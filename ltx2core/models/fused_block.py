@@ -22,6 +22,7 @@ from ltx2core.models.lora_linear import LEAVES, GroupedLinear
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from ltx2core.lora.shape import LayerShape
     from ltx2core.models.quantised import EightBit
 
 Table = tuple[Tensor, Tensor]
@@ -29,7 +30,10 @@ Table = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A GroupedLinear of the skeleton. members: diffusers' names of its layers, in the order of their rows; rows: of one of them."""
+    """A GroupedLinear of the skeleton. members: diffusers' names of its layers, in the order of their rows; rows: of one of them.
+
+    shape: of the members' LoRAs, None where a skeleton has one scale for all and whoever makes the adapter knows its rank.
+    """
 
     name: str
     members: tuple[str, ...]
@@ -37,6 +41,7 @@ class Group:
     columns: int
     bias: bool
     lora: bool
+    shape: LayerShape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,20 @@ class Skeleton:
             attention.processor.backend = backend
 
 
-def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, precision: EightBit = "dequant") -> Skeleton:
+def build_skeleton(
+    block: nn.Module,
+    *,
+    targets: Collection[str],
+    scale: float = 1.0,
+    precision: EightBit = "dequant",
+    shapes: Mapping[str, LayerShape] | None = None,
+) -> Skeleton:
     """The skeleton of a block of diffusers' model. targets: its layers that get a LoRA, named as in the block (`attn1.to_q`).
 
-    scale: alpha / rank. precision: of products with 8-bit weights. Layers of which some get a LoRA and some do not stay
-    apart.
+    scale: alpha / rank. precision: of products with 8-bit weights. shapes: of each target's LoRA, where they have one of their own; then
+    scale is not used. Layers of which some get a LoRA and some do not, or LoRAs of other shapes, stay apart.
     """
+    shapes = shapes or {}
     block = copy.deepcopy(block).to("meta")
     groups: list[Group] = []
 
@@ -74,13 +87,15 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
         linear = block.get_submodule(members[0])
         assert isinstance(linear, nn.Linear)
         parent, _, leaf = name.rpartition(".")
-        setattr(block.get_submodule(parent), leaf, GroupedLinear(scale=scale, precision=precision))
-        groups.append(Group(name, members, linear.out_features, linear.in_features, linear.bias is not None, members[0] in targets))
+        shape = shapes.get(members[0])
+        own_scale = scale if shape is None else shape.scale
+        setattr(block.get_submodule(parent), leaf, GroupedLinear(scale=own_scale, precision=precision))
+        groups.append(Group(name, members, linear.out_features, linear.in_features, linear.bias is not None, members[0] in targets, shape))
 
     for name, attention in list(block.named_modules()):
         if isinstance(attention, LTX2Attention):
             attention.set_processor(FusedAttention())
-            _group_attention(block, name, attention, targets, group)
+            _group_attention(block, name, attention, {target: shapes.get(target) for target in targets}, group)
     for name, module in list(block.named_modules()):
         if isinstance(module, nn.Linear) and (name in targets or not name.endswith("to_gate_logits")):  # a gate is a few rows
             group(name, (name,))
@@ -99,14 +114,16 @@ def build_skeleton(block: nn.Module, *, targets: Collection[str], scale: float, 
     return Skeleton(block.eval(), tuple(groups), plain, places)
 
 
-def _group_attention(block: nn.Module, name: str, attention: LTX2Attention, targets: Collection[str], group: object) -> None:
+def _group_attention(
+    block: nn.Module, name: str, attention: LTX2Attention, targets: Mapping[str, LayerShape | None], group: object
+) -> None:
     """Put the projections of an attention that read one input together: all three of self-attention, keys and values of the others."""
     own = name.rpartition(".")[2] in ("attn1", "audio_attn1")
     projections = ("to_q", "to_k", "to_v") if own else ("to_k", "to_v")
     members = tuple(f"{name}.{projection}" for projection in projections)
     linears = [block.get_submodule(member) for member in members]
     alike = len({(linear.in_features, linear.out_features) for linear in linears}) == 1
-    if not alike or len({member in targets for member in members}) > 1:
+    if not alike or len({(member in targets, targets.get(member)) for member in members}) > 1:
         return
     assert callable(group)
     group(f"{name}.{'to_qkv' if own else 'to_kv'}", members)

@@ -9,6 +9,7 @@ Source: the key lists of the published checkpoints and diffusers' modules (both 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def component_of(key: str) -> Component | None:
     return "vocoder" if key.startswith("vocoder.") else None
 
 
+@lru_cache(maxsize=1 << 14)  # a checkpoint has thousands of keys, and every load of a part asks for all
 def to_diffusers(key: str, component: Component, *, num_encoder_blocks: int = 0) -> str | None:
     """The diffusers name of an official key; None for statistics that diffusers' modules do not hold.
 

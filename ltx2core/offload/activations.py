@@ -1,7 +1,7 @@
 """Inputs of blocks that wait for their backward in page-locked host memory, copied beside the compute in both directions.
 
 A sweep forwards puts them there in order, the sweep backwards takes them in reverse. A copy out must be over before its source is used
-again, so each source is held until the next block's copy is under way; the way back begins one block ahead.
+again, so each source is held until the next block's copy is under way; the way back begins a few blocks ahead (offload/ahead.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ltx2core.offload.ahead import inputs_ahead
 from ltx2core.offload.host_memory import PinnedMemory
 from ltx2core.offload.layout import Place
 from ltx2core.offload.ring import join_captured
@@ -36,6 +37,11 @@ class HostActivations:
     def buffers(self) -> list[PinnedMemory]:
         """The host memory in use: a captured step reads and writes it, also when a larger batch has had it replaced."""
         return list(self._buffers.values())
+
+    @property
+    def on_the_way(self) -> list[int]:
+        """The blocks whose inputs come back now, the next one first."""
+        return list(self._coming)
 
     def settle(self) -> None:
         """Forget what a sweep that was broken off, or captured, left under way. The buffers stay."""
@@ -74,7 +80,7 @@ class HostActivations:
         self._leaving = tensors, event
 
     def take(self, index: int) -> list[Tensor]:
-        """Have a block's inputs back, and let those of the block before come."""
+        """Have a block's inputs back, and let those of the blocks before come."""
         if self._leaving is not None:
             torch.cuda.current_stream(self._leaving[0][0].device).wait_event(self._leaving[1])
             self._leaving = None
@@ -84,8 +90,10 @@ class HostActivations:
         if event is not None:
             torch.cuda.current_stream(tensors[0].device).wait_event(event)
         self._waiting.remove(index)
-        if self._waiting and self._waiting[-1] not in self._coming:
-            self._bring(self._waiting[-1])
+        ahead = inputs_ahead(sum(tensor.nbytes for tensor in tensors))
+        for before in reversed(self._waiting[-ahead:]):
+            if before not in self._coming:
+                self._bring(before)
         return tensors
 
     def _bring(self, index: int) -> None:

@@ -21,9 +21,10 @@ from ltx2core.lora.layers import (
     VIDEO_ATTENTIONS,
     modality_of,
 )
+from ltx2core.lora.shape import Pattern, names_single_block, value_for
 from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.samples import SampleShape, sample_shape
-from ltx2core.planning.wishes import state_bytes, step_wish, text_settings, vae_levers
+from ltx2core.planning.wishes import aligned_width, rollout_looks, state_bytes, step_wish, text_settings, vae_levers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,9 @@ _REFERENCE = "then diffusers and PEFT compute as they are, and only the step eng
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What is trained. routed: (first block, last block, share of video tokens that go through them), as TREAD says; held_out: how
-    often the held-out loss is measured; clips: None when they are not counted; steps: None when epochs decide and they are not."""
+    often the held-out loss is measured; clips: None when they are not counted; steps: None when epochs decide and they are not.
+    ranks: of layers whose rank is another; aligned: the width of the features that CREPA compares a block's with, 0 for the model's own,
+    None without; looks: forwards of rollouts that a batch takes on average."""
 
     version: Version
     clip: ClipShape
@@ -51,6 +54,7 @@ class Job:
     batch: int
     accumulation: int
     rank: int
+    ranks: Pattern
     targets: tuple[str, ...]
     state_bytes: float
     routed: tuple[tuple[int, int, float], ...]
@@ -65,10 +69,16 @@ class Job:
     clips: int | None
     steps: int | None
     limit_bytes: int | None
+    aligned: int | None = None
+    looks: float = 0.0
 
-    def trains(self, layer: str) -> bool:
-        """Whether a layer of a block, by diffusers' name in it, has a LoRA."""
-        return layer in self.targets
+    def rank_of(self, layer: str) -> int:
+        """The rank of the LoRA of a layer of a block, by diffusers' name in it; 0 where it has none."""
+        return int(value_for(layer, self.ranks, self.rank)) if layer in self.targets else 0
+
+    @property
+    def most_rank(self) -> int:
+        return max([self.rank, *(int(rank) for _, rank in self.ranks)])
 
 
 def job_of(
@@ -103,6 +113,7 @@ def job_of(
         batch=batch,
         accumulation=config.gradient_accumulation_steps,
         rank=config.lora_rank,
+        ranks=tuple(sorted(config.lora_rank_pattern.items())),
         targets=_targets(config, audio=audio),
         state_bytes=state_bytes(config),
         routed=_routed(config, blocks),
@@ -117,6 +128,8 @@ def job_of(
         clips=clips,
         steps=steps,
         limit_bytes=None if config.gpu_memory_limit_gib is None else int(config.gpu_memory_limit_gib * 2**30),
+        aligned=aligned_width(config),
+        looks=rollout_looks(config),
     )
 
 
@@ -139,6 +152,16 @@ def _check(config: TrainConfig, datasets: DatasetList | None) -> None:
         problems.append(f"step_engine = reference: {_REFERENCE}.")
     if config.lora_dropout:
         problems.append(f"lora_dropout = {config.lora_dropout:g}: {_REFERENCE}.")
+    if config.use_dora:
+        problems.append(f"use_dora = true: {_REFERENCE}.")
+    if config.lora_type == "lycoris":
+        problems.append(f"lora_type = lycoris: {_REFERENCE}.")
+    problems += [
+        f"{key} names {name}, a layer of single blocks: {_REFERENCE}."
+        for key in ("lora_rank_pattern", "lora_alpha_pattern", "learning_rate_pattern")
+        for name in getattr(config, key)
+        if names_single_block(name)
+    ]
     if config.mixed_precision == "no":
         problems.append("mixed_precision = no: only bf16 is predicted; float32 needs twice the memory.")
     if datasets is not None and datasets.videos and all(_sound_alone(dataset) for dataset in datasets.videos):

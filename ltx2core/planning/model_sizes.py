@@ -92,17 +92,17 @@ class ModelSizes:
         scales = 0 if storage == "nf4" else 4 * self.blocks * self.block_rows
         return scales + 2 * max(layer.numbers for layer in self.layers)
 
-    def lora_numbers(self, rank: int, trained: Callable[[str], bool]) -> int:
-        """Of the whole model's LoRA."""
-        return self.blocks * sum(rank * (layer.inputs + layer.outputs) for layer in self.layers if trained(layer.name))
+    def lora_numbers(self, rank_of: Callable[[str], int]) -> int:
+        """Of the whole model's LoRA. rank_of: a layer's, 0 where it has none."""
+        return self.blocks * sum(rank_of(layer.name) * (layer.inputs + layer.outputs) for layer in self.layers)
 
-    def shape(self, rank: int, trained: Callable[[str], bool]) -> ModelShape:
+    def shape(self, rank_of: Callable[[str], int]) -> ModelShape:
         """For counting operations."""
 
         def layer(size: LayerSize, *, below: bool, own: int) -> Layer:
             return Layer(stream=size.stream, inputs=size.inputs, outputs=size.outputs, rank=own, learns_below=below)  # type: ignore[arg-type]
 
-        found = {size.name: layer(size, below=size.stream != "text", own=rank if trained(size.name) else 0) for size in self.layers}
+        found = {size.name: layer(size, below=size.stream != "text", own=rank_of(size.name)) for size in self.layers}
         first = tuple(
             own for name, own in found.items() if name.split(".")[0] in ("attn1", "audio_attn1") and not name.endswith("to_out.0")
         )

@@ -17,6 +17,7 @@ from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.job import Job, job_of
+from ltx2core.planning.method_costs import alignment_bytes
 from ltx2core.planning.model_sizes import ModelSizes, released_sizes
 from ltx2core.planning.phases import (
     Phase,
@@ -31,7 +32,7 @@ from ltx2core.planning.phases import (
 )
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_speed
+from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds, step_speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     except RunError as error:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
     if plan is not None and host is not None:
-        because = [*plan.because, *filter(None, [host.because]), *because]
+        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *because]
         phases += _of_training(sizes, job, need, plan, host, speed, hardware)
     problems += _over(phases, free, hardware)
     seconds = [phase.seconds for phase in phases if phase.seconds is not None]
@@ -178,12 +179,15 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         num_blocks=sizes.blocks,
         block_bytes=int(sizes.block_numbers * STORED_BYTES[job.wish.storage]),
         outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
-        lora_numbers=sizes.lora_numbers(job.rank, job.trains),
+        lora_numbers=sizes.lora_numbers(job.rank_of),
         joint=job.audio,
-        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.rank),
+        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank),
         inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
         rounded=sizes.rounded_bytes(job.wish.storage),
         state_bytes=job.state_bytes,
+        beside_bytes=0
+        if job.aligned is None
+        else alignment_bytes(tokens=job.clip.tokens * clips, width=sizes.width, to=job.aligned or sizes.width),
     )
 
 
@@ -219,13 +223,23 @@ def _speed(sizes: ModelSizes, job: Job, hardware: Hardware, *, tokens: int, batc
 
     def of(video: int) -> StepSpeed:
         shape = BatchShape(count=batch, video=video, audio=sound, text=TEXT_TOKENS)
-        model = sizes.shape(job.rank, job.trains)
+        model = sizes.shape(job.rank_of)
         return step_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
 
     found = of(tokens)
     for first, last, share in job.routed:
         found = _between(found, of(max(1, int(share * tokens))), (last - first + 1) / sizes.blocks)
-    return found.scaled(hardware.correction)
+    return replace(found.scaled(hardware.correction), looks=job.looks)
+
+
+def _of_rollouts(plan: StepPlan, need: StepNeed, speed: StepSpeed) -> Iterator[str]:
+    """What scheduled sampling costs, before it is trained with."""
+    if speed.looks and plan.seconds is not None:
+        without = step_seconds(need, plan.layout, replace(speed, looks=0.0))
+        yield (
+            f"scheduled sampling takes {speed.looks:.2g} more forwards a batch on average: {plan.seconds:.2f} s a batch instead of "
+            f"{without:.2f}, {plan.seconds / without:.2g} times as long"
+        )
 
 
 def _between(one: StepSpeed, other: StepSpeed, share: float) -> StepSpeed:
@@ -268,7 +282,7 @@ def _of_training(
     ram = host_bytes(need, plan, waiting=host.waiting)
     drawing, kept = 0.0, 0
     for clip, together, forwards in (forward for size in sample.sizes for forward in sample.forwards(size)):
-        drawn = replace(job, clip=clip, batch=together, routed=())
+        drawn = replace(job, clip=clip, batch=together, routed=(), looks=0.0, aligned=None)
         there = _speed(sizes, drawn, hardware, tokens=clip.tokens, batch=together)
         drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
         kept = max(kept, step_need(sizes, drawn).kept_bytes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltx2core.offload.ahead import inputs_ahead
+
 if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
@@ -15,7 +17,6 @@ RESERVE_BYTES = GIB
 _SPARE = 0.011  # of the activations that are kept, the same
 # What lies beside what blocks keep, in what one block keeps: gradients on their way through a block, and what is outside all blocks.
 _SCRATCH_BLOCKS = 1.6
-_ON_THE_WAY = 2  # blocks whose inputs are on their way to host memory, or from there
 _LORA_BYTES = 10  # a number: float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 
 
@@ -33,10 +34,11 @@ class StepBytes:
     kept: int
     scratch: int
     reserve: int
+    beside: int = 0
 
     @property
     def total(self) -> int:
-        beside = self.outside + self.lora + self.inputs + self.attention + self.kept + self.scratch + self.reserve
+        beside = self.outside + self.lora + self.inputs + self.attention + self.kept + self.scratch + self.reserve + self.beside
         return self.blocks + self.ring + self.turned + beside
 
     @property
@@ -52,6 +54,7 @@ class StepBytes:
             "self-attention": self.attention,
             "activations": self.kept,
             "scratch": self.scratch,
+            "feature alignment": self.beside,
             "reserve": self.reserve,
         }
         return {name: value for name, value in named.items() if value}
@@ -70,7 +73,7 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
     kept = layout.kept * need.kept_bytes
     # A kept block's answer lies there until its backward, although the block after it has sent its inputs away.
     answers = min(layout.kept, layout.streamed) if layout.inputs_to_host else 0
-    inputs = min(_ON_THE_WAY, again) + answers if layout.inputs_to_host else again
+    inputs = min(1 + inputs_ahead(need.inputs_bytes), again) + answers if layout.inputs_to_host else again
     return StepBytes(
         blocks=resident * need.block_bytes,
         ring=layout.slots * need.block_bytes,
@@ -82,6 +85,7 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         kept=kept,
         scratch=int((at_once - layout.kept + _SCRATCH_BLOCKS) * need.kept_bytes) + need.rounded,
         reserve=RESERVE_BYTES + int(_SPARE * kept),
+        beside=need.beside_bytes,
     )
 
 

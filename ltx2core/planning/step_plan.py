@@ -33,6 +33,7 @@ class StepNeed:
 
     kept, inputs: bytes that a block keeps, and of its inputs; None for an estimate by its width. rounded: what weights in fewer bits need
     beside them. state_bytes: of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA.
+    beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares.
     """
 
     tokens: int
@@ -47,6 +48,7 @@ class StepNeed:
     inputs: int | None = None
     rounded: int = 0
     state_bytes: float = 8.0
+    beside_bytes: int = 0
 
     @property
     def kept_bytes(self) -> int:

@@ -10,10 +10,11 @@ tests/benchmarks/fit_step_time.py). They are ratios, so that they carry over to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ltx2core.planning.sweeps import Sweeps, least_seconds, sweep_seconds
+from ltx2core.offload.ahead import inputs_ahead
+from ltx2core.planning.sweeps import Sweeps, least_seconds, look_seconds, sweep_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +66,8 @@ class StepSpeed:
     """Seconds of a block, and of what is in none; link: bytes a second to the card, None where nothing travels.
 
     attention: of a forward that is computed again, saved where self-attention was kept; again: what such a forward takes more than the
-    first; turning: of a backward, saved where matrices are held transposed, too.
+    first; turning: of a backward, saved where matrices are held transposed, too. looks: forwards without gradients that come before, on
+    average: those of rollouts.
     """
 
     forward: float
@@ -73,17 +75,18 @@ class StepSpeed:
     attention: float
     outside: float
     link: float | None
-    again: float = 0.000131
+    again: float = 0.0
     turning: float = 0.0
+    looks: float = 0.0
 
     def scaled(self, factor: float) -> StepSpeed:
         """All compute slower by a factor: what measuring has shown."""
-        return StepSpeed(
+        return replace(
+            self,
             forward=self.forward * factor,
             backward=self.backward * factor,
             attention=self.attention * factor,
             outside=self.outside * factor,
-            link=self.link,
             again=self.again * factor,
             turning=self.turning * factor,
         )
@@ -167,17 +170,19 @@ def _eight_bit(rates: Rates, storage: Storage, precision: EightBit, shares: Shar
     return None
 
 
-def step_seconds(need: StepNeed, layout: Layout, speed: StepSpeed) -> float:
-    """Of a step laid out so."""
-    return sweep_seconds(_sweeps(need, layout, speed)) + speed.outside
+def step_seconds(need: StepNeed, layout: Layout, speed: StepSpeed, *, ahead: int | None = None) -> float:
+    """Of a step laid out so. ahead: of how many blocks the inputs come back at a time, as the engine has it unless it is said."""
+    sweeps = _sweeps(need, layout, speed, ahead)
+    return sweep_seconds(sweeps) + speed.looks * look_seconds(sweeps) + speed.outside
 
 
 def least_step_seconds(need: StepNeed, layout: Layout, speed: StepSpeed) -> float:
     """What a step laid out so cannot take less than: at once, for looking at many."""
-    return least_seconds(_sweeps(need, layout, speed)) + speed.outside
+    sweeps = _sweeps(need, layout, speed, None)
+    return least_seconds(sweeps) + speed.looks * look_seconds(sweeps) + speed.outside
 
 
-def _sweeps(need: StepNeed, layout: Layout, speed: StepSpeed) -> Sweeps:
+def _sweeps(need: StepNeed, layout: Layout, speed: StepSpeed, ahead: int | None) -> Sweeps:
     link = speed.link or float("inf")
     return Sweeps(
         blocks=need.num_blocks,
@@ -192,4 +197,5 @@ def _sweeps(need: StepNeed, layout: Layout, speed: StepSpeed) -> Sweeps:
         between=speed.outside,
         load=need.block_bytes / link,
         fetch=need.inputs_bytes / link if layout.inputs_to_host else 0.0,
+        ahead=inputs_ahead(need.inputs_bytes) if ahead is None else ahead,
     )

@@ -3,7 +3,7 @@
 The order is offload/ring.py's. Of S blocks that travel, block k uses slot k mod R; when it is done forwards its slot takes block k + R,
 when it is done backwards, k - R. The last R of the forward sweep are there when the backward sweep begins, the first R when the next step
 does. Copies to the card go one after the other over one link. Inputs of blocks that wait in host memory come over it, too, each asked for
-when the block after it begins.
+a few blocks ahead.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ class Sweeps:
     between: float
     load: float
     fetch: float
+    ahead: int = 1  # of how many blocks the inputs are on their way at a time
 
 
 def travelling_blocks(streamed: int, count: int) -> list[int]:
     """Which blocks travel: evenly between those that stay, so that copies have compute to hide behind."""
     streamed = min(streamed, count)
     return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
+
+
+def look_seconds(sweeps: Sweeps) -> float:
+    """Of a forward sweep alone, without gradients."""
+    loads = max(0, sweeps.streamed - sweeps.slots) * sweeps.load
+    return sweeps.blocks * sweeps.forward + loads if sweeps.slots == 1 else max(sweeps.blocks * sweeps.forward, loads)
 
 
 def least_seconds(sweeps: Sweeps) -> float:
@@ -63,12 +70,19 @@ def sweep_seconds(sweeps: Sweeps) -> float:
             now = max(now, arrivals[place]) + sweeps.forward
             if (following := place + sweeps.slots) < sweeps.streamed:
                 arrivals[following] = free = max(free, now) + sweeps.load
-        inputs = now
+        fetched: list[float] = []  # when inputs are there, in the order that they are taken in
+        taken = 0
         for block in range(sweeps.blocks - 1, -1, -1):
             place, (seconds, again) = places.get(block), backwards[block]
             if again and sweeps.fetch:
-                now = max(now, inputs)
-                inputs = free = max(free, now) + sweeps.fetch
+                if not fetched:
+                    free = max(free, now) + sweeps.fetch
+                    fetched.append(free)
+                now = max(now, fetched[taken])
+                taken += 1
+                while len(fetched) < min(taken + sweeps.ahead, sweeps.blocks - sweeps.kept):
+                    free = max(free, now) + sweeps.fetch
+                    fetched.append(free)
             if place is None:
                 now += seconds
                 continue

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
-from ltx2core.config.optimisation import EIGHT_BIT_ADAM
+from ltx2core.config.optimizers import has_eight_bit_state, rule_of
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
+from ltx2core.planning import method_costs
 from ltx2core.planning.step_plan import StepWish
 
 if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.quantised import EightBit, Storage
 
-MOMENTS_BYTES, EIGHT_BIT_MOMENTS_BYTES = 8.0, 2 * (1 + 4 / 256)  # bytes a number; training/adam.py, which loads torch, has them, too
 _AVERAGE = 4.0
+_ENCODER_WIDTHS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 
 
 def step_wish(config: TrainConfig) -> StepWish:
@@ -59,8 +60,23 @@ def precision_of(config: TrainConfig) -> EightBit:
 
 def state_bytes(config: TrainConfig) -> float:
     """What lies on the card for each number of the LoRA beside what training it needs: the optimizer's state, a running average."""
-    moments = EIGHT_BIT_MOMENTS_BYTES if config.optimizer in EIGHT_BIT_ADAM else MOMENTS_BYTES
-    return moments + (_AVERAGE if config.use_ema and config.ema_device != "cpu" else 0.0)
+    rank = int(min([config.lora_rank, *config.lora_rank_pattern.values()]))
+    state = method_costs.state_bytes(rule_of(config.optimizer), eight_bit=has_eight_bit_state(config.optimizer), rank=rank)
+    return state + (_AVERAGE if config.use_ema and config.ema_device != "cpu" else 0.0)
+
+
+def aligned_width(config: TrainConfig) -> int | None:
+    """The width of the features that CREPA compares a block's with: 0 for the model's own, None where nothing is aligned."""
+    if not config.crepa_enabled:
+        return None
+    if config.crepa_from_backbone:
+        return 0
+    return _ENCODER_WIDTHS.get(config.crepa_encoder_name or "", max(_ENCODER_WIDTHS.values()))
+
+
+def rollout_looks(config: TrainConfig) -> float:
+    """How many forwards of rollouts a batch takes on average, at the end of their ramp."""
+    return config.rollout_forwards * config.rollout_probability if config.scheduled_sampling_max_step_offset else 0.0
 
 
 def text_settings(config: TrainConfig) -> TextSettings:

@@ -10,7 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-Phase = Literal["scan", "cache_video", "cache_masks", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"]
+Phase = Literal[
+    "scan", "cache_video", "cache_masks", "cache_features", "cache_audio", "cache_text", "load", "train", "evaluate", "sample", "export"
+]
 Planned = Literal["text", "encode", "train", "sample", "decode"]  # phases as planning counts them
 Level = Literal["info", "warning", "error"]
 LEVEL_BANDS = 5  # of the noise level: 0 to 0.2, 0.2 to 0.4, ...; the held-out loss is measured in the middle of each
@@ -132,6 +134,7 @@ class StepDone:
     grad_norm: float | None
     seconds: float  # wall time of the whole step, waiting for data included
     bucket: str = ""
+    similarity: float | None = None  # of CREPA: how near the model's features are to those they are drawn to
     compute_ms: float | None = None  # of the device, without stall_ms; None where it was not measured, as in a step that is captured
     stall_ms: float | None = None  # in which the device computed nothing, waiting for weights
     link_gb_per_s: float | None = None  # of weights on their way to the device, while they came; None where none travel

@@ -6,6 +6,7 @@ afterwards; none of them can make the trainer wait.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.errors import StorageError
 from ltx2core.runs.events import Event, Notice, from_json, to_json
+from ltx2core.runs.secrets import redact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +50,7 @@ class Journal:
         self._end_cut_line()
 
     def emit(self, event: Event) -> None:
-        line = json.dumps(to_json(event, seconds_since_epoch=time.time()), separators=(",", ":"), allow_nan=False)
+        line = redact(json.dumps(to_json(event, seconds_since_epoch=time.time()), separators=(",", ":"), allow_nan=False))
         with self._lock:
             if not self._write(line):
                 self.lost += 1
@@ -88,6 +90,11 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
+
+    def skip(self) -> None:
+        """Leave out what is there now."""
+        with contextlib.suppress(FileNotFoundError):
+            self._offset = self.path.stat().st_size
 
     def read(self) -> list[Entry]:
         """The entries added since the last call; empty when there are none, or no file yet."""

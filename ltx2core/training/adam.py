@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ltx2core.training.optimizer import AdamSettings
 
@@ -47,17 +47,21 @@ class Adam(Protocol):
         ...
 
 
-def make_adam(parameters: Iterable[Tensor], settings: AdamSettings) -> Adam:
-    """The rule of the settings over float32 parameters."""
-    return EightBitAdam(parameters, settings) if settings.eight_bit else FusedAdam(parameters, settings)
+def make_adam(parameters: Iterable[Tensor], settings: AdamSettings, *, rates: Sequence[float] | None = None) -> Adam:
+    """The rule of the settings over float32 parameters. rates: of each parameter, its share of the learning rate; without, 1."""
+    made = EightBitAdam if settings.eight_bit else FusedAdam
+    return made(parameters, settings, rates=rates)
 
 
 class FusedAdam:
     """PyTorch's own: one kernel a step, and the only form of it that can skip an update without asking the host."""
 
-    def __init__(self, parameters: Iterable[Tensor], settings: AdamSettings) -> None:
+    def __init__(self, parameters: Iterable[Tensor], settings: AdamSettings, *, rates: Sequence[float] | None = None) -> None:
+        groups: dict[float, list[Tensor]] = {}
+        for parameter, rate in _with_rates(parameters, rates):
+            groups.setdefault(rate, []).append(parameter)
         self._adam = torch.optim.AdamW(
-            parameters,
+            [{"params": group, "rate": rate} for rate, group in groups.items()],
             lr=0.0,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -67,7 +71,7 @@ class FusedAdam:
 
     def step(self, learning_rate: float, *, finite: Tensor) -> None:
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         # AdamW's fused kernel reads this attribute (meant for gradient scaling) and leaves everything as it is where it is 1
         self._adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._adam.step()
@@ -92,17 +96,17 @@ class _Moments:
 class EightBitAdam:
     """The same rule with moments in 8 bits."""
 
-    def __init__(self, parameters: Iterable[Tensor], settings: AdamSettings) -> None:
-        self._parameters, self._settings = list(parameters), settings
+    def __init__(self, parameters: Iterable[Tensor], settings: AdamSettings, *, rates: Sequence[float] | None = None) -> None:
+        self._parameters, self._settings = _with_rates(parameters, rates), settings
         self._state: dict[Tensor, _Moments] = {}
 
     @torch.no_grad()
     def step(self, learning_rate: float, *, finite: Tensor) -> None:
-        for parameter in self._parameters:
+        for parameter, rate in self._parameters:
             if parameter.grad is not None:
                 if parameter not in self._state:
                     self._state[parameter] = _empty(parameter)
-                self._update(parameter, parameter.grad, self._state[parameter], learning_rate, finite)
+                self._update(parameter, parameter.grad, self._state[parameter], learning_rate * rate, finite)
 
     def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         """In host memory: on the card there may be no room for what 8 bits saved."""
@@ -144,6 +148,11 @@ class EightBitAdam:
             way = (mean / mean_left).div_((square / square_left).sqrt_().add_(settings.epsilon))
             new_value = (value * (1 - learning_rate * settings.weight_decay)).sub_(way[: value.numel()], alpha=learning_rate)
             value.copy_(torch.where(finite, new_value, value))
+
+
+def _with_rates(parameters: Iterable[Tensor], rates: Sequence[float] | None) -> list[tuple[Tensor, float]]:
+    found = list(parameters)
+    return list(zip(found, rates or [1.0] * len(found), strict=True))
 
 
 def levels(*, signed: bool) -> list[float]:

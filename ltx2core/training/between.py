@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ltx2core.errors import Ltx2Error, Stopped
+import torch
+
+from ltx2core.errors import Ltx2Error, RunError, Stopped
 from ltx2core.runs.events import CheckpointSaved, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
 from ltx2core.validation.curve import Curve
+from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.diagnosis import diagnose_losses
 from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.held_out import held_out_event, keep_base, measure_held_out, read_base
-from ltx2core.validation.media import decode, write_media
+from ltx2core.validation.media import write_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +33,12 @@ if TYPE_CHECKING:
     from ltx2core.training.checkpoint import Identity
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
-    from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import Optimizer
     from ltx2core.training.step import Model
     from ltx2core.validation.examine import Examiner
     from ltx2core.validation.held_out import ClipLosses
     from ltx2core.validation.inputs import Take
+    from ltx2core.validation.sampling import SampledLatents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,7 @@ class Milestones:
     reader: Reader
     held_out: Sequence[CachedClip]
     parameters: Mapping[str, nn.Parameter]
-    optimizer: AdapterOptimizer | FlatOptimizer
+    optimizer: Optimizer
     identity: Identity
     folder: RunFolder
     control: Control
@@ -78,6 +82,8 @@ class Milestones:
     _saved_at: int = -1
     _sampled_at: int = -1
     _base: ClipLosses = field(default_factory=dict)
+    _decode: SampleDecoder | None = None
+    _apart: bool = False  # a sample has not fitted otherwise
 
     def before_training(self, start: int) -> None:
         """Measure and sample the base model at step 0, which later steps are compared with."""
@@ -135,9 +141,10 @@ class Milestones:
         if not self.held_out:
             return
         self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
-        result = measure_held_out(
-            self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
-        )
+        with self.optimizer.at_rest():
+            result = measure_held_out(
+                self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
+            )
         if result is None:
             return
         if not math.isfinite(result.loss):  # JSON has no NaN, and a curve no place for it
@@ -166,15 +173,16 @@ class Milestones:
         self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
         self.engine.park()
         self._sampled_at = step
-        for index, take in enumerate(self.takes):
-            try:
-                self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
-            except Stopped:
-                return
-            except Ltx2Error as error:
-                which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
-                text = f"Step {step}: {which} was written. {error.text}"
-                self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
+        with self.optimizer.at_rest():
+            for index, take in enumerate(self.takes):
+                try:
+                    self._draw(step, take, before=sum(steps[:index]), total=sum(steps))
+                except Stopped:
+                    return
+                except Ltx2Error as error:
+                    which = f"no sample {take.shot.name}" if take.shot.name else "no sample"
+                    text = f"Step {step}: {which} was written. {error.text}"
+                    self.emit(Notice(code="sample_failed", level="warning", text=text, fix=error.fix))
         for notice in diagnose_losses([(point.step, point.loss) for point in self.curve.points]):
             self.emit(notice)
 
@@ -186,15 +194,15 @@ class Milestones:
                 raise Stopped("Stopped while sampling.")
             self.emit(Progress(phase="sample", done=before + done, total=total, item=shot.name))
 
-        latents = draw_take(
-            self.model,
-            self.checkpoint,
-            take,
-            text=self.reader.text(shot.prompt),
-            negative=self.reader.text(self.negative_prompt),
-            on_step=on_step,
-        )
-        media = decode(self.checkpoint, latents, device=self.model.device, dtype=self.model.dtype, levers=take.settings.levers)
+        latents = self._latents(take, on_step)
+        if latents is None and not self._apart:
+            self._apart = True
+            text = "Drawing a sample did not fit on the GPU: its predictions are made one after another from now on."
+            self.emit(Notice(code="sample_drawn_apart", text=text, fix="Smaller samples need less."))
+            latents = self._latents(take, on_step)
+        if latents is None:
+            raise RunError("It does not fit on the GPU.", fix="Lower validation_resolution or validation_num_video_frames.")
+        media = self._decoder(take)(latents)
         folder = self.folder.step_folder(self.folder.samples, step)
         written = write_media(folder / shot.name if shot.name else folder, media, take.settings)
         path = written.relative_to(self.folder.path).as_posix()
@@ -211,6 +219,28 @@ class Milestones:
         )
         for notice in self.examiner.examine(step, take, latents, media, path=path):
             self.emit(notice)
+
+    def _latents(self, take: Take, on_step: Callable[[int, int], None]) -> SampledLatents | None:
+        """None: memory ran out, and all of it is given back."""
+        take = replace(take, settings=replace(take.settings, apart=self._apart))
+        text, negative = self.reader.text(take.shot.prompt), self.reader.text(self.negative_prompt)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return draw_take(self.model, self.checkpoint, take, text=text, negative=negative, on_step=on_step)
+        self.engine.park()
+        return None
+
+    def _decoder(self, take: Take) -> SampleDecoder:
+        """The same for all samples: their levers are."""
+        if self._decode is None:
+            self._decode = SampleDecoder(
+                checkpoint=self.checkpoint,
+                device=self.model.device,
+                dtype=self.model.dtype,
+                levers=take.settings.levers,
+                lend=self.engine.lend,
+                tell=lambda text: self.emit(Notice(code="sample_decoded_in_parts", text=text, fix="Smaller samples need less.")),
+            )
+        return self._decode
 
     def _train_phase(self) -> None:
         self.emit(PhaseStarted(phase="train", total=self.schedule.total_steps, unit="steps"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ltx2core.training.objective import Noised
     from ltx2core.training.step import Drawn
 
-_MOST_GRAPHS = 6
+MOST_GRAPHS = 6
 _COUNTED = 1024  # runs after which counts are halved: a dataset that has ended does not hold its graphs for ever
 _AHEAD = 32  # runs that a shape must be ahead by: chance alone does not get it there
 
@@ -51,14 +51,17 @@ class StepRunner:
         join: Callable[[], None] = lambda: None,
         holds: Callable[[], object] = lambda: None,
         crowded: Callable[[int], None] = lambda _: None,
+        most: int = MOST_GRAPHS,
     ) -> None:
         """before: makes sure that nothing is under way; called before a capture, and after it, whose events nobody outside can wait for.
 
         join: brings other streams back to the current one, as a capture must before it ends. holds: what outlives a capture because the
-        graph reads it. crowded: told once, with how many graphs there are, when a shape finds no room among them.
+        graph reads it. crowded: told once, with how many graphs there are, when a shape finds no room among them. most: graphs that are
+        kept.
         """
         self._compute, self.capture = compute, capture
         self._before, self._join, self._holds, self._crowded = before, join, holds, crowded
+        self._most = most
         self._graphs: dict[Hashable, _Captured] = {}
         self._runs: Counter[Hashable] = Counter()  # how often each shape came, the long past counting less
         self._told = False
@@ -87,7 +90,7 @@ class StepRunner:
 
     def _makes_room(self, key: Hashable) -> bool:
         """Whether there is a place for this shape's graph: a free one, or that of a shape which comes far less often."""
-        if len(self._graphs) < _MOST_GRAPHS:
+        if len(self._graphs) < self._most:
             return True
         least = min(self._graphs, key=lambda each: self._runs[each])
         if self._runs[key] > 2 * self._runs[least] + _AHEAD:
@@ -95,7 +98,7 @@ class StepRunner:
             return True
         if not self._told:
             self._told = True
-            self._crowded(_MOST_GRAPHS)
+            self._crowded(self._most)
         return False
 
     def forget(self) -> None:
@@ -142,13 +145,16 @@ def _key(drawn: Drawn) -> Hashable | None:
         tuple(tuple(tensor.shape) for tensor in _tensors(drawn)),
         drawn.video is None,
         drawn.audio is None,
+        drawn.rollout_steps,
+        batch.features is None,
     )
 
 
 def _tensors(drawn: Drawn) -> list[Tensor]:
     parts = [part for part in (drawn.video, drawn.audio) if part is not None]
     found = [tensor for part in parts for tensor in (part.clean, part.noise, part.noisy, part.sigma, part.timesteps, part.learned)]
-    return [*found, drawn.batch.text.video, drawn.batch.text.audio, *drawn.kept]
+    features = [] if drawn.batch.features is None else [drawn.batch.features]
+    return [*found, drawn.batch.text.video, drawn.batch.text.audio, *features, *drawn.kept]
 
 
 def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
@@ -160,4 +166,5 @@ def _with_tensors(drawn: Drawn, tensors: list[Tensor]) -> Drawn:
 
     video, audio = refilled(drawn.video), refilled(drawn.audio)
     text = TextEmbedding(next(rest), next(rest))
-    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=text), kept=tuple(rest))
+    features = None if drawn.batch.features is None else next(rest)
+    return replace(drawn, video=video, audio=audio, batch=replace(drawn.batch, text=text, features=features), kept=tuple(rest))

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _FOLDER = re.compile(r"step-(\d{6,})")
 _FILES = ("adapter", "optimizer")
-_VERSION = 2  # of state.json: 2 added identity.init, and averages among the optimizer's tensors; 1 is read too
+# Of state.json: 2 added identity.init, and averages among the optimizer's tensors; 3 identity.optimizer and .kind. All are read.
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Identity:
     targets: str  # fingerprint of the layers' names
     seed: int
     data: str = ""  # fingerprint of clips, captions and batches: the one thing that may change, which is told
+    optimizer: str = "adamw"  # its rule
+    kind: str = ""  # of the adapter, where it is not the plain one
     init: str = ""  # fingerprint of the LoRA file that the run began with; a resumed run keeps it and needs the file no more
 
 

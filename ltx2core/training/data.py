@@ -31,7 +31,7 @@ class Batch:
 
     grid: of the video tokens; (1, 1, 1) without. fps: [B], on the CPU: its values are read in every step. masks: bool [B, L] on the CPU,
     what may be given of each clip; None when no clip has a mask. sigma_offset, gives_first_frame: what the clips' dataset asks of noise
-    levels and of image-to-video.
+    levels and of image-to-video. features: [B, L, D], an image encoder's at each video token, for CREPA.
     """
 
     video: Tensor | None
@@ -45,6 +45,7 @@ class Batch:
     reference: Reference | None = None
     sigma_offset: float = 0.0
     gives_first_frame: bool | None = None
+    features: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -112,7 +113,15 @@ class Reader:
             reference=self._reference(clips),
             sigma_offset=clips[0].sample.treatment.sigma_offset,
             gives_first_frame=clips[0].sample.treatment.gives_first_frame,
+            features=self._features(clips, training=draw is not None),
         )
+
+    def _features(self, clips: Sequence[CachedClip], *, training: bool) -> Tensor | None:
+        """Only for training: nothing is aligned where a loss is measured."""
+        names = [clip.features for clip in clips if clip.features is not None]
+        if not training or len(names) < len(clips):
+            return None
+        return to_device(torch.stack([self._load("features", name)["features"] for name in names]), self.device)
 
     def _masks(self, clips: Sequence[CachedClip]) -> Tensor | None:
         picture = clips[0].sample.picture

@@ -6,6 +6,7 @@ takes the next rung of its plan for batches of that shape, says so, and the batc
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,21 +15,27 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import RunError, StorageError
+from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
-from ltx2core.training.captured_step import StepRunner
+from ltx2core.training.captured_step import MOST_GRAPHS, StepRunner
 from ltx2core.training.objective import Losses
+from ltx2core.training.penalty import SQUARES
 from ltx2core.training.rungs import rung_of
 from ltx2core.training.step import losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from ltx2core.lora.layers import Modality
     from ltx2core.planning.step_plan import StepPlan
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
     from ltx2core.training.flat_optimizer import FlatOptimizer
+    from ltx2core.training.head_optimizer import WithHead
+    from ltx2core.training.penalty import Penalty
+    from ltx2core.training.rules import RuleOptimizer
     from ltx2core.training.rungs import Rungs
     from ltx2core.training.step import Drawn, Model
 
@@ -46,6 +53,11 @@ class Engine(Protocol):
         """Give back the memory that only steps need: something else comes, such as a sample."""
         ...
 
+    def lend(self) -> AbstractContextManager[None]:
+        """Keep the model's weights in RAM, inside: something needs the device for itself. No forward may run meanwhile. Raises RunError
+        when there is no room in RAM."""
+        ...
+
     def traffic(self) -> Traffic | None:
         """What the newest batch had to do with weights that travel; None while the device is not done with it. Never waits: to be asked
         before the next batch is given to the device, which writes over it."""
@@ -55,17 +67,30 @@ class Engine(Protocol):
 class ReferenceEngine:
     """Eager, as diffusers and PEFT compute it: what the fast path is tested against."""
 
-    def __init__(self, model: Model, *, audio_weight: float) -> None:
-        self._model, self._audio_weight = model, audio_weight
+    def __init__(self, model: Model, *, audio_weight: float, penalty: Penalty = SQUARES) -> None:
+        self._model, self._audio_weight, self._penalty = model, audio_weight, penalty
 
     def run(self, drawn: Drawn, *, part: int, parts: int) -> Losses:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()
         with self._model.autocast():
-            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
-        (losses.total / parts).backward()  # type: ignore[no-untyped-call]
+            losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
+        (losses.learned / parts).backward()  # type: ignore[no-untyped-call]
         return losses.detached()
 
     def park(self) -> None:
         return
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        transformer, device = self._model.transformer, self._model.device
+        check_ram(sum(tensor.nbytes for tensor in transformer.parameters()), kind=device.type)
+        transformer.to("cpu")
+        _free_memory()
+        try:
+            yield
+        finally:
+            transformer.to(device)
 
     def traffic(self) -> Traffic | None:
         return Traffic()
@@ -78,13 +103,14 @@ class FastEngine:
         self,
         model: Model,
         fast: FastModel,
-        optimizer: FlatOptimizer,
+        optimizer: FlatOptimizer | RuleOptimizer | WithHead,
         plan: StepPlan,
         *,
         audio_weight: float,
         chosen: EngineChosen,
         emit: Callable[[Event], None],
         rungs: Rungs | None = None,
+        penalty: Penalty = SQUARES,
     ) -> None:
         """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs."""
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
@@ -92,8 +118,9 @@ class FastEngine:
         self._plan = self._held = plan  # of buckets that have no other; of the newest step
         self._plans: dict[str, StepPlan] = {}  # of buckets that have run before
         self._untold: set[str] = set()  # buckets whose new rung has not worked yet
-        self._audio_weight = audio_weight
+        self._audio_weight, self._penalty = audio_weight, penalty
         self._parts = 1
+        lengths = 1 if model.rollouts is None else 1 + model.rollouts.most_steps  # of rollouts, none among them: a graph each
         self._runner = StepRunner(
             self._compute,
             capture=self._capturable,
@@ -101,6 +128,7 @@ class FastEngine:
             join=fast.blocks.join,
             holds=fast.graph_memory,
             crowded=self._tell_crowded,
+            most=MOST_GRAPHS * lengths,
         )
 
     @property
@@ -112,6 +140,7 @@ class FastEngine:
         self._fast.adapter.accumulate = part > 0
         heard = drawn.audio is not None
         self._optimizer.reached = _modalities(drawn) | (self._optimizer.reached if part > 0 else frozenset())
+        aligned = self._model.crepa is not None and drawn.video is not None
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
         self._watch_capture()
@@ -122,8 +151,8 @@ class FastEngine:
                 raise TryAgain
             values = self._attempt(drawn, part=part, parts=parts)
         self._remember(bucket)
-        total, video, audio = values[:3].unbind()
-        video_each, audio_each = values[3:].view(2, -1).unbind()
+        total, video, audio, aside, similarity = values[:5].unbind()
+        video_each, audio_each = values[5:].view(2, -1).unbind()
         seen = drawn.video is not None
         return Losses(
             total=total,
@@ -131,12 +160,22 @@ class FastEngine:
             audio=audio if heard else None,
             video_each=video_each if seen else None,
             audio_each=audio_each if heard else None,
+            aside=aside if aligned else None,
+            similarity=similarity if aligned else None,
         )
 
     def park(self) -> None:
         self._runner.forget()
         self._fast.blocks.settle()
         _free_memory()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        self.park()
+        check_ram(self._fast.resident_bytes, kind=self._model.device.type)
+        with self._fast.put_away():
+            _free_memory()
+            yield
 
     def traffic(self) -> Traffic | None:
         timer, replayed = self._timer(), self._runner.replayed
@@ -154,6 +193,8 @@ class FastEngine:
         return ring.timer
 
     def _attempt(self, drawn: Drawn, *, part: int, parts: int) -> Tensor | None:
+        if part == 0 and self._model.crepa is not None:
+            self._model.crepa.forget_gradients()  # also of an attempt that was broken off
         try:
             values = self._runner.run(drawn, (part > 0, parts))
             if (timer := self._timer()) is not None:
@@ -165,10 +206,10 @@ class FastEngine:
     def _compute(self, drawn: Drawn) -> Tensor:
         if (timer := self._timer()) is not None:
             timer.begin()
-        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight)
-        (losses.total / self._parts).backward()  # type: ignore[no-untyped-call]
+        losses = losses_of(self._model, drawn, audio_weight=self._audio_weight, penalty=self._penalty)
+        (losses.learned / self._parts).backward()  # type: ignore[no-untyped-call]
         losses, count = losses.detached(), drawn.batch.count
-        scalars = [losses.total, losses.video, losses.audio]
+        scalars = [losses.total, losses.video, losses.audio, losses.aside, losses.similarity]
         nothing, none = torch.zeros_like(losses.total), torch.zeros(count, device=losses.total.device)
         each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
         return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
@@ -241,6 +282,16 @@ class FastEngine:
         except StorageError as error:
             text = f"What fitted on the GPU is not remembered for the next run: {error.text}"
             self._emit(Notice(code="memory_rung_unwritten", level="warning", text=text, fix=error.fix))
+
+
+def check_ram(needed_bytes: int, *, kind: str) -> None:
+    """Raises RunError when weights of that many bytes, on a device of that kind, do not fit into the RAM that is free."""
+    needed, free = needed_bytes / 2**30, available_memory() / 2**30
+    if kind != "cpu" and needed > free:
+        raise RunError(
+            f"It needs the GPU for itself, and the transformer's {needed:.1f} GiB do not fit into the {free:.1f} GiB of RAM that are free.",
+            fix="Lower validation_resolution or validation_num_video_frames, or free RAM.",
+        )
 
 
 def _bucket(drawn: Drawn) -> str:

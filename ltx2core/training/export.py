@@ -11,40 +11,55 @@ import torch
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.lora.layers import kind_of, modality_of
 from ltx2core.lora.write import pairs_of, write_lora
+from ltx2core.training.export_other import other_tensors, write_other
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ltx2core.caching.passes import CachedClip, References
     from ltx2core.data.clip import Sample
     from ltx2core.lora.write import Written
     from ltx2core.models.checkpoint import Checkpoint
+    from ltx2core.training.adapter import AdapterSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSettings:
-    """How the file is written. rank and alpha are the adapter's in training; the file's B holds alpha / rank."""
+    """How the file is written. The file's B holds the scale that a layer of the adapter has in training."""
 
-    rank: int
-    alpha: float
+    adapter: AdapterSettings
     layout: Written = "official"
     dtype: torch.dtype = torch.bfloat16
 
 
-def export_lora(path: Path, adapter: Mapping[str, Tensor], settings: ExportSettings, *, metadata: Mapping[str, str]) -> None:
+def export_lora(
+    path: Path,
+    adapter: Mapping[str, Tensor],
+    settings: ExportSettings,
+    *,
+    metadata: Mapping[str, str],
+    transformer: nn.Module | None = None,
+) -> None:
     """Write the adapter (names as training/adapter.py gives them) as a LoRA file, read it back, and compare the two.
 
-    Raises as write_lora does: the file on disk is the adapter, or there is an error.
+    transformer: with the adapter on it, which the file of a DoRA needs. Raises as write_lora does: the file on disk is the adapter, or
+    there is an error.
     """
+    if settings.adapter.dora or settings.adapter.lokr is not None:
+        if transformer is None:
+            raise ValueError("expected the transformer with a DoRA or LoKr")
+        tensors = other_tensors(adapter, settings.adapter, transformer, layout=settings.layout)
+        write_other(path, tensors, dtype=settings.dtype, metadata=metadata)
+        return
     write_lora(
         path,
-        pairs_of(adapter, scale=settings.alpha / settings.rank),
+        pairs_of(adapter, scale=lambda layer: settings.adapter.shape_of(layer).scale),
         layout=settings.layout,
         dtype=settings.dtype,
-        metadata={**metadata, "trained_alpha": f"{settings.alpha:g}"},
+        metadata={**metadata, "trained_alpha": f"{settings.adapter.alpha:g}"},
     )
 
 

@@ -7,6 +7,7 @@ the weights, compute again what was not kept, give the gradients away, let the n
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from ltx2core.offload.ring import Ring, join_captured
 from ltx2core.offload.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from diffusers import LTX2VideoTransformer3DModel
     from torch.nn.attention import SDPBackend
@@ -58,6 +59,7 @@ class FastBlocks:
     compile: bool = True
     backend: str = "inductor"  # of the compiler
     beside: bool = True  # whether the sound's kernels run beside the picture's, on a card
+    compile_lookers: bool = False  # also forwards without gradients: those of a training step, whose shapes come again
     # Other tensors for a block, given those that it has, for a while: further LoRAs of samples. Never while training.
     extra: Callable[[int, Mapping[str, Tensor | None]], Mapping[str, Tensor | None]] | None = None
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
@@ -92,6 +94,11 @@ class FastBlocks:
         if self.ring is not None:
             self.ring.reload()
 
+    def let_go(self) -> None:
+        """Hold no weights, until `weights_changed` takes them anew."""
+        self._tensors = []
+        self.skeleton.point(dict.fromkeys(self.skeleton.places))
+
     def _find_tensors(self) -> None:
         self._tensors = [
             weights.tensors(weights.matrices if place is None or self.ring is None else self.ring.slot_of(place))
@@ -110,8 +117,8 @@ class FastBlocks:
         """
         if self.ring is not None:
             self.ring.close()
-        self.ring, self._tensors = None, []
-        self.skeleton.point(dict.fromkeys(self.skeleton.places))  # the memory of the ring before is free for the new one
+        self.ring = None
+        self.let_go()  # the memory of the ring before is free for the new one
         indices = list(masters)
         self.ring_index = [indices.index(index) if index in masters else None for index in range(len(self.weights))]
         device = self.weights[0].rest.device
@@ -193,6 +200,20 @@ class FastBlocks:
         return found[0], found[1]
 
 
+@contextlib.contextmanager
+def known_shapes(transformer: nn.Module) -> Iterator[None]:
+    """Inside, the engine's blocks, where the transformer has them, are compiled for forwards without gradients too."""
+    blocks: Any = next(iter(transformer.transformer_blocks), None)  # type: ignore[arg-type, unused-ignore]
+    owner = blocks._blocks[0] if isinstance(blocks, BlockAt) else None
+    if owner is not None:
+        owner.compile_lookers = True
+    try:
+        yield
+    finally:
+        if owner is not None:
+            owner.compile_lookers = False
+
+
 class BlockAt(nn.Module):
     """Stands in a transformer's list of blocks."""
 
@@ -223,7 +244,7 @@ class BlockAt(nn.Module):
     def _run(self, hidden_states: Tensor, audio_hidden_states: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
         if not torch.is_grad_enabled():
-            found = blocks.compute(index, hidden_states, audio_hidden_states, context, whole=True)
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context, whole=not blocks.compile_lookers)
             blocks.done(index, forwards=True, wrap=True)
             return found.video, found.audio
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph

@@ -6,6 +6,7 @@ that waits on disk lies in memory alone while its file is written.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,12 @@ from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
 
+    from ltx2core.lora.shape import LayerShape
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
     from ltx2core.models.rounded_file import RoundedWriter
@@ -147,6 +149,28 @@ class FastModel:
             master.tensor.copy_(weights.matrices)
         weights.matrices = master.tensor
 
+    @property
+    def resident_bytes(self) -> int:
+        """Of the matrices that lie on the device and do not travel."""
+        return sum(weights.matrices.nbytes for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index))
+
+    @contextlib.contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Keep in RAM, inside, what `resident_bytes` counts. No forward may run meanwhile; graphs of before are void."""
+        resident = [weights for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index)]
+        device = self.blocks.weights[0].rest.device
+        self.blocks.let_go()
+        for weights in resident:
+            weights.turned = {}
+            weights.matrices = weights.matrices.cpu()
+        try:
+            yield
+        finally:
+            for weights in resident:
+                weights.matrices = weights.matrices.to(device)
+            turn(self)
+            self.blocks.weights_changed()
+
     def graph_memory(self) -> object:
         """What a captured step reads and newer things may take the place of: rotary tables, host memory for activations."""
         tables = [dict(module.kept) for module in self.transformer.modules() if hasattr(module, "kept")]
@@ -192,10 +216,10 @@ def facts_of(
     """The same of a transformer on meta."""
     targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
     blocks: Any = shapes.transformer_blocks
-    skeleton = build_skeleton(blocks[0], targets=_in_block(targets), scale=1.0)
+    skeleton = build_skeleton(blocks[0], targets=_in_block(targets), shapes=_shapes(adapter, targets))
     layout = make_layout(skeleton, storage=storage, dtype=dtype)
     outside = sum(tensor.numel() for name, tensor in shapes.state_dict().items() if not name.startswith("transformer_blocks."))
-    numbers = sum((group.columns + group.rows) * adapter.rank * len(group.members) for group in skeleton.groups if group.lora)
+    numbers = sum((group.columns + group.rows) * group.shape.rank * len(group.members) for group in skeleton.groups if group.shape)
     config = shapes.config
     return BlockFacts(
         count=len(blocks),
@@ -204,13 +228,23 @@ def facts_of(
         lora_numbers=numbers * len(blocks),
         width=config.num_attention_heads * config.attention_head_dim,
         heads=config.num_attention_heads,
-        shape=model_shape(shapes, ranks=dict.fromkeys(targets, adapter.rank)),
+        shape=model_shape(shapes, ranks={name: adapter.shape_of(name).rank for name in targets}),
         layout=layout,
     )
 
 
 def _in_block(targets: Iterable[str]) -> set[str]:
     return {name.split(".", 2)[2] for name in targets}
+
+
+def _shapes(adapter: AdapterSettings, targets: Iterable[str]) -> dict[str, LayerShape]:
+    """Of the LoRA of each target, named as in a block. Raises ValueError when they differ between blocks."""
+    found: dict[str, LayerShape] = {}
+    for name in targets:
+        inner, shape = name.split(".", 2)[2], adapter.shape_of(name)
+        if found.setdefault(inner, shape) != shape:
+            raise ValueError(f"{name} has a LoRA of another shape than that of other blocks")
+    return found
 
 
 def load_fast(
@@ -286,7 +320,8 @@ def build_fast(
     """The model, its blocks' weights still to be filled. shapes: the whole transformer on meta; targets: the layers that get a LoRA;
     weights_name: the checkpoint's fingerprint, by which blocks on disk are found again.
 
-    Raises ValueError for what the engine has not: a target outside the blocks or in some of them only, and LoRA dropout.
+    Raises ValueError for what the engine has not: a target outside the blocks or in some of them only, one whose LoRA differs between
+    blocks, and LoRA dropout.
     """
     if outside := [name for name in targets if not name.startswith("transformer_blocks.")]:
         raise ValueError(f"{outside[0]} lies outside the blocks")
@@ -298,7 +333,7 @@ def build_fast(
     everywhere = {f"transformer_blocks.{index}.{name}" for index in range(count) for name in in_block}
     if missing := sorted(everywhere - set(targets)):
         raise ValueError(f"{missing[0]} is no target, unlike that of other blocks")
-    skeleton = build_skeleton(meta_blocks[0], targets=in_block, scale=adapter.alpha / adapter.rank, precision=settings.precision)
+    skeleton = build_skeleton(meta_blocks[0], targets=in_block, shapes=_shapes(adapter, targets), precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     files = block_files(settings.disk, weights=weights_name, layout=layout) if settings.disk is not None else None
     masters = Masters(layout.matrix_bytes, waiting=settings.waiting, lock=device.type == "cuda", files=files, group=group)

@@ -38,9 +38,13 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of the buffers, float32 [n], that has gradients in the same steps: those on its modality, `both` in those on both at once."""
+    """A part of the buffers, float32 [n], that has gradients in the same steps: those on its modality, `both` in those on both at once.
+
+    rate: its share of the learning rate.
+    """
 
     modality: Modality
+    rate: float
     values: nn.Parameter
     gradient: Tensor
 
@@ -50,26 +54,27 @@ class FlatAdapter:
     memory with the segments."""
 
     def __init__(self, groups: Sequence[Group], *, num_blocks: int, rank: int, seed: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.rank = rank
+        """rank: of the groups that have no shape of their own."""
         spans: list[dict[str, tuple[_Span, _Span]]] = [{} for _ in range(num_blocks)]
         place = 0
-        cuts: dict[Modality, tuple[int, int]] = {}
-        for modality in _MODALITIES:
+        cuts: dict[tuple[Modality, float], tuple[int, int]] = {}
+        for part in _parts(groups):
             first = place
             for block in range(num_blocks):
                 for group in groups:
-                    if group.lora and modality_of(group.members[0]) == modality:
-                        count = len(group.members)
-                        a, place = _next(place, (count * rank, group.columns))
-                        b, place = _next(place, (count, group.rows, rank))
+                    if group.lora and _part_of(group) == part:
+                        count, width = len(group.members), rank if group.shape is None else group.shape.rank
+                        a, place = _next(place, (count * width, group.columns))
+                        b, place = _next(place, (count, group.rows, width))
                         spans[block][group.name] = a, b
             if place > first:
-                cuts[modality] = first, place
+                cuts[part] = first, place
         self._master = torch.zeros(place, device=device)
         self._grad = torch.zeros_like(self._master)
         self._work = torch.zeros(place, device=device, dtype=dtype)
         self.segments = [
-            Segment(modality, nn.Parameter(self._master[start:end]), self._grad[start:end]) for modality, (start, end) in cuts.items()
+            Segment(modality, rate, nn.Parameter(self._master[start:end]), self._grad[start:end])
+            for (modality, rate), (start, end) in cuts.items()
         ]
         self.parameters: dict[str, nn.Parameter] = {}
         self.span_of: dict[str, tuple[int, int, int]] = {}  # of a parameter: segment, and the numbers of it that are its own
@@ -93,10 +98,11 @@ class FlatAdapter:
     def _name(self, block: int, group: Group, a: _Span, b: _Span, cuts: Sequence[tuple[int, int]]) -> None:
         segment = next(index for index, (_, end) in enumerate(cuts) if a.start < end)
         whole_a, whole_b = a.of(self._master), b.of(self._master)
+        rank = whole_b.shape[2]
         for index, member in enumerate(group.members):
             layer = f"transformer_blocks.{block}.{member}"
             for name, view in (
-                (f"{layer}.lora_A.weight", whole_a[index * self.rank : (index + 1) * self.rank]),
+                (f"{layer}.lora_A.weight", whole_a[index * rank : (index + 1) * rank]),
                 (f"{layer}.lora_B.weight", whole_b[index]),
             ):
                 self.parameters[name] = nn.Parameter(view)
@@ -143,6 +149,15 @@ class FlatAdapter:
         """Cast the masters to the precision that the blocks compute in: after a step, after loading."""
         with torch.no_grad():
             self._work.copy_(self._master)
+
+
+def _part_of(group: Group) -> tuple[Modality, float]:
+    return modality_of(group.members[0]), 1.0 if group.shape is None else group.shape.rate
+
+
+def _parts(groups: Sequence[Group]) -> list[tuple[Modality, float]]:
+    """What the segments are of, in the buffers' order: one where all layers of a modality learn equally fast."""
+    return sorted({_part_of(group) for group in groups if group.lora}, key=lambda part: (_MODALITIES.index(part[0]), part[1]))
 
 
 def _next(place: int, shape: tuple[int, ...]) -> tuple[_Span, int]:

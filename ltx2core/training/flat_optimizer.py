@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from ltx2core.lora.layers import Modality
     from ltx2core.training.flat_adapter import FlatAdapter, Segment
-    from ltx2core.training.optimizer import AdamSettings
+    from ltx2core.training.optimizer import AdamSettings, ClipBy
 
 
 class FlatOptimizer:
@@ -28,20 +29,25 @@ class FlatOptimizer:
 
     def __init__(self, adapter: FlatAdapter, settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
         self._adapter = adapter
-        self._adam = make_adam([segment.values for segment in adapter.segments], settings)
+        self._adam = make_adam(
+            [segment.values for segment in adapter.segments], settings, rates=[segment.rate for segment in adapter.segments]
+        )
         self._average = None
         if average is not None:
             wholes = [segment.values for segment in adapter.segments]
             self._average = AdapterAverage(adapter.parameters, average, wholes=wholes, spans=adapter.span_of)
         self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
-    def clip(self, max_norm: float | None) -> Tensor:
+    def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
         gradients = [segment.gradient for segment in self._reached()]
         if not gradients:
             return torch.zeros((), device=self._adapter.segments[0].values.device)
         norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-        if max_norm:
+        if max_norm and by == "value":
+            for gradient in gradients:
+                gradient.clamp_(-max_norm, max_norm)
+        elif max_norm:
             scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, scale)
         return norm
@@ -59,6 +65,9 @@ class FlatOptimizer:
 
     def _reached(self) -> list[Segment]:
         return [segment for segment in self._adapter.segments if segment.modality in self.reached]
+
+    def at_rest(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def averaged(self) -> dict[str, Tensor] | None:
         """The adapter's running average by its parameters' names; None where none is kept."""

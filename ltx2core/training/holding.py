@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ from ltx2core.hardware.probe import probe_machine
 from ltx2core.offload.block_files import block_files, check_room
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
+from ltx2core.planning.method_costs import alignment_bytes, state_bytes
 from ltx2core.planning.model_sizes import sizes_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
-from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
 from ltx2core.training.rungs import Rungs
 
@@ -91,7 +91,8 @@ def hold(
         lora_numbers=blocks.lora_numbers,
         joint=audio and video,
         **(_released_bytes(checkpoint.version, blocks.shape, batch, settings, joint=audio) if video else {}),
-        state_bytes=BYTES_A_NUMBER[settings.adam.eight_bit] + (4 if settings.average and not settings.average.on_host else 0),
+        state_bytes=_state_bytes(settings),
+        beside_bytes=_beside_bytes(settings, tokens=tokens * settings.batch_size, width=blocks.width) if video else 0,
     )
     free_bytes = free_device_memory(device) if device.type == "cuda" else None
     plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
@@ -110,6 +111,16 @@ def hold(
     return holding
 
 
+def _state_bytes(settings: TrainSettings) -> float:
+    """Of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA."""
+    state = state_bytes(settings.rule.rule, eight_bit=settings.rule.adam.eight_bit, rank=settings.adapter.least_rank)
+    return state + (4 if settings.average and not settings.average.on_host else 0)
+
+
+def _beside_bytes(settings: TrainSettings, *, tokens: int, width: int) -> int:
+    return 0 if settings.crepa is None else alignment_bytes(tokens=tokens, width=width, to=settings.crepa.width or width)
+
+
 def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings: TrainSettings, *, joint: bool) -> dict[str, int]:
     """What was counted for the release that this is, by StepNeed's names; nothing for a model of another shape, which is estimated."""
     sizes = sizes_as_released(version, shape, joint=joint)
@@ -117,7 +128,7 @@ def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings
         return {}
     video, audio, text = (batch.count * tokens for tokens in (batch.video, batch.audio, batch.text))
     return {
-        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.rank),
+        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.most_rank),
         "inputs": sizes.inputs_bytes(video=video, audio=audio),
         "rounded": sizes.rounded_bytes(settings.wish.storage),
     }
@@ -129,7 +140,8 @@ def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, devic
     if rates is None:
         return None
     wish = settings.wish
-    return step_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
+    speed = step_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
+    return replace(speed, looks=settings.looks)
 
 
 def known_rates(device: torch.device) -> Rates | None:

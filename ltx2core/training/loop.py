@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from ltx2core.training.conditions import GivenPart
     from ltx2core.training.data import Reader
     from ltx2core.training.engine import Engine
-    from ltx2core.training.flat_optimizer import FlatOptimizer
     from ltx2core.training.level_losses import Modality
     from ltx2core.training.objective import Losses
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import ClipBy, Optimizer
     from ltx2core.training.schedule import LearningRate
     from ltx2core.training.sigma import SigmaSampler
     from ltx2core.training.step import Drawn, Model
@@ -56,6 +55,7 @@ class LoopSettings:
     sampler: SigmaSampler
     accumulation: int = 1
     max_grad_norm: float = 1.0
+    clip_by: ClipBy = "norm"
     audio_weight: float = 1.0
     caption_dropout: float = 0.0
     parts: tuple[GivenPart, ...] = ()  # of a clip, given now and then instead of learned
@@ -82,13 +82,14 @@ class Between(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A step's numbers, still on the device: total, video and audio (0 without), gradient norm; then, of each entry of `levels`, the
-    noise levels of so many samples and their losses."""
+    """A step's numbers, still on the device: total, video, audio and similarity (0 without), gradient norm; then, of each entry of
+    `levels`, the noise levels of so many samples and their losses."""
 
     step: int
     values: Tensor
     has_video: bool
     has_audio: bool
+    has_similarity: bool
     learning_rate: float
     begin: float  # on the clock of time.perf_counter
     bucket: str
@@ -107,7 +108,7 @@ class Loop:
         *,
         model: Model,
         engine: Engine,
-        optimizer: AdapterOptimizer | FlatOptimizer,
+        optimizer: Optimizer,
         reader: Reader,
         clips: Sequence[CachedClip],
         order: Order,
@@ -167,6 +168,8 @@ class Loop:
     def _step(self, step: int) -> _Measured:
         """Do one optimizer step; `step` are finished before it."""
         settings, begin = self._settings, time.perf_counter()
+        if self._model.crepa is not None:
+            self._model.crepa.set_step(step)
         parts: list[Losses] = []
         levels: list[tuple[Modality, Tensor, Tensor]] = []  # noise levels and losses, [B]
         bucket, flops, clock = "", 0, StepClock(self._model.device)
@@ -186,6 +189,8 @@ class Loop:
                 parts=settings.parts,
                 reference_probability=settings.reference_probability,
                 routes=self._model.routes,
+                rollouts=self._model.rollouts,
+                step=step,
             )
             try:
                 with clock.running():
@@ -200,17 +205,19 @@ class Loop:
         total = torch.stack([part.total for part in parts]).mean()
         video = [part.video for part in parts if part.video is not None]
         audio = [part.audio for part in parts if part.audio is not None]
+        similar = [part.similarity for part in parts if part.similarity is not None]
         nothing = torch.zeros_like(total)
         learning_rate = settings.learning_rate(step)
         with clock.running():
-            norm = self._optimizer.clip(settings.max_grad_norm)
+            norm = self._optimizer.clip(settings.max_grad_norm, by=settings.clip_by)
             self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
-        scalars = [total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio)), norm]
+        scalars = [total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio, similar)), norm]
         return _Measured(
             step=step + 1,
             values=torch.cat([torch.stack(scalars), *(tensor for _, *pair in levels for tensor in pair)]),
             has_video=bool(video),
             has_audio=bool(audio),
+            has_similarity=bool(similar),
             learning_rate=learning_rate,
             begin=begin,
             bucket=bucket,
@@ -226,7 +233,7 @@ class Loop:
         if pending is None:
             return
         numbers = pending.values.tolist()
-        total, video, audio, norm = (value if abs(value) < float("inf") else None for value in numbers[:4])
+        total, video, audio, similarity, norm = (value if abs(value) < float("inf") else None for value in numbers[:5])
         # until the next step began: a GPU has only been given its work when `_step` returns, and is waited for here
         seconds = (time.perf_counter() if measured is None else measured.begin) - pending.begin
         device, traffic = pending.clock.seconds(), self._engine.traffic() if measured is None else pending.traffic
@@ -241,13 +248,14 @@ class Loop:
                 grad_norm=norm,
                 seconds=seconds,
                 bucket=pending.bucket,
+                similarity=similarity if pending.has_similarity else None,
                 compute_ms=None if device is None or stalled is None else round(max(0.0, device - stalled) * 1000, 1),
                 stall_ms=None if stalled is None else round(stalled * 1000, 1),
                 link_gb_per_s=None if traffic is None or traffic.rate is None else round(traffic.rate / 1e9, 1),
                 mfu=_rounded(self._meter.utilisation(pending.flops, seconds)),
             )
         )
-        self._tell_levels(pending, numbers[4:], now=measured is None)
+        self._tell_levels(pending, numbers[5:], now=measured is None)
         self._bad_steps = self._bad_steps + 1 if total is None or norm is None else 0
         if self._bad_steps == 0:
             return

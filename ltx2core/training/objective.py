@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.training.conditions import draw_given
+from ltx2core.training.penalty import SQUARES, Penalty
 from ltx2core.training.sigma import MixFlowDraw
 
 if TYPE_CHECKING:
@@ -41,20 +42,28 @@ class Noised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Scalars on the device. `video` or `audio` is None when the batch has none. Each sample's own: [B]."""
+    """Scalars on the device. `video` or `audio` is None when the batch has none. Each sample's own: [B].
+
+    aside: what is learned besides and is no error of the velocity, None for nothing; similarity: the number that it tells of.
+    """
 
     total: Tensor
     video: Tensor | None
     audio: Tensor | None
     video_each: Tensor | None = None
     audio_each: Tensor | None = None
+    aside: Tensor | None = None
+    similarity: Tensor | None = None
+
+    @property
+    def learned(self) -> Tensor:
+        """What gradients are taken of."""
+        return self.total if self.aside is None else self.total + self.aside
 
     def detached(self) -> Losses:
         """The same numbers without the graph that made them."""
-        video, audio, video_each, audio_each = (
-            None if loss is None else loss.detach() for loss in (self.video, self.audio, self.video_each, self.audio_each)
-        )
-        return Losses(total=self.total.detach(), video=video, audio=audio, video_each=video_each, audio_each=audio_each)
+        found = {name: getattr(self, name) for name in ("video", "audio", "video_each", "audio_each", "aside", "similarity")}
+        return Losses(total=self.total.detach(), **{name: None if loss is None else loss.detach() for name, loss in found.items()})
 
 
 def add_noise(
@@ -113,23 +122,53 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def velocity_loss(predicted: Tensor, clean: Tensor, noise: Tensor, learned: Tensor) -> Tensor:
-    """Mean squared velocity error of each sample, 0 where nothing is learned: float32 [B], left on the device.
+def velocity_loss(
+    predicted: Tensor,
+    clean: Tensor,
+    noise: Tensor,
+    learned: Tensor,
+    *,
+    sigma: Tensor | None = None,
+    penalty: Penalty = SQUARES,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Mean velocity error of each sample, squared unless `penalty` says otherwise, 0 where nothing is learned: float32 [B], left on the
+    device.
 
-    predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding.
-    Raises ValueError when shapes disagree. Equal to the official masked error divided by the mask's mean.
+    predicted, clean, noise: [B, L, C], samples x tokens x channels. learned: bool [B, L], False for given frames and padding. sigma: [B],
+    which penalties other than squares need. weights: of each number, [B, L, C]; None for 1.
+    Raises ValueError when shapes disagree. With squares equal to the official masked error divided by the mask's mean.
     """
     if not predicted.shape == clean.shape == noise.shape or learned.shape != clean.shape[:2]:
         raise ValueError(f"expected three [B, L, C] and one [B, L], got {[[*t.shape] for t in (predicted, clean, noise, learned)]}")
-    error = (predicted.float() - (noise.float() - clean.float())).square().mean(dim=2)  # [B, L]
-    return (error * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
+    error = predicted.float() - (noise.float() - clean.float())
+    if sigma is None and penalty != SQUARES:
+        raise ValueError("expected sigma with a penalty that follows it")
+    each = error.square() if sigma is None else penalty.of(error, sigma)
+    losses = mean_of_learned((each if weights is None else weights * each).mean(dim=2), learned)
+    return losses if sigma is None else penalty.weigh(losses, sigma)
+
+
+def mean_of_learned(values: Tensor, learned: Tensor) -> Tensor:
+    """The mean of a sample's tokens [B, L] that are learned, 0 where none is: [B]."""
+    return (values * learned).sum(dim=1) / learned.sum(dim=1).clamp(min=1)
 
 
 def combine(
-    video_velocity: Tensor | None, audio_velocity: Tensor | None, *, video: Noised | None, audio: Noised | None, audio_weight: float
+    video_velocity: Tensor | None,
+    audio_velocity: Tensor | None,
+    *,
+    video: Noised | None,
+    audio: Noised | None,
+    audio_weight: float,
+    penalty: Penalty = SQUARES,
 ) -> Losses:
     """The batch's loss, video + audio_weight x audio, and both parts alone. One of them may be None, and counts nothing then."""
-    video_each, audio_each = _each_loss(video_velocity, video), _each_loss(audio_velocity, audio)
+    return add_up(_each_loss(video_velocity, video, penalty), _each_loss(audio_velocity, audio, penalty), audio_weight=audio_weight)
+
+
+def add_up(video_each: Tensor | None, audio_each: Tensor | None, *, audio_weight: float) -> Losses:
+    """The batch's loss, video + audio_weight x audio, and both parts alone, of each sample's, [B]. One of them may be None."""
     video_loss, audio_loss = (None if each is None else each.mean() for each in (video_each, audio_each))
     weighted = None if audio_loss is None else audio_weight * audio_loss
     if video_loss is None:
@@ -140,8 +179,8 @@ def combine(
     return Losses(total=total, video=video_loss, audio=audio_loss, video_each=video_each, audio_each=audio_each)
 
 
-def _each_loss(velocity: Tensor | None, noised: Noised | None) -> Tensor | None:
+def _each_loss(velocity: Tensor | None, noised: Noised | None, penalty: Penalty) -> Tensor | None:
     """A modality's loss of each sample, [B]; None where there is none."""
     if velocity is None or noised is None:
         return None
-    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned)
+    return velocity_loss(velocity, noised.clean, noised.noise, noised.learned, sigma=noised.sigma, penalty=penalty)

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from ltx2core.caching.passes import References
 from ltx2core.training.conditions import GivenPart
+from ltx2core.training.crepa import CrepaSettings, WeightSchedule
+from ltx2core.training.penalty import Penalty
+from ltx2core.training.rollout import ReflexFlow, Rollouts
 from ltx2core.training.sigma import (
     BetaDraw,
     CurveDraw,
@@ -43,6 +46,63 @@ def sigma_sampler(config: TrainConfig) -> SigmaSampler:
     if shift:
         return StaticShift(shift=shift, scale=config.flow_sigmoid_scale)
     return ShiftedLogitNormal(std=config.flow_sigmoid_scale, most_tokens=config.flow_shift_max_tokens)
+
+
+def rollouts_of(config: TrainConfig) -> Rollouts | None:
+    """How batches are rolled out; None where they never are."""
+    if not config.scheduled_sampling_max_step_offset or not config.rollout_probability:
+        return None
+    reflexflow = ReflexFlow(
+        alpha=config.scheduled_sampling_reflexflow_alpha,
+        beta1=config.scheduled_sampling_reflexflow_beta1,
+        beta2=config.scheduled_sampling_reflexflow_beta2,
+    )
+    return Rollouts(
+        most_steps=config.scheduled_sampling_max_step_offset,
+        step_size=config.scheduled_sampling_step_size,
+        strategy=config.scheduled_sampling_strategy,
+        probability=config.scheduled_sampling_probability,
+        first=config.scheduled_sampling_prob_start,
+        last=config.scheduled_sampling_prob_end,
+        ramp_steps=config.scheduled_sampling_ramp_steps,
+        ramp=config.scheduled_sampling_ramp_shape,
+        start_step=config.scheduled_sampling_start_step,
+        reflexflow=reflexflow if config.scheduled_sampling_reflexflow else None,
+    )
+
+
+def crepa_of(config: TrainConfig, *, total_steps: int, width: int | None) -> CrepaSettings | None:
+    """What features are aligned with; None where none are. width: of the image encoder's features, None in backbone mode."""
+    if not config.crepa_enabled:
+        return None
+    return CrepaSettings(
+        width=width,
+        block=config.crepa_block_index,
+        teacher=config.crepa_teacher_block_index,
+        weight=WeightSchedule(
+            peak=config.crepa_lambda,
+            shape=config.crepa_scheduler,
+            warmup=config.crepa_warmup_steps,
+            decay=config.crepa_decay_steps or max(1, total_steps - config.crepa_warmup_steps),
+            end=config.crepa_lambda_end,
+            power=config.crepa_power,
+            cutoff=config.crepa_cutoff_step,
+        ),
+        distance=config.crepa_adjacent_distance,
+        tau=config.crepa_adjacent_tau,
+        cumulative=config.crepa_cumulative_neighbors,
+        mean_frames=config.crepa_normalize_by_frames,
+        mean_neighbours=config.crepa_normalize_neighbour_sum,
+        spatial=config.crepa_spatial_align,
+        threshold=config.crepa_similarity_threshold,
+        average_decay=config.crepa_similarity_ema_decay,
+        permanent=config.crepa_threshold_mode == "permanent",
+    )
+
+
+def penalty_of(config: TrainConfig) -> Penalty:
+    """How errors are punished while training."""
+    return Penalty(shape=config.loss_type, width=config.huber_c, schedule=config.huber_schedule, snr_gamma=config.snr_gamma)
 
 
 def given_parts(config: TrainConfig) -> tuple[GivenPart, ...]:

@@ -5,8 +5,9 @@ It also keeps the running average of the adapter, where one is asked for: both c
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -14,11 +15,40 @@ from ltx2core.training.adam import MOMENTS, make_adam
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
+ClipBy = Literal["norm", "value"]
 _STATE = (*MOMENTS, "step")
+
+
+class Optimizer(Protocol):
+    """What the loop and checkpoints need of an optimizer, whatever its rule and its engine."""
+
+    def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor: ...
+
+    def step(self, learning_rate: float, *, finite: Tensor) -> None: ...
+
+    def at_rest(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the parameters are those to measure, draw and export with; afterwards those that training goes on with."""
+        ...
+
+    def averaged(self) -> dict[str, Tensor] | None: ...
+
+    def restart_average(self) -> None: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None, *, by: ClipBy) -> Tensor:
+    """The norm of all gradients before clipping, a scalar on the device. by: whether the norm is limited, or each number alone."""
+    norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm and by == "norm" else float("inf"))
+    if max_norm and by == "value":
+        torch.nn.utils.clip_grad_value_(parameters, max_norm)
+    return norm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +65,26 @@ class AdamSettings:
 class AdapterOptimizer:
     """AdamW whose state can be written and read back bit for bit. Parameters keep the names of the adapter."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: AdamSettings, *, average: AverageSettings | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        settings: AdamSettings,
+        *,
+        average: AverageSettings | None = None,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """rates: of each parameter, its share of the learning rate; 1 where none is given."""
         wrong = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
         if wrong:
             raise ValueError(f"adapters train in float32, {wrong[0]} is {parameters[wrong[0]].dtype}")
         self._parameters = dict(parameters)
-        self._adam = make_adam(self._parameters.values(), settings)
+        shares = [(rates or {}).get(name, 1.0) for name in self._parameters]
+        self._adam = make_adam(self._parameters.values(), settings, rates=shares)
         self._average = None if average is None else AdapterAverage(self._parameters, average)
 
-    def clip(self, max_norm: float | None) -> Tensor:
+    def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
-        return torch.nn.utils.clip_grad_norm_(self._parameters.values(), max_norm or float("inf"))
+        return clip_gradients(list(self._parameters.values()), max_norm, by=by)
 
     def step(self, learning_rate: float, *, finite: Tensor) -> None:
         """Update the parameters and forget their gradients; where `finite` (a bool on the device) is False nothing changes."""
@@ -54,6 +93,9 @@ class AdapterOptimizer:
             parameter.grad = None
         if self._average is not None:
             self._average.update()
+
+    def at_rest(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def averaged(self) -> dict[str, Tensor] | None:
         """The adapter's running average by its parameters' names; None where none is kept."""

@@ -24,11 +24,12 @@ from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
 from ltx2core.runs.journal import read_journal
-from ltx2core.training.adapter import load_adapter, module_names, target_modules
+from ltx2core.training.adapter import check_patterns, load_adapter, module_names, target_modules
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, open_step
 from ltx2core.training.data import Reader
 from ltx2core.training.export import average_path, export_lora, training_metadata
+from ltx2core.training.head_optimizer import WithHead, without_head
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.order import order_of
@@ -68,8 +69,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
     from ltx2core.training.checkpoint import Saved
-    from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer
+    from ltx2core.training.optimizer import Optimizer
     from ltx2core.training.prepare import Prepared
     from ltx2core.training.trainee import Trainee
     from ltx2core.validation.inputs import Take
@@ -102,7 +102,8 @@ class Pipeline:
     def run(self) -> Finished:
         """Go the whole path. Raises Ltx2Error for what a user can mend, Stopped when asked to before training began."""
         if (first := self.loaded.config.init_lora) and self.saved is None:
-            check_rank(read_lora(Path(first)), self.loaded.config.lora_rank)
+            settings = adapter_settings(self.loaded.config)
+            check_rank(read_lora(Path(first)), lambda layer: settings.shape_of(layer).rank)
         prepared = prepare(self.loaded, root=self.root, emit=self.emit, should_stop=lambda: self.control.stop_requested)
         self._predict(prepared.samples)
         self._check(prepared)
@@ -126,9 +127,11 @@ class Pipeline:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
         the model does not have, a LoRA to start from that does not fit."""
         config, audio, video = self.loaded.config, prepared.audio, prepared.video
-        settings = train_settings(config, tokens=_most_tokens(sample.picture for sample in prepared.samples))
+        tokens = _most_tokens(sample.picture for sample in prepared.samples)
+        settings = train_settings(config, tokens=tokens, features=prepared.passes.features)
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
+        check_patterns(adapter_settings(config), layers)
         try:
             stg_blocks(empty, config.ltx2_validation_stg_blocks)
         except ValueError as error:
@@ -180,7 +183,13 @@ class Pipeline:
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
-            train_settings(config, tokens=tokens, rungs=self.root / "cache" / "memory.json"),
+            train_settings(
+                config,
+                tokens=tokens,
+                total_steps=total_steps,
+                features=prepared.passes.features,
+                rungs=self.root / "cache" / "memory.json",
+            ),
             video=video,
             audio=audio,
             device=device,
@@ -194,8 +203,10 @@ class Pipeline:
             base=checkpoint.fingerprint("transformer"),
             rank=settings.rank,
             alpha=settings.alpha,
+            kind=settings.kind,
             targets=fingerprint({"layers": " ".join(layers)}),
             seed=config.seed,
+            optimizer=trainee.rule,
             data=fingerprint(
                 {
                     "clips": " ".join(_trained_on(clip) for clip in clips),
@@ -262,7 +273,7 @@ class Pipeline:
         if config.lora_checkpoint == "best":
             step = self._take_best(between.curve, trainee, last=step)
         if step > 0:
-            self._export(parameters, optimizer, checkpoint, layers, clips, step=step, init=init)
+            self._export(trainee, checkpoint, layers, clips, step=step, init=init)
         return Finished(step=step, stopped=stopped)
 
     def _takes(self, prepared: Prepared, shots: Sequence[Shot], clips: Sequence[CachedClip], settings: SampleSettings) -> tuple[Take, ...]:
@@ -308,9 +319,7 @@ class Pipeline:
             raise DatasetError("No clip is left to train on.", fix="Give the eval dataset other clips than the others.")
         return list(parts.trained), list(parts.measured)
 
-    def _load_checkpoint(
-        self, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, identity: Identity
-    ) -> tuple[int, str]:
+    def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, identity: Identity) -> tuple[int, str]:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
         if not self.resume:
             return 0, ""
@@ -326,8 +335,10 @@ class Pipeline:
             "base": "another model",
             "rank": "another rank",
             "alpha": "another alpha",
+            "kind": "another kind of LoRA, or other ranks of layers",
             "targets": "other layers",
             "seed": "another seed",
+            "optimizer": "another optimizer",
         }
         changed = [name for name in words if getattr(saved.identity, name) != getattr(identity, name)]
         if changed:
@@ -343,17 +354,15 @@ class Pipeline:
         adapter, state = saved.tensors()
         try:
             load_adapter(parameters, adapter)
-            optimizer.load_state(state)
+            _load_state(optimizer, state)
         except (KeyError, ValueError) as error:
             raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
         return saved.step, saved.identity.init
 
-    def _start_from(
-        self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: AdapterOptimizer | FlatOptimizer, settings: AdapterSettings
-    ) -> str:
+    def _start_from(self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, settings: AdapterSettings) -> str:
         """The name and digest of the LoRA file that the adapter is given the values of."""
         lora = read_lora(path)
-        fresh = start_from(parameters, lora, scale=settings.alpha / settings.rank)
+        fresh = start_from(parameters, lora, scale=lambda layer: settings.shape_of(layer).scale)
         optimizer.restart_average()
         text = f"Starts from {path.name}: rank {lora.rank}, {len(lora.pairs)} layers"
         self.emit(Notice(code="init_lora", text=text + (f"; {fresh} more layers start from nothing." if fresh else ".")))
@@ -378,7 +387,7 @@ class Pipeline:
         if saved is not None:
             adapter, state = saved.tensors()
             load_adapter(trainee.parameters, adapter)
-            trainee.optimizer.load_state(state)
+            _load_state(trainee.optimizer, state)
             trainee.refresh()
         self.emit(Notice(code="best_checkpoint", text=f"The LoRA is that of step {taken.step}, whose held-out loss is {taken.loss:.4f}."))
         return taken.step
@@ -389,12 +398,12 @@ class Pipeline:
         dtype = str(trainee.model.dtype).removeprefix("torch.")
         self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
         self.emit(trainee.chosen)
-        self.emit(Notice(code="adapter", text=f"A LoRA of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
+        kind = "DoRA" if self.loaded.config.use_dora else "LoKr" if self.loaded.config.lora_type == "lycoris" else "LoRA"
+        self.emit(Notice(code="adapter", text=f"A {kind} of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
 
     def _export(
         self,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer: AdapterOptimizer | FlatOptimizer,
+        trainee: Trainee,
         checkpoint: Checkpoint,
         layers: list[str],
         clips: list[CachedClip],
@@ -402,7 +411,8 @@ class Pipeline:
         step: int,
         init: str,
     ) -> None:
-        config, averaged = self.loaded.config, optimizer.averaged()
+        config, optimizer, parameters = self.loaded.config, trainee.optimizer, trainee.parameters
+        averaged = optimizer.averaged()
         metadata = training_metadata(
             checkpoint=checkpoint,
             layers=layers,
@@ -419,8 +429,14 @@ class Pipeline:
             files = {average_path(self.folder.lora): (averaged, metadata | words)} | files
         self.emit(PhaseStarted(phase="export", total=len(files), unit="files"))
         for path, (adapter, header) in files.items():
-            export_lora(path, adapter, export_settings(config), metadata=header)
+            with optimizer.at_rest():
+                export_lora(path, adapter, export_settings(config), metadata=header, transformer=trainee.model.transformer)
             self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))
+
+
+def _load_state(optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Take over a checkpoint's state; what CREPA's head left in it is no use to a run without."""
+    optimizer.load_state(state if isinstance(optimizer, WithHead) else without_head(state))
 
 
 def _trained_on(clip: CachedClip) -> str:

@@ -18,7 +18,7 @@ from ltx2core.planning.wishes import text_settings, vae_levers
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
 from ltx2core.training.objective_settings import given_parts, references
-from ltx2core.training.settings import find_text_encoder, pick_device
+from ltx2core.training.settings import feature_wish, find_text_encoder, pick_device
 from ltx2core.validation.shots import check_inputs, check_prompts, plan_shots
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     """Open the model and look at the clips. Raises Ltx2Error for what a user can mend, Stopped when asked to."""
     config = loaded.config
     device, dtype = pick_device(config)
+    features = feature_wish(config, base=loaded.base)
     if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver()):
         emit(Notice(code="gpu_memory_limit", text=capped))
 
@@ -135,6 +136,7 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
             should_stop=should_stop,
             levers=vae_levers(config),
             references=references(config),
+            features=features,
             text=text_settings(config),
             vae_batch=config.vae_batch_size,
             text_batch=config.text_encoder_batch_size,

@@ -22,11 +22,13 @@ from ltx2core.runs.journal import Journal
 from ltx2core.training.compile_cache import kept_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.hardware.machine import Machine
+    from ltx2core.runs.events import Event
+    from ltx2core.runs.trackers import Reporting, Tracker
 
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -111,19 +113,52 @@ class TrainingSession:
             _let_segments_grow()
             from ltx2core.training.pipeline import Pipeline  # here: loads torch and diffusers, seconds after the first lines
 
-            finished = Pipeline(
-                loaded=self._loaded,
-                root=self._root,
-                folder=self.folder,
-                control=self.control,
-                emit=meter,
-                resume=self._resume,
-                saved=saved,
-                damaged=damaged,
-                machine=machine,
-            ).run()
-        self._tell_errors(journal)
+            with self._reporting(meter):
+                finished = Pipeline(
+                    loaded=self._loaded,
+                    root=self._root,
+                    folder=self.folder,
+                    control=self.control,
+                    emit=meter,
+                    resume=self._resume,
+                    saved=saved,
+                    damaged=damaged,
+                    machine=machine,
+                ).run()
+            self._tell_errors(journal)
+            if self._loaded.config.push_to_hub and not finished.stopped:
+                self._publish(journal)
         return finished.step, finished.stopped
+
+    def _reporting(self, emit: Callable[[Event], None]) -> Reporting:
+        """The trackers that the config asks for. Raises ConfigError, before anything is cached, for what would fail after training."""
+        from ltx2core.runs.publish import check_login
+        from ltx2core.runs.trackers import Reporting, TensorBoard, Wandb, check_trackers, tracker_names
+
+        config, names = self._loaded.config, tracker_names(self._loaded.config.report_to)
+        check_trackers(names)
+        if config.push_to_hub:
+            check_login()
+        project, name = config.tracker_project_name or "ltx2tui", config.tracker_run_name or self.folder.name
+        settings = config.model_dump(mode="json", exclude_defaults=True, exclude={"webhook_config", "publishing_config"})
+        makers: dict[str, Callable[[], Tracker]] = {
+            "tensorboard": lambda: TensorBoard(self.folder, first=self._resumed_at + 1),
+            "wandb": lambda: Wandb(self.folder, project=project, name=name, settings=settings),
+        }
+        return Reporting(self.folder, {name: makers[name] for name in names}, emit)
+
+    def _publish(self, journal: Journal) -> None:
+        """Upload what was trained; where that fails the run is finished all the same, and this says so."""
+        from ltx2core.runs.publish import publish
+
+        config = self._loaded.config
+        repository = config.hub_model_id or self.folder.name
+        try:
+            address = publish(self.folder, repository=repository, private=config.model_card_private, prompt=config.validation_prompt or "")
+        except Ltx2Error as error:
+            journal.emit(Notice(code="not_published", level="warning", text=error.text, fix=error.fix))
+            return
+        journal.emit(Notice(code="published", text=f"The LoRA is at {address}."))
 
     def _probe(self) -> Machine:
         from ltx2core.hardware.probe import probe_machine

@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.caching.features import FeatureWish
 from ltx2core.config.adjust import is_distilled
-from ltx2core.config.optimisation import EIGHT_BIT_ADAM
+from ltx2core.config.lycoris import LokrSettings, read_lycoris
+from ltx2core.config.optimizers import has_eight_bit_state, rule_of
 from ltx2core.config.paths import from_here
+from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
+from ltx2core.models.dino import find_encoder
 from ltx2core.models.named_file import find_named_file
-from ltx2core.planning.wishes import step_wish, vae_levers
+from ltx2core.planning.wishes import rollout_looks, step_wish, vae_levers
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
 from ltx2core.training.export import ExportSettings
 from ltx2core.training.loop import LoopSettings
-from ltx2core.training.objective_settings import given_parts, sigma_sampler, tread_routes
+from ltx2core.training.objective_settings import crepa_of, given_parts, penalty_of, rollouts_of, sigma_sampler, tread_routes
 from ltx2core.training.optimizer import AdamSettings
+from ltx2core.training.rules import RuleSettings
 from ltx2core.training.schedule import LearningRate
 from ltx2core.training.trainee import TrainSettings
 from ltx2core.validation.guidance import Guidance
@@ -53,13 +58,35 @@ def find_text_encoder(config: TrainConfig, checkpoint: Checkpoint, *, base: Path
     )
 
 
+def feature_wish(config: TrainConfig, *, base: Path) -> FeatureWish | None:
+    """The image encoder that CREPA needs, None where it needs none. Raises ConfigError when it is not on this machine."""
+    if (name := config.crepa_encoder_name) is None:
+        return None
+    folder = find_encoder(name, bases=(base,))
+    return FeatureWish(folder=folder, side=config.crepa_encoder_image_size, frames_at_once=config.crepa_encoder_frames_batch_size)
+
+
 def adapter_settings(config: TrainConfig) -> AdapterSettings:
-    targets = config.peft_lora_target_modules
+    targets, ranks, alphas = config.peft_lora_target_modules, config.lora_rank_pattern, config.lora_alpha_pattern
+    lokr = None
+    if config.lora_type == "lycoris":
+        lokr = LokrSettings() if config.lycoris_config is None else read_lycoris(Path(config.lycoris_config))
+        if lokr.feed_forward and targets is None:
+            targets = list(ATTENTIONS_AND_FEED_FORWARD)
+    if config.lora_alpha is None:  # a layer's alpha is its rank, then
+        alphas = {name: float(rank) for name, rank in ranks.items()} | alphas
     return AdapterSettings(
         rank=config.lora_rank,
         alpha=config.lora_alpha or float(config.lora_rank),
         dropout=config.lora_dropout,
         targets=tuple(targets) if targets else None,
+        rank_pattern=tuple(sorted(ranks.items())),
+        alpha_pattern=tuple(sorted(alphas.items())),
+        rate_pattern=tuple(sorted(config.learning_rate_pattern.items())),
+        audio_rate=1.0 if config.audio_learning_rate is None else config.audio_learning_rate / config.learning_rate,
+        rank_stabilised=config.use_rslora,
+        dora=config.use_dora,
+        lokr=lokr,
     )
 
 
@@ -69,8 +96,12 @@ def adam_settings(config: TrainConfig) -> AdamSettings:
         beta2=config.adam_beta2,
         weight_decay=config.adam_weight_decay,
         epsilon=config.adam_epsilon,
-        eight_bit=config.optimizer in EIGHT_BIT_ADAM,
+        eight_bit=has_eight_bit_state(config.optimizer),
     )
+
+
+def rule_settings(config: TrainConfig) -> RuleSettings:
+    return RuleSettings(rule=rule_of(config.optimizer), adam=adam_settings(config))
 
 
 def average_settings(config: TrainConfig) -> AverageSettings | None:
@@ -81,20 +112,23 @@ def average_settings(config: TrainConfig) -> AverageSettings | None:
 
 
 def export_settings(config: TrainConfig) -> ExportSettings:
-    adapter = adapter_settings(config)
     return ExportSettings(
-        rank=adapter.rank,
-        alpha=adapter.alpha,
+        adapter=adapter_settings(config),
         layout="diffusers" if config.lora_format == "diffusers" else "official",
         dtype=torch.float32 if config.lora_dtype == "fp32" else torch.bfloat16,
     )
 
 
-def train_settings(config: TrainConfig, *, tokens: int, rungs: Path | None = None) -> TrainSettings:
-    """tokens: video tokens of the longest clip. rungs: the file that remembers what did not fit."""
+def train_settings(
+    config: TrainConfig, *, tokens: int, total_steps: int = 0, features: FeatureWish | None = None, rungs: Path | None = None
+) -> TrainSettings:
+    """tokens: video tokens of the longest clip. total_steps: 0 for as many as the config names. features: what CREPA aligns with.
+
+    rungs: the file that remembers what did not fit.
+    """
     return TrainSettings(
         adapter=adapter_settings(config),
-        adam=adam_settings(config),
+        rule=rule_settings(config),
         average=average_settings(config),
         wish=step_wish(config),
         fast={"auto": None, "fast": True, "reference": False}[config.step_engine],
@@ -107,6 +141,10 @@ def train_settings(config: TrainConfig, *, tokens: int, rungs: Path | None = Non
         disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
         rungs=rungs,
         routes=tread_routes(config),
+        penalty=penalty_of(config),
+        rollouts=rollouts_of(config),
+        looks=rollout_looks(config),
+        crepa=crepa_of(config, total_steps=total_steps or config.max_train_steps, width=None if features is None else features.width),
     )
 
 
@@ -126,6 +164,7 @@ def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
         sampler=sigma_sampler(config),
         accumulation=config.gradient_accumulation_steps,
         max_grad_norm=config.max_grad_norm,
+        clip_by=config.grad_clip_method,
         audio_weight=config.audio_loss_weight,
         caption_dropout=config.caption_dropout_probability,
         parts=given_parts(config),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ltx2core.offload.ring_timer import TimingEvent
-    from ltx2core.planning.flops import ModelShape
+    from ltx2core.planning.flops import ModelShape, StepFlops
     from ltx2core.training.step import Drawn
     from ltx2core.training.tread import Route
 
@@ -28,13 +29,18 @@ class StepMeter:
 
     def __init__(self, shape: ModelShape, *, matmul_rate: float, routes: Sequence[Route] = ()) -> None:
         self._shape, self.matmul_rate, self._routes = shape, matmul_rate, tuple(routes)
-        self._known: dict[BatchShape, int] = {}
+        self._known: dict[BatchShape, StepFlops] = {}
 
     def flops(self, drawn: Drawn) -> int:
-        """Operations that a batch needs, forwards and backwards."""
-        batch = batch_shape(drawn, self._routes)
+        """Operations that a batch needs, forwards and backwards, and the forwards of its rollout."""
+        needed = self._count(batch_shape(drawn, self._routes)).needed
+        if drawn.rollout_steps:
+            needed += drawn.rollout_steps * self._count(batch_shape(replace(drawn, kept=()), ())).forward
+        return needed
+
+    def _count(self, batch: BatchShape) -> StepFlops:
         if batch not in self._known:
-            self._known[batch] = count_step(self._shape, batch).needed
+            self._known[batch] = count_step(self._shape, batch)
         return self._known[batch]
 
     def utilisation(self, flops: int, seconds: float) -> float | None:

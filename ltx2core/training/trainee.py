@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.config.optimizers import TITLES, Rule
 from ltx2core.hardware.matmul_rate import matmul_rate
+from ltx2core.lora.shape import names_single_block
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.offload.shared_memory import local_group
 from ltx2core.planning.flops import model_shape
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
+from ltx2core.training.crepa import Crepa, CrepaSettings, check_blocks
 from ltx2core.training.engine import Engine, FastEngine, ReferenceEngine
 from ltx2core.training.fast_model import load_fast
 from ltx2core.training.flat_optimizer import FlatOptimizer
+from ltx2core.training.head_optimizer import WithHead
 from ltx2core.training.holding import hold, rungs_of, tell_unlocked
-from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
+from ltx2core.training.optimizer import AdapterOptimizer, Optimizer
+from ltx2core.training.penalty import SQUARES, Penalty
+from ltx2core.training.rules import RuleOptimizer, RuleSettings, check_package
 from ltx2core.training.step import Model
 from ltx2core.training.step_meter import StepMeter
 from ltx2core.training.tread import Route, Router, add_routes, resolve
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import StepPlan, StepWish
     from ltx2core.runs.events import Event
     from ltx2core.training.average import AverageSettings
+    from ltx2core.training.flat_adapter import FlatAdapter
+    from ltx2core.training.rollout import Rollouts
     from ltx2core.training.rounded_weights import RoundedStore
 
 
@@ -43,7 +51,7 @@ class TrainSettings:
     """How the trainee is built. tokens: video tokens of the largest batch. fast: None lets the device decide. routes: as written."""
 
     adapter: AdapterSettings
-    adam: AdamSettings
+    rule: RuleSettings
     average: AverageSettings | None
     wish: StepWish
     fast: bool | None
@@ -56,6 +64,10 @@ class TrainSettings:
     disk: Path | None = None  # a folder for blocks that do not stay on the card
     rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()
+    penalty: Penalty = SQUARES
+    rollouts: Rollouts | None = None
+    looks: float = 0.0  # forwards of these that a batch takes on average
+    crepa: CrepaSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +76,11 @@ class Trainee:
 
     model: Model
     parameters: dict[str, nn.Parameter]
-    optimizer: AdapterOptimizer | FlatOptimizer
+    optimizer: Optimizer
     engine: Engine
     refresh: Callable[[], None]
     software: str  # a sentence about what computes
+    rule: Rule  # of the optimizer
     meter: StepMeter
     chosen: EngineChosen  # the same for readers of the journal
 
@@ -106,7 +119,11 @@ def check_trainee(
     else:
         hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, video=video, audio=audio)
-    resolve(settings.routes, len(empty.transformer_blocks))
+    check_package(settings.rule.rule)
+    num_blocks = len(empty.transformer_blocks)
+    routes = resolve(settings.routes, num_blocks)
+    if video and settings.crepa is not None:
+        check_blocks(settings.crepa, num_blocks=num_blocks, backbone=settings.crepa.width is None, routes=routes)
     return empty
 
 
@@ -114,10 +131,17 @@ def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | Non
     """Why the step engine cannot, or should not, be used; None when it is."""
     if settings.fast is False:
         return "step_engine asks for it"
+    if settings.adapter.dora:
+        return "use_dora learns lengths and directions apart"
+    if settings.adapter.lokr is not None:
+        return "a LoKr is trained"
     if settings.adapter.dropout:
         return "lora_dropout is not 0"
     if any(_outside(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers outside the blocks"
+    patterns = settings.adapter.rank_pattern + settings.adapter.alpha_pattern + settings.adapter.rate_pattern
+    if any(names_single_block(name) for name, _ in patterns):
+        return "a pattern of ranks, alphas or learning rates names layers of single blocks"
     if not all(_in_every_block(target) for target in settings.adapter.targets or ()):
         return "peft_lora_target_modules names layers of single blocks"
     wanted = settings.wish.storage != "bf16" or settings.wish.streamed or settings.disk is not None
@@ -151,20 +175,22 @@ def _reference(
     rate = matmul_rate(device, dtype)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     router = _router(transformer, settings.routes, video=video, emit=emit)
+    crepa = _crepa(transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
     empty = check_transformer(checkpoint, video=video, audio=audio)
-    model = Model(transformer=transformer, device=device, dtype=dtype, router=router)
+    model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts, crepa=crepa)
     parameters = add_adapter(transformer, settings.adapter, video=video, audio=audio, seed=settings.seed)
     if settings.checkpointing:
         transformer.enable_gradient_checkpointing()
     kept = "recomputed" if settings.checkpointing else "kept"
-    shape = model_shape(empty, ranks=dict.fromkeys(module_names(parameters), settings.adapter.rank))
+    shape = model_shape(empty, ranks={name: settings.adapter.shape_of(name).rank for name in module_names(parameters)})
     return Trainee(
         model=model,
         parameters=parameters,
-        optimizer=AdapterOptimizer(parameters, settings.adam, average=settings.average),
-        engine=ReferenceEngine(model, audio_weight=settings.audio_weight),
+        optimizer=_optimizer(parameters, settings) if crepa is None else WithHead(_optimizer(parameters, settings), crepa),
+        engine=ReferenceEngine(model, audio_weight=settings.audio_weight, penalty=settings.penalty),
         refresh=lambda: None,
-        software=f"PyTorch {torch.__version__}'s attention, {_adam(settings.adam)}, activations {kept}, not compiled",
+        software=f"PyTorch {torch.__version__}'s attention, {_rule_words(settings.rule)}, activations {kept}, not compiled",
+        rule=settings.rule.rule,
         meter=StepMeter(shape, matmul_rate=rate, routes=model.routes),
         chosen=EngineChosen(
             engine="reference",
@@ -178,6 +204,50 @@ def _reference(
             matmul_tflops=round(rate / 1e12, 3),
         ),
     )
+
+
+def _crepa(
+    transformer: LTX2VideoTransformer3DModel,
+    settings: TrainSettings,
+    router: Router | None,
+    *,
+    video: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    emit: Callable[[Event], None],
+) -> Crepa | None:
+    """What aligns features, with a Notice that says with what; after routes are in place. None where nothing is aligned."""
+    if settings.crepa is None:
+        return None
+    if not video:
+        emit(Notice(code="no_effect", level="warning", text="crepa_enabled has no effect, since sound is trained alone."))
+        return None
+    routes = () if router is None else router.routes
+    crepa = Crepa(transformer, settings.crepa, routes=routes, seed=settings.seed, device=device, dtype=dtype)
+    what = "an image encoder's, which are cached" if crepa.teacher is None else f"those of block {crepa.teacher}"
+    emit(Notice(code="crepa", text=f"CREPA: features of block {crepa.block} are drawn to {what}, over frames, while training."))
+    return crepa
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], settings: TrainSettings) -> AdapterOptimizer | RuleOptimizer:
+    """Over parameters that are tensors of their own."""
+    rates = settings.adapter.rates(parameters)
+    if settings.rule.rule == "adamw":
+        return AdapterOptimizer(parameters, settings.rule.adam, average=settings.average, rates=rates)
+    return RuleOptimizer(parameters, settings.rule, average=settings.average, rates=rates)
+
+
+def _flat_optimizer(adapter: FlatAdapter, settings: TrainSettings) -> FlatOptimizer | RuleOptimizer:
+    """Over an adapter whose parameters are views of flat buffers."""
+    if settings.rule.rule == "adamw":
+        return FlatOptimizer(adapter, settings.rule.adam, average=settings.average)
+    rates = settings.adapter.rates(adapter.parameters)
+    return RuleOptimizer(adapter.parameters, settings.rule, average=settings.average, rates=rates, flat=adapter)
+
+
+def _rule_words(rule: RuleSettings) -> str:
+    words = "AdamW with 8-bit state" if rule.adam.eight_bit else TITLES[rule.rule]
+    return words if rule.rule == "adamw" else f"{words} (which waits for the device once an update)"
 
 
 def _fast(
@@ -225,8 +295,12 @@ def _fast(
     _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings.routes, video=video, emit=emit)
-    model = Model(transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router)
-    optimizer = FlatOptimizer(fast.adapter, settings.adam, average=settings.average)
+    crepa = _crepa(fast.transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
+    model = Model(
+        transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts, crepa=crepa
+    )
+    flat = _flat_optimizer(fast.adapter, settings)
+    optimizer = flat if crepa is None else WithHead(flat, crepa)
     compiled = settings.compile and device.type == "cuda"
     chosen = EngineChosen(
         engine="fast",
@@ -243,9 +317,20 @@ def _fast(
         model=model,
         parameters=fast.adapter.parameters,
         optimizer=optimizer,
-        engine=FastEngine(model, fast, optimizer, plan, audio_weight=settings.audio_weight, chosen=chosen, emit=emit, rungs=rungs),
+        engine=FastEngine(
+            model,
+            fast,
+            optimizer,
+            plan,
+            audio_weight=settings.audio_weight,
+            chosen=chosen,
+            emit=emit,
+            rungs=rungs,
+            penalty=settings.penalty,
+        ),
         refresh=fast.adapter.refresh,
-        software=_software(plan, attention, adam=_adam(settings.adam), compiled=compiled, captured=chosen.captured),
+        software=_software(plan, attention, rule=settings.rule, compiled=compiled, captured=chosen.captured),
+        rule=settings.rule.rule,
         meter=StepMeter(blocks.shape, matmul_rate=rate, routes=model.routes),
         chosen=chosen,
     )
@@ -268,7 +353,7 @@ def _router(
     return add_routes(transformer, resolved)
 
 
-def _software(plan: StepPlan, attention: str, *, adam: str, compiled: bool, captured: bool) -> str:
+def _software(plan: StepPlan, attention: str, *, rule: RuleSettings, compiled: bool, captured: bool) -> str:
     products = "" if plan.storage == "bf16" else f"{plan.storage} weights, "
     if plan.storage != "bf16":
         products += {
@@ -277,11 +362,7 @@ def _software(plan: StepPlan, attention: str, *, adam: str, compiled: bool, capt
             "w8a8_full": "8-bit products both ways, ",
         }[plan.precision]
     how = f"{'blocks compiled' if compiled else 'not compiled'}, {'steps captured' if captured else 'steps not captured'}"
-    return f"{products}attention by {attention}, {adam} on flat buffers, {how}"
-
-
-def _adam(settings: AdamSettings) -> str:
-    return "AdamW with 8-bit state" if settings.eight_bit else "fused AdamW"
+    return f"{products}attention by {attention}, {_rule_words(rule)} on flat buffers, {how}"
 
 
 _PRODUCTS = {"dequant": "widened", "w8a8": "forwards", "w8a8_full": "both ways"}

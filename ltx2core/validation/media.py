@@ -56,6 +56,7 @@ class SampleSettings:
     video: bool = True
     levers: VaeLevers = NO_LEVERS
     sigmas: tuple[float, ...] | None = None  # noise levels instead of the official ones for `steps`
+    apart: bool = False  # the predictions of a step, each in a forward of its own: slower, and half the memory
     upsampler: Path | None = None  # the file that makes a sample of half the size this large; None draws in one stage
 
     @property
@@ -115,6 +116,7 @@ def draw(
             guidance=settings.guidance,
             seed=settings.seed,
             inputs=inputs,
+            apart=settings.apart,
             on_step=on_step,
         )
 

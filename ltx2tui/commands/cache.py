@@ -47,7 +47,7 @@ def _build(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespac
     missing = prepared.names() - prepared.store.names()
     cached = prepared.cache()
     kinds = Counter(kind for kind, path in prepared.store.entries() if path.stem in missing)
-    made = {kind: kinds[kind] for kind in ("video", "mask", "audio", "text")}
+    made = {kind: kinds[kind] for kind in ("video", "mask", "features", "audio", "text")}
     if arguments.json:
         _write({"cache": str(prepared.store.root), "clips": len(cached.clips), "made": made, "notices": [asdict(one) for one in notices]})
         return 0
@@ -110,7 +110,7 @@ def _prune(loaded: LoadedConfig | None, root: Path, arguments: argparse.Namespac
         return 0
     for one in pruned.kinds:
         if one.entries:
-            sys.stdout.write(f"  {one.kind:<6} {count(one.entries, 'entry', 'entries'):>16}  {size(one.file_bytes)}\n")
+            sys.stdout.write(f"  {one.kind:<8} {count(one.entries, 'entry', 'entries'):>16}  {size(one.file_bytes)}\n")
     if pruned.leftovers:
         sys.stdout.write(f"  {count(pruned.leftovers, 'file')} that were never finished  {size(pruned.leftover_bytes)}\n")
     what = "would be removed" if arguments.list else "removed"

@@ -27,6 +27,7 @@ class Screen:
         self, *command: str, columns: int = 80, rows: int = 24, cwd: Path | None = None, env: dict[str, str] | None = None
     ) -> None:
         self.screen = pyte.Screen(columns, rows)
+        self.screen.write_process_input = self.type  # answers, as terminals do, where the cursor is: programs wait a second for it
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.pid, self.terminal = pty.fork()

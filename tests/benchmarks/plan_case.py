@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.models.attention_choice import choose_attention
+from ltx2core.offload.ahead import inputs_ahead
 from ltx2core.planning.phases import host_bytes
 from ltx2core.planning.step_memory import step_bytes
 from ltx2core.runs.events import EngineChosen, Notice
@@ -49,10 +50,12 @@ if TYPE_CHECKING:
 Line = dict[str, object]
 _OF_A_RUN = ("process", "compiler")  # parts of host memory that a benchmark, which has loaded less, has otherwise
 HOST_BEFORE_GIB = 1.97  # of a case in which nothing waits in host memory, on the machine with the H100
+_ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 
 
-def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None) -> Line:
-    """What was planned, and what came of it; `error` where it did not run."""
+def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None, shared: bool = False) -> Line:
+    """What was planned, and what came of it; `error` where it did not run. shared: with other cases on its card, so that neither
+    seconds nor what lies outside PyTorch's allocator can be told."""
     line: Line = {"case": name, **shape_of(case), "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"}
     told: list[Event] = []
     try:
@@ -63,6 +66,8 @@ def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | N
     except Exception as error:  # noqa: BLE001 - a case that fails is a line of the grid
         line["error"] = f"{type(error).__name__}: {error}"[:600]
         line |= memory()
+    if shared:
+        line = {key: value for key, value in line.items() if key not in _ONES_OWN} | {"shared": True}
     line["rungs"] = [event.text for event in told if isinstance(event, Notice) and event.code == "memory_rung"]
     line["notices"] = [event.text for event in told if isinstance(event, Notice) and event.code != "memory_rung"]
     return line
@@ -92,6 +97,7 @@ def predicted(plan: StepPlan, need: StepNeed, case: Case) -> Line:
         "because": plan.because,
         "block_bytes": need.block_bytes,
         "inputs_bytes": need.inputs_bytes,
+        "inputs_ahead": inputs_ahead(need.inputs_bytes),
         "kept_bytes": need.kept_bytes,
         "planned_gib": None if plan.bytes is None else round(plan.bytes / GIB + CONTEXT_GIB, 3),
         "planned_parts_gib": {part: round(size / GIB, 3) for part, size in step_bytes(need, plan.layout).parts.items()},

@@ -4,17 +4,20 @@
     python -m tests.benchmarks.plan_grid --out grid.jsonl --skip-done         those that the file does not have yet
     python -m tests.benchmarks.plan_grid --out random.jsonl --random 100 --seed 0 --gpus 4     random plans that are said to fit
     python -m tests.benchmarks.plan_grid --out presets.jsonl --presets        a step of every preset under its cap
+    ... --together 3                                                          so many on a card at once as their caps leave room for
     python -m tests.benchmarks.plan_grid --list                               their names and numbers
     python -m tests.benchmarks.plan_grid --summary grid.jsonl [...]           the errors of lines that were written before
     python -m tests.benchmarks.plan_grid --out small.jsonl --small --cases 0-2      a small model on the CPU, to see that all works
 
 A case runs in a process of its own, since one that runs out of memory leaves some behind; compiled kernels are shared by all. A line is
 written as soon as its case is done, also where it failed or took longer than --limit. Rates are measured once, before the first case.
+Cases that share a card tell whether they fit, and nothing of seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.step_time import Case
 
 _MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
+_CARD_GIB = 78.0  # of a card that cases share
 Line = dict[str, Any]
 
 
@@ -211,6 +215,30 @@ class Out:
             os.fsync(file.fileno())
 
 
+class Cards:
+    """Hands out cards: each to one case at a time, or to as many as their caps leave room for on cards of `gib`."""
+
+    def __init__(self, count: int, *, gib: float) -> None:
+        self._count, self._gib = count, gib
+        self._free = [gib or 1.0] * count
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def room(self, cap_gib: float | None) -> Iterator[int | None]:
+        """A card's number, None where there is but one to choose. cap_gib: None for all of a card."""
+        needed = min(cap_gib or self._gib, self._gib) if self._gib else 1.0
+        with self._changed:
+            self._changed.wait_for(lambda: max(self._free) >= needed)
+            card = self._free.index(max(self._free))
+            self._free[card] -= needed
+        try:
+            yield card if self._count > 1 else None
+        finally:
+            with self._changed:
+                self._free[card] += needed
+                self._changed.notify_all()
+
+
 def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Line:
     """The line that a process of its own prints; `error` where it printed none, or took too long and was ended."""
     variables = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)})
@@ -244,11 +272,15 @@ def _device(gpu: int) -> str:
 
 def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> None:
     """Every case, on as many cards as there are to be used, each card one at a time."""
+    cards = Cards(options.gpus, gib=_CARD_GIB if options.together > 1 else 0.0)
+    cases = cases_of(options)
     common = [f"--steps={options.steps}", f"--layers={options.layers}", *(["--small"] if options.small else [])]
     if options.random:
         common += [f"--random={options.random}", f"--seed={options.seed}"]
     if options.presets:
         common.append("--presets")
+    if options.together > 1:
+        common.append("--together=2")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -256,17 +288,18 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         waiting.put(name)
     until = time.monotonic() + options.within
 
-    def work(gpu: int | None) -> None:
+    def work() -> None:
         while time.monotonic() < until:
             try:
                 name = waiting.get_nowait()
             except queue.Empty:
                 return
-            begun = time.monotonic()
-            line = run_alone(["--run", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
+            with cards.room(cases[name].cap_gib) as gpu:
+                begun = time.monotonic()
+                line = run_alone(["--run", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
             out.write({"case": name} | line | {"whole_seconds": round(time.monotonic() - begun, 1)})
 
-    workers = [threading.Thread(target=work, args=(gpu if options.gpus > 1 else None,)) for gpu in range(options.gpus)]
+    workers = [threading.Thread(target=work) for _ in range(options.gpus * options.together)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -320,7 +353,9 @@ def _run_here(options: argparse.Namespace) -> None:
     told = json.loads(options.rates)
     rates = rates_from_json(told["rates"]) if "rates" in told else None
     case, layers = cases_of(options)[options.run], 2 if options.small else options.layers
-    plan_case.print_line(plan_case.run_case(options.run, case, steps=options.steps, layers=layers, rates=rates))
+    plan_case.print_line(
+        plan_case.run_case(options.run, case, steps=options.steps, layers=layers, rates=rates, shared=options.together > 1)
+    )
 
 
 def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -329,6 +364,7 @@ def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "--skip-done", {"action": "store_true", "help": "leave out what the file has, unless it failed"}
     yield "--limit", {"type": float, "default": 240.0, "help": "seconds that a case may take"}
     yield "--within", {"type": float, "default": 1e9, "help": "seconds after which no other case is begun"}
+    yield "--together", {"type": int, "default": 1, "help": "cases at once on a card, as far as their caps leave room"}
     yield "--gpus", {"type": int, "default": 1, "help": "cards that run cases at once"}
     yield "--steps", {"type": int, "default": 6}
     yield "--layers", {"type": int, "default": 48}

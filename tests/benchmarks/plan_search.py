@@ -76,7 +76,7 @@ def searches(cards: list[str], coarse: int) -> Iterator[tuple[str, float, float]
             need = step_need(sizes, job)
             batch = BatchShape(count=1, video=clip.tokens, audio=clip.sound_tokens, text=1024)
             speed = step_speed(
-                sizes.shape(job.rank, job.trains),
+                sizes.shape(job.rank_of),
                 batch,
                 hardware.rates,
                 width=sizes.width,

@@ -15,11 +15,11 @@ from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.hardware.rates import Rates, rates_from_json
 from ltx2core.lora.layers import AUDIO_ATTENTIONS, CROSS_ATTENTIONS, PROJECTIONS, VIDEO_ATTENTIONS
 from ltx2core.planning.flops import BatchShape
+from ltx2core.planning.method_costs import state_bytes
 from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed
 from ltx2core.planning.step_time import SHARES, STORED_BYTES, Shares, step_seconds, step_speed
-from ltx2core.planning.wishes import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +47,7 @@ class Point:
     process_gib: float | None = None
     adam8: bool = False
     sound_tokens: int | None = None
+    inputs_ahead: int = 1  # as it was before lines said so
 
     @property
     def predicted_gib(self) -> float:
@@ -57,7 +58,7 @@ class Point:
         """Seconds by the model."""
         sizes, batch = released_sizes("2.0", joint=self.audio), self._batch
         speed = step_speed(
-            sizes.shape(self.rank, self._targets.__contains__),
+            sizes.shape(self._rank_of),
             batch,
             self.rates,
             width=sizes.width,
@@ -65,7 +66,7 @@ class Point:
             precision=self.precision,
             shares=shares,
         )
-        return step_seconds(self._need, self.layout, speed)
+        return step_seconds(self._need, self.layout, speed, ahead=self.inputs_ahead)
 
     @property
     def _batch(self) -> BatchShape:
@@ -82,10 +83,9 @@ class Point:
         """Tokens of all samples."""
         return {name: self.batch * getattr(self._batch, name) for name in ("video", "audio", "text")}
 
-    @property
-    def _targets(self) -> set[str]:
+    def _rank_of(self, layer: str) -> int:
         attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if self.audio else ())
-        return {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
+        return self.rank if layer in {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS} else 0
 
     @property
     def _need(self) -> StepNeed:
@@ -97,12 +97,12 @@ class Point:
             num_blocks=sizes.blocks,
             block_bytes=int(sizes.block_numbers * STORED_BYTES[self.storage]),
             outside_bytes=sizes.outside_numbers * 2 + sizes.blocks * sizes.small_bytes,
-            lora_numbers=sizes.lora_numbers(self.rank, self._targets.__contains__),
+            lora_numbers=sizes.lora_numbers(self._rank_of),
             joint=self.audio,
             kept=sizes.kept.bytes(**self._lengths, rank=self.rank),
             inputs=sizes.inputs_bytes(video=self._lengths["video"], audio=self._lengths["audio"]),
             rounded=sizes.rounded_bytes(self.storage),
-            state_bytes=EIGHT_BIT_MOMENTS_BYTES if self.adam8 else MOMENTS_BYTES,
+            state_bytes=state_bytes("adamw", eight_bit=self.adam8, rank=self.rank),
         )
 
 
@@ -121,7 +121,20 @@ def read_points(paths: Iterable[Path]) -> list[Point]:
 
 
 def _point(line: dict[str, Any], rates: Rates) -> Point:
-    names = ("case", "tokens", "batch", "audio", "rank", "storage", "precision", "seconds", "process_gib", "adam8", "sound_tokens")
+    names = (
+        "case",
+        "tokens",
+        "batch",
+        "audio",
+        "rank",
+        "storage",
+        "precision",
+        "seconds",
+        "process_gib",
+        "adam8",
+        "sound_tokens",
+        "inputs_ahead",
+    )
     return Point(**{name: line[name] for name in names if name in line}, layout=Layout(**line["plan"]), rates=rates)
 
 

@@ -10,6 +10,7 @@ A cap is the process's whole CUDA memory, context included, held by `set_per_pro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import statistics
@@ -187,7 +188,7 @@ def released_need(case: Case) -> StepNeed:
         num_blocks=sizes.blocks,
         block_bytes=int(sizes.block_numbers * STORED_BYTES[case.wish.storage]),
         outside_bytes=sizes.outside_numbers * DTYPE.itemsize + sizes.blocks * sizes.small_bytes,
-        lora_numbers=sizes.lora_numbers(case.rank, targets.__contains__),
+        lora_numbers=sizes.lora_numbers(lambda name: case.rank if name in targets else 0),
         joint=case.audio,
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
         inputs=sizes.inputs_bytes(video=case.tokens * case.batch, audio=sound * case.batch),
@@ -286,6 +287,9 @@ class Measured:
     result: dict[str, object]
     close: Any = lambda: None
     blocks: Any = None  # of the step engine
+    model: Model | None = None
+    park: Any = lambda: None  # give back what only steps need
+    lend: Any = contextlib.nullcontext  # inside it, the weights are away from the card
 
 
 def prepare_fast(case: Case, layers: int) -> Measured:
@@ -335,7 +339,15 @@ def prepare_fast(case: Case, layers: int) -> Measured:
         "planned_seconds": None if plan.seconds is None else round(plan.seconds, 4),
         "streamed_gb_per_step": round(ring.loads_per_step() * fast.layout.matrix_bytes / 1e9, 2) if ring else 0,
     }
-    return Measured(step, result, fast.close, fast.blocks)
+
+    def park() -> None:
+        runner.forget()
+        fast.blocks.settle()
+        gc.collect()
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return Measured(step, result, fast.close, fast.blocks, model, park, fast.put_away)
 
 
 def prepare_usual(case: Case, layers: int) -> Measured:

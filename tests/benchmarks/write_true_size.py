@@ -34,7 +34,7 @@ from ltx2core.models.nano import nano_text_encoder
 from ltx2core.models.released import released_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GEMMA_STATES = 49  # hidden states of Gemma3-12B that are stacked: 48 layers and the embedding
 GEMMA_12B: dict[str, Any] = {
@@ -110,8 +110,8 @@ def checkpoint_metadata(config: dict[str, Any]) -> dict[str, str]:
     return {"model_version": "2.0.0", "config": json.dumps(config)}
 
 
-def write(path: Path, planned: list[Planned], metadata: dict[str, str], *, zeros: bool = False) -> None:
-    """Write the file. zeros: leave the data a hole, which reads as zeros and takes no disk."""
+def write(path: Path, planned: list[Planned], metadata: dict[str, str], *, holes: Callable[[Planned], bool] = lambda _: False) -> None:
+    """Write the file. holes: whose data is left a hole, which reads as zeros and takes no disk."""
     entries: dict[str, Any] = {"__metadata__": metadata}
     place = 0
     for item in planned:
@@ -120,17 +120,18 @@ def write(path: Path, planned: list[Planned], metadata: dict[str, str], *, zeros
         place += item.num_bytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if not zeros:
-        _check_room(path, 8 + len(text) + place)
+    end = 8 + len(text) + place
+    _check_room(path, 8 + len(text) + sum(item.num_bytes for item in planned if not holes(item)))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
-            if zeros:
-                file.truncate(8 + len(text) + place)
-            else:
-                for data in _data(planned):
+            for item, data in _data(planned):
+                if holes(item):
+                    file.seek(len(data), 1)
+                else:
                     file.write(data)
+            file.truncate(end)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -142,7 +143,7 @@ def _check_room(path: Path, needed: int) -> None:
         sys.exit(f"{path} needs {needed / 1e9:.1f} GB, and {path.parent.resolve()} has {free / 1e9:.1f} GB free. Choose another disk.")
 
 
-def _data(planned: list[Planned]) -> Iterator[memoryview]:
+def _data(planned: list[Planned]) -> Iterator[tuple[Planned, memoryview]]:
     """The bytes of all tensors in pieces, cut from one pool of normal numbers: drawing 21 billion would take longer than writing them."""
     normal = torch.randn(PIECE + 4096, generator=torch.Generator().manual_seed(0))
 
@@ -154,7 +155,7 @@ def _data(planned: list[Planned]) -> Iterator[memoryview]:
         start, width = index * 37 % 4096, item.dtype.itemsize  # so that no two tensors begin alike
         numbers = pool(*_distribution(item), item.dtype)[start * width :]
         for done in range(0, item.num_bytes, PIECE * width):
-            yield numbers[: min(PIECE * width, item.num_bytes - done)]
+            yield item, numbers[: min(PIECE * width, item.num_bytes - done)]
 
 
 def _distribution(item: Planned) -> tuple[float, float]:
@@ -179,7 +180,7 @@ def main() -> None:
     else:
         config = released_config("2.0.0")
         config["transformer"]["num_layers"] = options.layers
-        write(path, plan(config), checkpoint_metadata(config), zeros=options.zeros)
+        write(path, plan(config), checkpoint_metadata(config), holes=lambda _: options.zeros)
     seconds = time.perf_counter() - begun
     print(json.dumps({"path": str(path), "bytes": path.stat().st_size, "seconds": round(seconds, 1)}))
 

@@ -43,7 +43,11 @@ def tell(event: Event) -> None:
         print(event.phase, event.done, flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     fill(Path(sys.argv[1]), Path(sys.argv[2]))
     print("whole", flush=True)
+
+
+if __name__ == "__main__":
+    main()

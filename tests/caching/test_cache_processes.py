@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from engine_fixtures import write_clip
 from fill_cache import fill
+from processes import ForkedPython
 
 from ltx2core.caching.store import Store
 
-SCRIPT = Path(__file__).with_name("fill_cache.py")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CLIPS = 4
 
 
@@ -36,9 +36,8 @@ def uninterrupted(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return _entries(cache)
 
 
-def _start(clips: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(clips), str(cache)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def _start(clips: Path, cache: Path) -> ForkedPython:
+    return ForkedPython("import fill_cache; fill_cache.main()", str(clips), str(cache))
 
 
 def _entries(cache: Path) -> dict[str, bytes]:
@@ -52,15 +51,13 @@ def test_a_cache_whose_process_was_killed_is_filled_up_to_the_same_bytes(
     cache, seen = tmp_path / "cache", 0
     for stage in ("cache_video", "cache_text"):
         process = _start(clips, cache)
-        assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(stage):
                 break
         time.sleep(draw.random() * 0.2)  # anywhere in what follows: decoding, encoding, writing
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL
-        process.stdout.close()
         psutil.wait_procs(children, timeout=20)
         assert not [child for child in children if child.is_running()]  # its decoders end with it
         found = _entries(cache)

@@ -55,12 +55,19 @@ def test_a_cache_is_built_measured_damaged_mended_and_pruned(here: Path, capsys:
     assert _call(capsys, "stat", *CONFIG)["config"] == {"needs": 7, "missing": 7, "not_needed": 0}
     built = _call(capsys, "build", *CONFIG)
     assert built["clips"] == 2
-    assert built["made"] == {"video": 2, "mask": 0, "audio": 1, "text": 4}  # two captions, the empty one, the negative prompt
+    assert built["made"] == {
+        "video": 2,
+        "mask": 0,
+        "features": 0,
+        "audio": 1,
+        "text": 4,
+    }  # two captions, the empty one, the negative prompt
     assert built["cache"] == str(here / "out" / "cache")
-    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 0, "mask": 0, "audio": 0, "text": 0}
+    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 0, "mask": 0, "features": 0, "audio": 0, "text": 0}
 
     stat = _call(capsys, "stat", *CONFIG)
-    assert {kind: entry["entries"] for kind, entry in stat["kinds"].items()} == {"video": 2, "audio": 1, "text": 4, "mask": 0}  # type: ignore[attr-defined]
+    expected = {"video": 2, "audio": 1, "text": 4, "mask": 0, "features": 0}
+    assert {kind: entry["entries"] for kind, entry in stat["kinds"].items()} == expected  # type: ignore[attr-defined]
     assert stat["config"] == {"needs": 7, "missing": 0, "not_needed": 0}
 
     verified = _call(capsys, "verify", *CONFIG)
@@ -77,7 +84,7 @@ def test_a_cache_is_built_measured_damaged_mended_and_pruned(here: Path, capsys:
     assert "7 entries read whole" in said
     assert "cache build" in said
     damaged.unlink()
-    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 1, "mask": 0, "audio": 0, "text": 0}
+    assert _call(capsys, "build", *CONFIG)["made"] == {"video": 1, "mask": 0, "features": 0, "audio": 0, "text": 0}
 
     (here / "clips" / "clip0.txt").write_text("something else")
     assert _call(capsys, "stat", *CONFIG)["config"] == {"needs": 7, "missing": 1, "not_needed": 1}
@@ -201,7 +208,7 @@ def test_a_cache_that_is_not_there_is_empty_and_stays_so(here: Path, capsys: pyt
     stat = _call(capsys, "stat")
     assert stat == {
         "cache": "cache",
-        "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text", "mask")},
+        "kinds": {kind: {"entries": 0, "bytes": 0} for kind in ("video", "audio", "text", "mask", "features")},
         "weights": {},
         "config": None,
     }

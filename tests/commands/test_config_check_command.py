@@ -37,13 +37,13 @@ def test_each_key_and_each_notice_of_the_quickstart_is_told(capsys: pytest.Captu
     said = capsys.readouterr().out
     for key in json.loads((QUICKSTART / "config.json").read_text()):
         assert f"{key} = " in said, key
-    for code in ("frames_snapped", "not_built_yet", "dataset_list_beside", "no_clips_folder"):
+    for code in ("frames_snapped", "dataset_list_beside", "no_clips_folder"):
         assert f"[{code}]" in said
     assert "8k + 1 frames" in said
     assert cli.main(["config", "check", str(QUICKSTART / "config.json"), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["ok"]
-    assert {notice["code"] for notice in value["notices"]} >= {"frames_snapped", "not_built_yet"}
+    assert {notice["code"] for notice in value["notices"]} >= {"frames_snapped", "dataset_list_beside"}
     assert any(line.startswith("validation_guidance = 5") for line in value["keys"])
 
 

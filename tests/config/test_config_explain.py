@@ -46,9 +46,14 @@ def test_the_quickstart_is_explained_key_by_key(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     lines = explain_config(load_config(ROOT / "tests" / "data" / "quickstart" / "config.json"))
     assert any(line.startswith("train_batch_size = 1: Clips looked at together.") for line in lines)
-    assert any(line.startswith("crepa_lambda = 0.5:") and "Not built yet" in line for line in lines)
+    assert any(line.startswith("crepa_lambda = 0.5:") and "No effect" not in line for line in lines)
     assert any(line.startswith("  video.num_frames = 57:") for line in lines)
     assert not any(line.startswith("lora_rank") for line in lines)  # not in the file
+
+
+def test_a_key_that_is_not_built_says_what_happens_instead(tmp_path: Path) -> None:
+    loaded = load_config_dict({"lora_init_type": "pissa"}, base=tmp_path, datasets=[{"instance_data_dir": str(tmp_path)}])
+    assert any(line.startswith('lora_init_type = "pissa":') and "Not built yet: a standard LoRA" in line for line in explain_config(loaded))
 
 
 def test_a_key_of_a_feature_that_is_off_is_said_to_have_no_effect(tmp_path: Path) -> None:

@@ -54,12 +54,11 @@ def test_the_quickstart_loads_unchanged_from_a_config_folder(project: Path) -> N
     assert dataset.audio.channels == 2
 
 
-def test_the_quickstart_gives_one_notice_for_each_feature_that_is_not_built(project: Path) -> None:
+def test_every_feature_that_the_quickstart_asks_for_is_built(project: Path) -> None:
     shutil.copytree(QUICKSTART, project / "config")
-    told = [notice.text for notice in notices(load_config(Path("config/config.json")), "not_built_yet")]
-    assert len(told) == 1
-    assert ": CREPA" in told[0]
-    assert "crepa_enabled" in told[0]
+    loaded = load_config(Path("config/config.json"))
+    assert notices(loaded, "not_built_yet") == []
+    assert loaded.config.crepa_encoder_name == "dinov2_vitg14"
 
 
 def test_a_simpletuner_user_s_own_config_loads() -> None:
@@ -270,10 +269,10 @@ def test_each_way_of_drawing_noise_levels_is_built() -> None:
         assert load(keys).notices == ()
 
 
-def test_other_optimizers_are_told_and_adamw_is_not() -> None:
-    for name in ("adamw_bf16", "adamw_8bit", "bnb-adamw8bit", "ao-adamw8bit"):
+def test_optimizers_with_a_smaller_state_than_8_bits_are_told_and_adamw_is_not() -> None:
+    for name in ("adamw_bf16", "adamw_8bit", "bnb-adamw8bit", "ao-adamw8bit", "bnb-adamw-paged"):
         assert load({"optimizer": name}).notices == ()
-    assert "AdamW" in notices(load({"optimizer": "prodigy"}), "not_built_yet")[0].text
+    assert "8-bit" in notices(load({"optimizer": "ao-adamw4bit"}), "not_built_yet")[0].text
 
 
 def test_a_list_of_layers_may_be_written_as_text() -> None:
@@ -324,7 +323,7 @@ def test_what_is_saved_with_a_run_loads_again_from_anywhere_as_an_equal_config(p
     again = load_config(folder.config)
     assert again.datasets == loaded.datasets
     assert again.config == loaded.config.model_copy(update={"data_backend_config": folder.datasets})
-    assert {notice.code for notice in again.notices} == {"not_built_yet", "cache_place"}
+    assert {notice.code for notice in again.notices} == {"cache_place"}
     saved = folder.config.read_bytes(), folder.datasets.read_bytes()
     save_config(folder, again)
     assert (folder.config.read_bytes(), folder.datasets.read_bytes()) == saved

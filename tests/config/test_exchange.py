@@ -236,7 +236,7 @@ def test_the_quickstart_is_imported_with_every_change_and_its_rule() -> None:
         ({"lora_rnak": 16}, "lora_rank may be meant"),
         ({"lora_rank": "wide"}, "it is a whole number"),
         ({"model_type": "full"}, "training all weights is not built yet"),
-        ({"optimizer": "prodigy"}, "optimizers other than AdamW"),
+        ({"optimizer": "lion"}, "no such optimizer is built here"),
         ({"data_backend_config": "nowhere.json"}, "there is no such file"),
     ],
 )

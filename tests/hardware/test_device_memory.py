@@ -72,12 +72,18 @@ class Card:
             "memory_reserved": lambda _: 3 * GIB,
             "memory_allocated": lambda _: GIB,
             "set_per_process_memory_fraction": self._set,
-            "get_per_process_memory_fraction": lambda _: self.fraction,
+            "get_per_process_memory_fraction": self._get,
+            "current_device": lambda: 0,
         }.items():
             monkeypatch.setattr(torch.cuda, name, found)
 
-    def _set(self, fraction: float, _: torch.device) -> None:
+    def _set(self, fraction: float, device: torch.device) -> None:
+        assert device.index is not None  # as PyTorch has it: "cuda" without a number is refused here
         self.fraction = fraction
+
+    def _get(self, device: torch.device) -> float:
+        assert device.index is not None
+        return self.fraction
 
 
 def test_what_is_free_is_what_the_cap_leaves_and_a_run_without_a_limit_lifts_it(monkeypatch: pytest.MonkeyPatch) -> None:

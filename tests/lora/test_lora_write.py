@@ -27,7 +27,9 @@ RANK, ALPHA = 4, 10.0
 
 
 def _export(path: Path, parameters: dict[str, nn.Parameter], **settings) -> dict[str, torch.Tensor]:
-    export_lora(path, parameters, ExportSettings(**{"rank": RANK, "alpha": ALPHA, **settings}), metadata={"steps": "7"})
+    export_lora(
+        path, parameters, ExportSettings(**{"adapter": AdapterSettings(rank=RANK, alpha=ALPHA), **settings}), metadata={"steps": "7"}
+    )
     return load_file(path)
 
 

@@ -65,7 +65,7 @@ def test_a_tone_keeps_its_pitch_through_audio_vae_and_vocoder(checkpoint: Checkp
 
 @pytest.fixture(scope="module")
 def followed(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Of 50 held-out captions: how many clips have the colour, and how many both colour and direction."""
+    """Of 50 held-out captions: how many clips have the colour, and how many both colour and direction. In four steps, all have both."""
     transformer = components.load_transformer(checkpoint, dtype=F32)
     vae = components.load_video_vae(checkpoint, dtype=F32)
     words = clips.random_words(50, torch.Generator().manual_seed(77), held_out=True)
@@ -74,7 +74,7 @@ def followed(checkpoint: Checkpoint) -> tuple[int, int]:
     colour = both = 0
     for index, (item, text) in enumerate(zip(words, texts, strict=True)):
         drawn = sample_latents(
-            transformer, text=text, negative_text=nothing, grid=(3, 4, 4), audio_steps=17, fps=25, steps=16, guidance=3.0, seed=index
+            transformer, text=text, negative_text=nothing, grid=(3, 4, 4), audio_steps=17, fps=25, steps=4, guidance=3.0, seed=index
         )
         seen = look(to_frames(latents.decode_video(vae, drawn.video))[0])
         colour += seen.colour == item.colour

@@ -52,6 +52,7 @@ def train(group: LocalGroup, *, storage: Storage, disk: Path | None) -> dict[str
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     group = LocalGroup(FileStore(str(folder / "store"), size), rank=rank, size=size)
     results = {

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.offload.activations import HostActivations
+from ltx2core.offload.ahead import inputs_ahead
 
 
 def inputs(index: int, sweep: int, *, tokens: int = 5, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -89,3 +90,14 @@ def test_memory_is_as_large_as_the_inputs_not_as_the_next_power_of_two() -> None
     host = HostActivations()
     host.put(0, (torch.ones(33, 1024), torch.ones(3)))  # 132 KiB, where a power of two would take 256
     assert host.buffers()[0].tensor.nbytes == 33 * 4096 + 256
+
+
+def test_small_inputs_come_several_blocks_ahead_and_large_ones_one() -> None:
+    assert [inputs_ahead(size) for size in (1, 22_000_000, 50_000_000, 115_000_000)] == [4, 4, 2, 1]
+    host = HostActivations()
+    for index in range(7):
+        host.put(index, inputs(index, 1))
+    assert is_back(host, 6, 1)
+    assert host.on_the_way == [5, 4, 3, 2]
+    assert is_back(host, 5, 1)
+    assert host.on_the_way == [4, 3, 2, 1]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from processes import ForkedPython
 from step_engine import draw_batch, fast_nano, fast_step, make_batch
 from torch.distributed import HashStore
 
@@ -21,25 +20,15 @@ from ltx2core.offload.shared_memory import LocalGroup, local_group, share_memory
 from ltx2core.training.fast_model import FastSettings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
-SCRIPT = Path(__file__).with_name("share_blocks.py")
 
 
-def start(rank: int, folder: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(rank), "2", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )
+def start(rank: int, folder: Path) -> ForkedPython:
+    return ForkedPython("import share_blocks; share_blocks.main()", str(rank), "2", str(folder))
 
 
-def said(process: subprocess.Popen[str]) -> dict[str, dict[str, float]]:
-    assert process.stdout is not None
-    assert process.stderr is not None
+def said(process: ForkedPython) -> dict[str, dict[str, float]]:
     line = process.stdout.readline()
-    assert line, process.stderr.read()
+    assert line, process.communicate()[1]
     found: dict[str, dict[str, float]] = json.loads(line)
     return found
 

@@ -19,7 +19,7 @@ from ltx2core.hardware.cards import card_names
 from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named, next_larger
 from ltx2core.planning.job import job_of
-from ltx2core.planning.predict import forecast_of, predict, predict_job
+from ltx2core.planning.predict import Prediction, forecast_of, predict, predict_job
 
 if TYPE_CHECKING:
     from ltx2core.planning.job import Version
@@ -201,6 +201,42 @@ def test_tread_makes_a_step_faster_and_accumulation_slower() -> None:
     routes = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 2, "end_layer_idx": -2}]}
     assert predict(config(tread_config=routes), card).step_seconds < plain
     assert predict(config(gradient_accumulation_steps=4), card).step_seconds == pytest.approx(4 * plain)
+
+
+def test_what_rollouts_cost_is_in_the_plan_and_said() -> None:
+    card, keys = hardware_named("H100"), {"scheduled_sampling_max_step_offset": 4, "scheduled_sampling_probability": 1.0}
+    plain, rolled = predict(config(), card), predict(config(**keys), card)
+    assert 1.6 < rolled.step_seconds / plain.step_seconds < 2.1  # 2.5 forwards beside a step of 3 to 4, and its small parts
+    said = next(text for text in rolled.because if "heduled sampling" in text)
+    assert f"{rolled.step_seconds:.2f} s a batch" in said
+    assert not any("heduled sampling" in text for text in plain.because)
+    assert rolled.phase("sample").seconds == plain.phase("sample").seconds  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("keys", "gib"),
+    [
+        ({"optimizer": "prodigy"}, 1.6),  # 214 million numbers of LoRA, 8 bytes more of each
+        ({"optimizer": "adafactor"}, -1.5),
+        ({"optimizer": "adamw_8bit"}, -1.2),
+        ({"lora_rank_pattern": {"attn1": 64}}, 0.84),
+        ({"crepa_enabled": True}, 0.3),
+        ({"crepa_enabled": True, "crepa_feature_source": "backbone"}, 0.6),
+    ],
+)
+def test_what_methods_hold_is_in_the_plan(keys: dict[str, object], gib: float) -> None:
+    def held(found: Prediction) -> float:
+        parts = found.phase("train").vram  # type: ignore[union-attr]
+        return (parts["LoRA and optimizer"] + parts.get("feature alignment", 0)) / GIB
+
+    card = hardware_named("H100")
+    assert held(predict(config(**keys), card)) - held(predict(config(), card)) == pytest.approx(gib, abs=0.1)
+
+
+@pytest.mark.parametrize("keys", [{"use_dora": True}, {"lora_type": "lycoris"}, {"lora_rank_pattern": {"transformer_blocks.3": 8}}])
+def test_adapters_that_the_reference_trains_are_not_predicted(keys: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(keys))):
+        predict(config(**keys), hardware_named("H100"))
 
 
 def test_planning_loads_no_torch() -> None:

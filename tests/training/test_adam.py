@@ -225,14 +225,14 @@ def test_a_step_on_the_card_never_waits_and_is_that_of_the_cpu() -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_steps_on_nano_end_where_those_of_float32_state_do() -> None:
-    """The held-out loss, 8.042 before and 3.5627 after: another seed of the noise moves it by 0.0017, 8-bit state by 0.00004."""
+def test_forty_steps_on_nano_end_where_those_of_float32_state_do() -> None:
+    """The held-out loss, 8.042 before and 3.6932 after: another seed of the noise moves it by 0.096, 8-bit state by 0.0006."""
     held_out = draw_batch(make_batch(count=4, seed=1000), seed=1000)
     ends = []
     for each in (AdamSettings(), AdamSettings(eight_bit=True)):
         model, fast = fast_nano()
         optimizer = FlatOptimizer(fast.adapter, each)
-        for step in range(100):
+        for step in range(40):
             fast.adapter.forget_gradients()
             losses_of(model, draw_batch(make_batch(seed=step % 4), seed=1000 + step), audio_weight=0.7).total.backward()
             optimizer.clip(1.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from engine_fixtures import FRAMES, HEIGHT, WIDTH, write_clip
+from processes import ForkedPython
 
 from ltx2core.runs.events import Event, LoraExported, Notice, RunFailed, RunFinished, StepDone
 from ltx2core.runs.folder import RunFolder
@@ -95,11 +95,21 @@ def _keep_sound(source: Path, target: Path) -> None:
                 copy.mux(packet)
 
 
-def _train(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """What a command left when it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _train(*words: str, before: str = "") -> Done:
     """`ltx2tui train --config config.json --headless` in a process of its own; `before` runs first."""
     arguments = ["train", "--config", "config.json", "--headless", *words]
-    code = f"{before}\nimport sys\nfrom ltx2tui.cli import main\nsys.exit(main({arguments!r}))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    process = ForkedPython(f"{before}\nimport sys\nfrom ltx2tui.cli import main\nsys.exit(main({arguments!r}))")
+    out, errors = process.communicate()
+    return Done(process.wait(), out, errors)
 
 
 def _events(folder: RunFolder) -> list[Event]:

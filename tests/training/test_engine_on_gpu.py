@@ -191,6 +191,19 @@ def test_a_rung_down_between_captured_steps_changes_nothing_but_memory() -> None
             assert difference(captured.gradients(drawn), eager.gradients(drawn)) < CLOSE
 
 
+def test_a_model_that_is_put_away_frees_the_card_and_trains_on() -> None:
+    captured, eager = Steps(replace(EAGER, streamed=2, slots=1, kept=2), capture=True), Steps(EAGER, capture=False)
+    for _ in range(2):
+        for seed in range(4):
+            drawn = drawn_of(seed)
+            assert difference(captured.gradients(drawn), eager.gradients(drawn)) < CLOSE
+        captured.runner.forget()
+        captured.fast.blocks.settle()
+        held, resident = torch.cuda.memory_allocated(), captured.fast.resident_bytes
+        with captured.fast.put_away():
+            assert held - torch.cuda.memory_allocated() >= resident > 0
+
+
 def test_page_locked_memory_is_registered_as_it_is_and_copied_from_beside_compute() -> None:
     memory = PinnedMemory(3 * 2**20 + 4096)
     assert memory.registered

@@ -223,6 +223,18 @@ def test_a_model_that_is_first_used_for_sampling_trains_afterwards(drawn: Drawn,
     assert same(fast_step(model, fast, drawn)[1], resident[1])
 
 
+def test_a_model_that_was_put_away_holds_on_to_none_of_the_memory_it_had(drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=2, slots=1, kept=1))
+    fast_step(model, fast, drawn)
+    assert fast.resident_bytes == 3 * fast.layout.matrix_bytes
+    with fast.put_away():
+        for index, weights in enumerate(fast.blocks.weights):
+            if not fast.blocks.streamed(index):
+                lent, weights.matrices = weights.matrices, weights.matrices.clone()
+                lent.zero_()  # someone else uses it
+    assert same(fast_step(model, fast, drawn)[1], resident[1])
+
+
 def test_samples_are_those_of_the_reference() -> None:
     batch = make_batch()
     expected, found = (

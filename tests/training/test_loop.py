@@ -31,7 +31,7 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
         def tolist(self) -> list[float]:
             nonlocal now
             now += 2.0
-            return [0.5, 0.5, 0.0, 1.0]
+            return [0.5, 0.5, 0.0, 0.0, 1.0]
 
     class OnADevice(Loop):
         def _step(self, step: int) -> Any:
@@ -42,6 +42,7 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
                 values=cast("Any", Lagging()),
                 has_video=True,
                 has_audio=False,
+                has_similarity=False,
                 learning_rate=0.0,
                 begin=begin,
                 bucket="",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import ForkedPython
 from rounded_place import Place, alike
 from step_engine import CPU
 
@@ -191,6 +190,7 @@ from ltx2core.models.checkpoint import open_checkpoint
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.fast_model import FastSettings, load_fast
 from ltx2core.training.rounded_weights import RoundedStore
+torch.set_num_threads(1)
 print("ready", flush=True)
 sys.stdin.readline()
 told = []
@@ -205,17 +205,14 @@ print(json.dumps([notice.code for notice in told]), flush=True)
 def test_processes_with_caches_of_their_own_write_one_file_at_the_same_time_and_it_is_whole(place: Place, tmp_path: Path) -> None:
     """Different caches, so that no lock tells them of each other: the last one to finish leaves its file, which is the same."""
     expected = place.load(keep=False)
-    words = [sys.executable, "-c", _PROCESS, str(place.checkpoint_path), str(tmp_path / "other")]
-    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert other.stdin is not None
-    assert other.stdout is not None
+    other = ForkedPython(_PROCESS, str(place.checkpoint_path), str(tmp_path / "other"))
     assert other.stdout.readline() == "ready\n"
     other.stdin.write("go\n")
     other.stdin.flush()
     for _ in range(3):
         assert alike(place.load(), expected)
-    told = json.loads(other.communicate(timeout=120)[0])
-    assert other.returncode == 0
+    told = json.loads(other.communicate()[0])
+    assert other.returncode == 0, other.stderr
     assert all("weights_unfit" not in codes and codes[-1] == "weights_read" for codes in (told, place.codes()))
     assert verify_rounded(place.file()) is None
     assert alike(place.load(), expected)

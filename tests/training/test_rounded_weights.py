@@ -59,7 +59,8 @@ def test_what_is_read_onto_a_card_and_into_locked_memory_is_what_was_rounded_the
     for streamed in (0, 2, 5):
         found = place.load(storage, streamed=streamed, device=card)
         for mine, theirs in zip(found.blocks.weights, expected.blocks.weights, strict=True):
-            assert torch.equal(mine.matrices.cpu(), theirs.matrices.cpu())
+            for name, piece in mine.layout.matrices.items():  # what lies between them is anything
+                assert torch.equal(piece.view(mine.matrices).cpu(), piece.view(theirs.matrices).cpu()), name
             assert all(torch.equal(mine.scales[name], scale) for name, scale in theirs.scales.items())
     assert place.codes() == ["weights_kept", "weights_read", "weights_read", "weights_read"]
 

@@ -136,7 +136,9 @@ def test_widening_a_lora_adds_the_same_and_can_learn_in_the_new_width(tmp_path) 
 
     narrow, wide = tiny_transformer(), tiny_transformer()
     path = tmp_path / "a.safetensors"
-    export_lora(path, trained_adapter(narrow), ExportSettings(rank=4, alpha=10.0, dtype=torch.float32), metadata={})
+    export_lora(
+        path, trained_adapter(narrow), ExportSettings(adapter=AdapterSettings(rank=4, alpha=10.0), dtype=torch.float32), metadata={}
+    )
     parameters = add_adapter(wide, AdapterSettings(rank=6, alpha=3.0), audio=True, seed=0)
     assert start_from(parameters, read_lora(path), scale=3.0 / 6) == 0
     expected = answer_of(narrow)

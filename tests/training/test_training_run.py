@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from engine_fixtures import MakeConfig, OpenRun, events_of, watch, write_clip
+from processes import ForkedPython
 
 from ltx2core.config.load import load_config, save_config
 from ltx2core.errors import RunError, StorageError
@@ -163,12 +163,12 @@ def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(
         "from ltx2core.training.session import TrainingSession;"
         f"TrainingSession(load_config(Path({str(folder.config)!r})), root=Path({str(root)!r}), name='killed', resume=False).run()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])  # as many threads as here: sums of parts round by their number
+    process = ForkedPython(code)  # as many threads as here: sums of parts round by their number
     deadline = time.monotonic() + 120
-    while not any(folder.checkpoints.glob("step-*")) and time.monotonic() < deadline and process.poll() is None:
+    while not any(folder.checkpoints.glob("step-*")) and time.monotonic() < deadline and process.returncode is None:
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.4))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not folder.is_alive()
     resumed = open_run(loaded, "killed", resume=True)

@@ -340,7 +340,7 @@ def test_a_captured_step_reads_the_tokens_that_were_drawn_for_it_and_never_waits
 def test_routes_need_more_shapes_than_the_compiler_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its limit is 8; here 1, which a routed batch breaks, so that little is compiled."""
     compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda block, **options: compiler(block, backend="eager", **options))
+    monkeypatch.setattr(torch, "compile", lambda block, **options: compiler(block, **(options | {"backend": "eager"})))
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     torch._dynamo.reset()
     model, fast = fast_nano(FastSettings(compile=True, kept=5))

@@ -1,0 +1,98 @@
+"""What is done when a decoder does not fit beside the model: in parts, then with the model away, then a line that says so."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from nano_world import AUDIO_STEPS, GRID, World
+
+from ltx2core.errors import RunError
+from ltx2core.models import latents as coding
+from ltx2core.models.latents import NO_LEVERS
+from ltx2core.validation.decoding import SampleDecoder
+from ltx2core.validation.sampling import SampledLatents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from diffusers import AutoencoderKLLTX2Video
+
+    from ltx2core.models.vae_levers import VaeLevers
+    from ltx2core.validation.media import Media
+
+
+class Card:
+    """A card on which decoding video fits only under some conditions, and a model that can be put away from it."""
+
+    def __init__(self, world: World, fits: Callable[[VaeLevers, bool], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.away, self.tries, self.told = False, 0, list[str]()
+        real = coding.decode_video
+
+        def decode_video(vae: AutoencoderKLLTX2Video, latents: torch.Tensor, *, levers: VaeLevers) -> torch.Tensor:
+            self.tries += 1
+            if not fits(levers, self.away):
+                raise torch.OutOfMemoryError("not here")
+            return real(vae, latents, levers=levers)
+
+        monkeypatch.setattr("ltx2core.validation.media.decode_video", decode_video)
+        self.decoder = SampleDecoder(
+            checkpoint=world.checkpoint,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            levers=NO_LEVERS,
+            lend=self._lend,
+            tell=self.told.append,
+        )
+
+    @contextlib.contextmanager
+    def _lend(self) -> Iterator[None]:
+        self.away = True
+        yield
+        self.away = False
+
+    def decode(self) -> Media:
+        generator = torch.Generator().manual_seed(0)
+        video = torch.randn(1, 32, *GRID, generator=generator)
+        return self.decoder(SampledLatents(video=video, audio=torch.randn(1, 2, AUDIO_STEPS, 16, generator=generator)))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def test_what_fits_is_decoded_as_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda levers, away: levers == NO_LEVERS and not away, monkeypatch)
+    assert card.decode().frames is not None
+    assert card.told == []
+
+
+def test_what_does_not_fit_is_decoded_in_parts_and_so_is_every_later_sample(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Card(world, lambda _levers, _away: True, monkeypatch).decode()
+    card = Card(world, lambda levers, _away: levers.temporal_roll and levers.patch_conv, monkeypatch)
+    parts = card.decode()
+    assert card.tries == 2
+    assert len(card.told) == 1
+    assert "vae_enable_patch_conv and vae_enable_temporal_roll are on from now on" in card.told[0]
+    assert whole.frames is not None
+    assert parts.frames is not None
+    assert abs(whole.frames.astype(int) - parts.frames.astype(int)).max() <= 1
+    card.decode()
+    assert card.tries == 3
+
+
+def test_the_model_makes_room_before_tiles_are_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda levers, away: away and not levers.tiling, monkeypatch)
+    assert card.decode().sound is not None
+    assert not card.away
+    assert "the transformer's weights wait in RAM meanwhile" in card.told[-1]
+
+
+def test_a_sample_that_fits_in_no_way_is_an_error_with_what_would_help(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda _levers, _away: False, monkeypatch)
+    with pytest.raises(RunError, match="does not fit") as caught:
+        card.decode()
+    assert "validation_num_video_frames" in caught.value.fix
