@@ -254,7 +254,11 @@ def _reasons(need: StepNeed, wish: StepWish, layout: Layout, free_bytes: int) ->
         yield f"all {need.num_blocks} blocks, {weights} in {wish.storage}, lie on the card: {_gib(room)} are there for them"
     else:
         stay = need.num_blocks - layout.streamed
-        because_of = "as asked" if wish.streamed is not None else f"{_gib(room)} are there for {weights} in {wish.storage}"
+        because_of = f"{_gib(room)} are there for {weights} in {wish.storage}"
+        if wish.streamed is not None:
+            because_of = "as asked"
+        elif room >= need.num_blocks * need.block_bytes:
+            because_of = f"room for all {weights} in {wish.storage} would save less time than what blocks keep in it"
         yield f"{layout.streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}"
     again = need.num_blocks - layout.kept
     if layout.inputs_to_host and again:

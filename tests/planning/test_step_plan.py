@@ -40,6 +40,12 @@ def test_a_large_card_keeps_everything_and_a_small_one_lets_blocks_travel() -> N
     assert f"{small.streamed} of 48 blocks travel" in " ".join(small.because)
 
 
+def test_blocks_that_would_fit_but_travel_are_explained_by_what_their_room_is_used_for() -> None:
+    plan = plan_step(need(block_bytes=217_000_000), StepWish(storage="nf4"), free_bytes=int(23.2 * GIB))
+    assert plan.streamed
+    assert "would save less time than what blocks keep in it" in plan.because[0]
+
+
 def test_what_does_not_fit_is_refused_with_how_much_is_missing() -> None:
     with pytest.raises(RunError, match=r"needs 3\.\d GiB more GPU memory than the 7\.4 GiB"):
         plan_step(need(tokens=14_080), StepWish(), free_bytes=int(7.4 * GIB))
