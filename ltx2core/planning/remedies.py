@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.planning.clips import TEMPORAL, ClipShape
 from ltx2core.planning.job import CROSS, Job
-from ltx2core.planning.method_costs import state_bytes
+from ltx2core.planning.method_costs import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 from ltx2core.planning.predict import predict_job
 from ltx2core.planning.step_memory import GIB
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ltx2core.planning.hardware import Hardware
 
 _SIDE = 32
-_ADAM, _ADAM_IN_8_BITS = (state_bytes("adamw", eight_bit=few, rank=1) for few in (False, True))
 _LEAST_SIDE, _LEAST_FRAMES, _LEAST_RANK = 256, 9, 4
 
 
@@ -47,9 +46,9 @@ def _changes(job: Job) -> Iterator[tuple[str, Job]]:
     if wish.storage == "bf16":
         text = 'Set base_model_precision to "int8-torchao", which halves the weights'
         yield text, replace(job, wish=replace(wish, storage="int8", precision="dequant"))
-    if job.state_bytes - _ADAM in (0.0, 4.0):  # with a running average beside it or without
+    if job.state_bytes - MOMENTS_BYTES in (0.0, 4.0):  # with a running average beside it or without
         text = 'Set optimizer to "adamw_8bit", which holds its state in 8 bits'
-        yield text, replace(job, state_bytes=job.state_bytes - _ADAM + _ADAM_IN_8_BITS)
+        yield text, replace(job, state_bytes=job.state_bytes - MOMENTS_BYTES + EIGHT_BIT_MOMENTS_BYTES)
     if job.encoded_together > 1:
         yield "Set vae_batch_size to 1", replace(job, encoded_together=1)
     if job.batch > 1:

@@ -3,7 +3,7 @@
 The order is offload/ring.py's. Of S blocks that travel, block k uses slot k mod R; when it is done forwards its slot takes block k + R,
 when it is done backwards, k - R. The last R of the forward sweep are there when the backward sweep begins, the first R when the next step
 does. Copies to the card go one after the other over one link. Inputs of blocks that wait in host memory come over it, too, each asked for
-a few blocks ahead.
+when a block so many before it begins (offload/ahead.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
     """In seconds: forward, and backward of a block that kept all; again: a forward that is computed a second time; attended: of that, saved
-    where self-attention was kept; between: from a step's end to the next one's blocks; load, fetch: a block's copy, and its inputs'."""
+    where self-attention was kept; between: from a step's end to the next one's blocks; load, fetch: a block's copy, and its inputs'.
+    ahead: of how many blocks the inputs are asked for while one is computed."""
 
     blocks: int
     streamed: int
@@ -28,7 +29,7 @@ class Sweeps:
     between: float
     load: float
     fetch: float
-    ahead: int = 1  # of how many blocks the inputs are on their way at a time
+    ahead: int = 1
 
 
 def travelling_blocks(streamed: int, count: int) -> list[int]:
@@ -37,18 +38,17 @@ def travelling_blocks(streamed: int, count: int) -> list[int]:
     return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
 
 
-def look_seconds(sweeps: Sweeps) -> float:
-    """Of a forward sweep alone, without gradients."""
-    loads = max(0, sweeps.streamed - sweeps.slots) * sweeps.load
-    return sweeps.blocks * sweeps.forward + loads if sweeps.slots == 1 else max(sweeps.blocks * sweeps.forward, loads)
-
-
 def least_seconds(sweeps: Sweeps) -> float:
     """What compute and copies take when neither ever waits for the other but at the ends of a sweep."""
     ahead, back = sweeps.blocks * sweeps.forward, _backward_seconds(sweeps)
     loads = max(0, sweeps.streamed - sweeps.slots) * sweeps.load
     fetches = (sweeps.blocks - sweeps.kept) * sweeps.fetch
     return max(ahead, loads - sweeps.between) + max(back, loads + fetches - sweeps.between)
+
+
+def look_seconds(sweeps: Sweeps) -> float:
+    """Of a sweep forwards without gradients, one of several."""
+    return max(sweeps.blocks * sweeps.forward, sweeps.streamed * sweeps.load)
 
 
 def sweep_seconds(sweeps: Sweeps) -> float:
@@ -70,19 +70,16 @@ def sweep_seconds(sweeps: Sweeps) -> float:
             now = max(now, arrivals[place]) + sweeps.forward
             if (following := place + sweeps.slots) < sweeps.streamed:
                 arrivals[following] = free = max(free, now) + sweeps.load
-        fetched: list[float] = []  # when inputs are there, in the order that they are taken in
-        taken = 0
+        inputs: dict[int, float] = {}
+        waiting = [block for block in range(sweeps.blocks) if backwards[block][1]] if sweeps.fetch else []
         for block in range(sweeps.blocks - 1, -1, -1):
             place, (seconds, again) = places.get(block), backwards[block]
             if again and sweeps.fetch:
-                if not fetched:
-                    free = max(free, now) + sweeps.fetch
-                    fetched.append(free)
-                now = max(now, fetched[taken])
-                taken += 1
-                while len(fetched) < min(taken + sweeps.ahead, sweeps.blocks - sweeps.kept):
-                    free = max(free, now) + sweeps.fetch
-                    fetched.append(free)
+                for wanted in reversed(waiting[-1 - sweeps.ahead :]):
+                    if wanted not in inputs:
+                        inputs[wanted] = free = max(free, now) + sweeps.fetch
+                waiting.pop()
+                now = max(now, inputs[block])
             if place is None:
                 now += seconds
                 continue

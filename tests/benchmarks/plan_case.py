@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from ltx2core.training.fast_model import FastModel, FastSettings
 
 Line = dict[str, object]
+_ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 _OF_A_RUN = ("process", "compiler")  # parts of host memory that a benchmark, which has loaded less, has otherwise
 HOST_BEFORE_GIB = 1.97  # of a case in which nothing waits in host memory, on the machine with the H100
-_ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 
 
 def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None, shared: bool = False) -> Line:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.plan_grid --out grid.jsonl                     every case of the grid, a JSON line each
     python -m tests.benchmarks.plan_grid --out grid.jsonl --skip-done         those that the file does not have yet
     python -m tests.benchmarks.plan_grid --out random.jsonl --random 100 --seed 0 --gpus 4     random plans that are said to fit
-    python -m tests.benchmarks.plan_grid --out presets.jsonl --presets        a step of every preset under its cap
     ... --together 3                                                          so many on a card at once as their caps leave room for
+    python -m tests.benchmarks.plan_grid --out presets.jsonl --presets        a step of every preset under its cap
     python -m tests.benchmarks.plan_grid --list                               their names and numbers
     python -m tests.benchmarks.plan_grid --summary grid.jsonl [...]           the errors of lines that were written before
     python -m tests.benchmarks.plan_grid --out small.jsonl --small --cases 0-2      a small model on the CPU, to see that all works
@@ -277,10 +277,10 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
     common = [f"--steps={options.steps}", f"--layers={options.layers}", *(["--small"] if options.small else [])]
     if options.random:
         common += [f"--random={options.random}", f"--seed={options.seed}"]
-    if options.presets:
-        common.append("--presets")
     if options.together > 1:
         common.append("--together=2")
+    if options.presets:
+        common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()

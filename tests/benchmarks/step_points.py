@@ -15,7 +15,7 @@ from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.hardware.rates import Rates, rates_from_json
 from ltx2core.lora.layers import AUDIO_ATTENTIONS, CROSS_ATTENTIONS, PROJECTIONS, VIDEO_ATTENTIONS
 from ltx2core.planning.flops import BatchShape
-from ltx2core.planning.method_costs import state_bytes
+from ltx2core.planning.method_costs import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed
@@ -84,8 +84,9 @@ class Point:
         return {name: self.batch * getattr(self._batch, name) for name in ("video", "audio", "text")}
 
     def _rank_of(self, layer: str) -> int:
+        attention, _, projection = layer.partition(".")
         attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if self.audio else ())
-        return self.rank if layer in {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS} else 0
+        return self.rank if attention in attentions and projection in PROJECTIONS else 0
 
     @property
     def _need(self) -> StepNeed:
@@ -102,7 +103,7 @@ class Point:
             kept=sizes.kept.bytes(**self._lengths, rank=self.rank),
             inputs=sizes.inputs_bytes(video=self._lengths["video"], audio=self._lengths["audio"]),
             rounded=sizes.rounded_bytes(self.storage),
-            state_bytes=state_bytes("adamw", eight_bit=self.adam8, rank=self.rank),
+            state_bytes=EIGHT_BIT_MOMENTS_BYTES if self.adam8 else MOMENTS_BYTES,
         )
 
 

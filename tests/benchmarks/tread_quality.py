@@ -1,11 +1,11 @@
-"""What TREAD costs in what is learned, and saves in time: the demo's LoRA on nano with and without routes, over a few seeds.
+"""Whether TREAD reaches a held-out loss in less time: nano with and without routes, ways to route beside each other, over a few seeds.
 
-    python tests/benchmarks/tread_quality.py [STEPS] [SEEDS] [PERCENT]
+    python tests/benchmarks/tread_quality.py [STEPS] [SEEDS] [SIDE]
 
-The held-out loss, which is never routed, at equal steps, and at equal time: where the faster of the two is done, the slower one's curve is
-read at the step that it has reached by then. A step's cost is the CPU time of its thread, which other work on the machine leaves alone.
-nano has 48 video tokens, too few to be faster for leaving some out; how much faster a step must be to be worth it is `break_even_speed`:
-the steps with routes, over those without after which the held-out loss is the same.
+Every way gets the time of STEPS steps without routes, so that faster steps are more of them. A step's time is its operations, counted on
+LTX-2 2.0 at 6,144 video tokens where the same share of blocks is skipped: nano itself, at SIDE x SIDE x 17, has too few tokens to gain.
+The held-out loss is never routed. `time_to_whole` is when a way has the loss that training without routes ends with, of its time; None
+where it never has. Equal seeds, clips, noise and noise levels; the learning rate is constant, so that a curve may be read anywhere.
 """
 
 from __future__ import annotations
@@ -13,112 +13,138 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import tempfile
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ltx2core.config.tread import TreadKeys, TreadRouteKeys
-from ltx2core.demo import prepare_demo
-from ltx2core.runs.events import HeldOutMeasured
-from ltx2core.runs.journal import read_journal
-from ltx2core.training import loop
-from ltx2core.training.session import TrainingSession
+from fast_against_reference import ADAPTER, F32, LEARNING_RATE, TRAINED, held_out_loss, make_batches
 
+from ltx2core.models.checkpoint import open_checkpoint
+from ltx2core.models.components import load_transformer
+from ltx2core.models.nano import nano_checkpoint
+from ltx2core.planning.flops import BatchShape, count_step
+from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.training.adapter import add_adapter
+from ltx2core.training.batches import generator_for
+from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
+from ltx2core.training.sigma import ShiftedLogitNormal
+from ltx2core.training.step import Model, draw, losses_of
+from ltx2core.training.tread import Route, add_routes
+
+if TYPE_CHECKING:
+    from ltx2core.training.data import Batch
+
+BLOCKS = 5  # nano's
+TOKENS, SOUND, TEXT = 6144, 126, 1024  # of LTX-2 at 121x512x768
 MEASURED = 8  # times a run
 
 
-def routes_of(percent: int) -> TreadKeys:
-    """So much of the tokens skips three of nano's five blocks."""
-    return TreadKeys(routes=(TreadRouteKeys(selection_ratio=percent / 100, start_layer_idx=1, end_layer_idx=-2),))
+@dataclass(frozen=True)
+class Way:
+    """route: of nano's blocks, None for none; share: of the time, from its begin, that is routed."""
+
+    route: Route | None = None
+    share: float = 1.0
+
+    @property
+    def cost(self) -> float:
+        """Of a routed step, in steps without routes."""
+        if self.route is None:
+            return 1.0
+        sizes = released_sizes("2.0", joint=True)
+        model = sizes.shape(lambda name: 32 if "attn" in name and "gate" not in name else 0)
+        first, last = round(self.route.start / BLOCKS * sizes.blocks), round((self.route.end + 1) / BLOCKS * sizes.blocks) - 1
+        routed = ((first, last, round(TOKENS * (1 - self.route.ratio))),)
+        whole, less = (
+            count_step(model, BatchShape(count=1, video=TOKENS, audio=SOUND, text=TEXT, routed=routes)).needed for routes in ((), routed)
+        )
+        return less / whole
+
+
+def _route(ratio: float, start: int = 1, end: int = 3) -> Route:
+    return Route(ratio=ratio, start=start, end=end)
+
+
+WAYS = {
+    "whole": Way(),
+    "half of the tokens": Way(_route(0.5)),
+    "half, in the first half of the time": Way(_route(0.5), 0.5),
+    "half, in the first quarter": Way(_route(0.5), 0.25),
+    "half, two blocks": Way(_route(0.5, 1, 2)),
+    "a quarter": Way(_route(0.25)),
+    "a quarter, in the first half of the time": Way(_route(0.25), 0.5),
+}
 
 
 @dataclass(frozen=True)
-class Run:
-    """curve: (step, held-out loss), from 0 on. seconds: the median CPU time of a step."""
+class Curve:
+    """points: (time, held-out loss), time in steps without routes."""
 
-    curve: list[tuple[int, float]]
-    seconds: float
+    points: list[tuple[float, float]]
+    steps: int
 
-    def at(self, step: float) -> float:
-        """The held-out loss after so many steps, between two measurements on a straight line."""
-        for (before, high), (after, low) in zip(self.curve, self.curve[1:], strict=False):
-            if before <= step <= after:
-                return high + (low - high) * (step - before) / (after - before)
-        return self.curve[-1][1]
+    @property
+    def last(self) -> float:
+        return self.points[-1][1]
 
     def reaches(self, loss: float) -> float | None:
-        """After how many steps the held-out loss is that low for the first time; None where it never is."""
-        for (before, high), (after, low) in zip(self.curve, self.curve[1:], strict=False):
+        """When the held-out loss is that low for the first time."""
+        for (before, high), (after, low) in zip(self.points, self.points[1:], strict=False):
             if low <= loss:
                 return before + (after - before) * (high - loss) / (high - low) if high > loss else before
         return None
 
 
-def train(root: Path, name: str, *, steps: int, seed: int, routes: TreadKeys | None) -> Run:
-    loaded = prepare_demo(root, steps=steps)
-    changes = {
-        "seed": seed,
-        "validation_disable": True,
-        "eval_steps_interval": max(1, steps // MEASURED),
-        "checkpoint_step_interval": 0,
-        "tread_config": routes,
-    }
-    spent: list[float] = []
-    step_of = loop.Loop._step
-
-    def timed(self: loop.Loop, step: int) -> loop._Measured:
-        begin = time.thread_time()
-        measured = step_of(self, step)
-        spent.append(time.thread_time() - begin)
-        return measured
-
-    loop.Loop._step = timed  # type: ignore[method-assign]
-    try:
-        session = TrainingSession(replace(loaded, config=loaded.config.model_copy(update=changes)), root=root, name=name, resume=False)
-        if session.run() != "finished":
-            sys.exit(f"{name}: {session.failure}")
-    finally:
-        loop.Loop._step = step_of  # type: ignore[method-assign]
-    measured = [entry.event for entry in read_journal(session.folder.journal) if isinstance(entry.event, HeldOutMeasured)]
-    return Run([(event.step, event.loss) for event in measured], statistics.median(spent))
+def train(batches: list[Batch], way: Way, *, steps: int, seed: int) -> Curve:
+    transformer = load_transformer(open_checkpoint(nano_checkpoint()), dtype=F32)
+    routes = () if way.route is None else (way.route,)
+    router = add_routes(transformer, routes) if routes else None
+    parameters = add_adapter(transformer, ADAPTER, audio=True, seed=seed)
+    model = Model(transformer=transformer, device=torch.device("cpu"), dtype=F32, router=router)
+    optimizer = AdapterOptimizer(parameters, AdamSettings())
+    transformer.train()
+    spent, step, cost = 0.0, 0, way.cost
+    points = [(0.0, held_out_loss(model, batches[TRAINED:]))]
+    while spent < steps - 1e-6:
+        routed = bool(routes) and spent < way.share * steps
+        generator = generator_for(seed, "step", step)
+        batch = batches[int(torch.randint(TRAINED, (), generator=generator))]
+        drawn = draw(batch, sampler=ShiftedLogitNormal(), generator=generator, routes=routes if routed else ())
+        losses_of(model, drawn, audio_weight=1.0).total.backward()  # type: ignore[no-untyped-call]
+        norm = optimizer.clip(1.0)
+        optimizer.step(LEARNING_RATE * min(1.0, (step + 1) / 10), finite=torch.isfinite(norm))
+        step, spent = step + 1, spent + (cost if routed else 1.0)
+        if spent >= len(points) * steps / MEASURED - 1e-6:
+            points.append((spent, held_out_loss(model, batches[TRAINED:])))
+    return Curve(points, step)
 
 
-def main(steps: int = 200, seeds: int = 3, percent: int = 50) -> None:
-    routed, whole, routes = [], [], routes_of(percent)
-    with tempfile.TemporaryDirectory() as place:
-        for seed in range(seeds):
-            whole.append(train(Path(place), f"whole-{seed}", steps=steps, seed=seed, routes=None))
-            routed.append(train(Path(place), f"routed-{seed}", steps=steps, seed=seed, routes=routes))
-    costs = [statistics.median(run.seconds for run in runs) for runs in (whole, routed)]
-    reached = [one.reaches(other.at(steps)) for one, other in zip(whole, routed, strict=True)]
-    time_of_both = steps * min(costs)
-    result = {
-        "bench": "tread_quality",
-        "steps": steps,
-        "seeds": seeds,
-        "routes": routes.model_dump()["routes"],
-        "step_seconds": [round(cost, 4) for cost in costs],
-        "speed": round(costs[0] / costs[1], 3),
-        "held_out_before": round(whole[0].curve[0][1], 4),
-        "equal_steps": _pair([run.at(steps) for run in whole], [run.at(steps) for run in routed]),
-        "equal_time": _pair([run.at(time_of_both / costs[0]) for run in whole], [run.at(time_of_both / costs[1]) for run in routed]),
-        "break_even_speed": [round(steps / step, 2) if step else None for step in reached],
-    }
-    print(json.dumps(result))
-
-
-def _pair(whole: list[float], routed: list[float]) -> dict[str, object]:
-    """Means over the seeds, and how far apart the pairs of a seed are."""
-    apart = [one / other - 1 for one, other in zip(routed, whole, strict=True)]
-    return {
-        "whole": round(statistics.mean(whole), 4),
-        "routed": round(statistics.mean(routed), 4),
-        "worse_by": round(statistics.mean(apart), 4),
-        "worse_by_of_each_seed": [round(value, 4) for value in apart],
-    }
+def main(steps: int = 200, seeds: int = 5, side: int = 96) -> None:
+    batches = make_batches(open_checkpoint(nano_checkpoint()), torch.device("cpu"), side=side)
+    whole = [train(batches, WAYS["whole"], steps=steps, seed=seed) for seed in range(seeds)]
+    video = batches[0].video
+    assert video is not None
+    begin = {"bench": "tread_quality", "steps": steps, "seeds": seeds, "video_tokens": video.shape[1]}
+    for name, way in WAYS.items():
+        runs = whole if name == "whole" else [train(batches, way, steps=steps, seed=seed) for seed in range(seeds)]
+        apart = [one.last / other.last - 1 for one, other in zip(runs, whole, strict=True)]
+        reached = [one.reaches(other.last) for one, other in zip(runs, whole, strict=True)]
+        line = begin | {
+            "way": name,
+            "steps_of_way": runs[0].steps,
+            "speed": round(1 / way.cost, 2),
+            "held_out_before": round(statistics.mean(run.points[0][1] for run in runs), 4),
+            "held_out_after": round(statistics.mean(run.last for run in runs), 4),
+            "worse_by": round(statistics.mean(apart), 4),
+            "worse_by_of_each_seed": [round(value, 4) for value in apart],
+            "time_to_whole": [None if time is None else round(time / steps, 2) for time in reached],
+        }
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,7 @@ def test_ram_that_does_not_suffice_and_clips_that_cannot_fit_are_told(tmp_path: 
     little = dataclasses.replace(MACHINE, ram_available_bytes=20 * GIB)
     assert "does_not_fit" in codes(little, settings(tmp_path), tmp_path)
     sound = settings(tmp_path, {"audio": {}})
-    scarce = dataclasses.replace(
-        MACHINE, ram_available_bytes=int(27.5 * GIB)
-    )  # enough for captions and blocks, not for the rest beside them
+    scarce = dataclasses.replace(MACHINE, ram_available_bytes=27 * GIB)  # enough for captions and blocks, not for the rest beside them
     assert {"little_ram", "does_not_fit"} & codes(scarce, sound, tmp_path)
     huge = settings(tmp_path, {"resolution": 2176, "video": {"num_frames": 497}}, train_batch_size=8)
     assert "does_not_fit" in codes(MACHINE, huge, tmp_path)

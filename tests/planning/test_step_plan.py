@@ -40,6 +40,13 @@ def test_a_large_card_keeps_everything_and_a_small_one_lets_blocks_travel() -> N
     assert f"{small.streamed} of 48 blocks travel" in " ".join(small.because)
 
 
+def test_what_a_step_holds_is_the_sum_of_all_its_parts() -> None:
+    what = replace(need(), beside_bytes=3 * GIB, rounded=GIB)
+    found = step_bytes(what, Layout(streamed=8, slots=2, kept=20, attention=10, inputs_to_host=True, turned=True))
+    assert found.total == sum(found.parts.values())
+    assert {"feature alignment", "transposed blocks", "ring"} <= found.parts.keys()
+
+
 def test_blocks_that_would_fit_but_travel_are_explained_by_what_their_room_is_used_for() -> None:
     plan = plan_step(need(block_bytes=217_000_000), StepWish(storage="nf4"), free_bytes=int(23.2 * GIB))
     assert plan.streamed

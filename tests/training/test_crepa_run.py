@@ -35,12 +35,12 @@ def _keys(dino: Path) -> dict[str, object]:
     return {"crepa_enabled": True, "crepa_block_index": 1, "crepa_encoder": str(dino), "crepa_encoder_image_size": 56}
 
 
-@pytest.mark.parametrize("engine", ["fast", "reference"])
 def test_features_are_made_once_and_a_resumed_run_ends_with_the_same_bytes(
-    make_config: MakeConfig, open_run: OpenRun, root: Path, dino: Path, engine: str
+    make_config: MakeConfig, open_run: OpenRun, root: Path, dino: Path
 ) -> None:
     keys = _keys(dino) | {
-        "step_engine": engine,
+        "step_engine": "fast",
+        "max_train_steps": 3,
         "checkpoint_step_interval": 2,
         "crepa_scheduler": "linear",
         "crepa_similarity_threshold": 2.5,
@@ -53,17 +53,15 @@ def test_features_are_made_once_and_a_resumed_run_ends_with_the_same_bytes(
     assert "image encoder" in next(event.text for event in events_of(whole) if isinstance(event, Notice) and event.code == "crepa")
     part = open_run(make_config(**keys), "part")
     shutil.copytree(
-        whole.folder.path, part.folder.path, ignore=shutil.ignore_patterns("step-000004*", "*.sock", "run.lock", "journal.jsonl")
+        whole.folder.path, part.folder.path, ignore=shutil.ignore_patterns("step-000003*", "*.sock", "run.lock", "journal.jsonl")
     )
     again = open_run(make_config(**keys), "part", resume=True)
     assert steps(again)[-1].similarity == found[-1].similarity
     for name in ("adapter", "optimizer"):
-        file = f"step-000004/{name}.safetensors"
+        file = f"step-000003/{name}.safetensors"
         assert (again.folder.checkpoints / file).read_bytes() == (whole.folder.checkpoints / file).read_bytes()
     assert [event.total for event in events_of(again) if isinstance(event, PhaseStarted) and event.phase == "cache_features"] == [0]
     assert set(read_lora(whole.folder.lora).metadata) == set(read_lora(again.folder.lora).metadata)
-    without = open_run(make_config(**(keys | {"crepa_enabled": False, "max_train_steps": 5})), "part", resume=True)
-    assert [event.step for event in steps(without)][-1] == 5
 
 
 def test_both_engines_have_the_same_losses_and_similarity_from_the_model_s_own_features(make_config: MakeConfig, open_run: OpenRun) -> None:
@@ -72,6 +70,7 @@ def test_both_engines_have_the_same_losses_and_similarity_from_the_model_s_own_f
         "crepa_enabled": True, "crepa_block_index": 1, "crepa_use_backbone_features": True, "crepa_lambda": 0.1,
         "gradient_accumulation_steps": 2, "scheduled_sampling_max_step_offset": 2, "scheduled_sampling_probability": 0.5,
     }  # fmt: skip
+    keys["max_train_steps"] = 2
     runs = {engine: open_run(make_config(step_engine=engine, **keys), engine) for engine in ("reference", "fast")}
     found = {engine: steps(run) for engine, run in runs.items()}
     for one, other in zip(found["reference"], found["fast"], strict=True):
