@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltx2core.errors import RunError
-from ltx2core.planning.step_plan import GIB, StepNeed, StepPlan, StepWish, plan_step
+from ltx2core.planning.step_memory import step_bytes
+from ltx2core.planning.step_plan import GIB, Layout, StepNeed, StepPlan, StepWish, plan_step
 
 
 def need(*, tokens: int = 2688, block_bytes: int = 771_750_000, joint: bool = True) -> StepNeed:
