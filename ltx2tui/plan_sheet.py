@@ -9,7 +9,7 @@ from ltx2core.config.load import look_at
 from ltx2core.planning.document import STARTER, STARTER_CLIPS
 from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.job import job_of
-from ltx2core.planning.levers import PRECISIONS
+from ltx2core.planning.levers import NF4, PRECISIONS
 from ltx2core.planning.predict import predict_job
 from ltx2core.planning.recommend import recommend
 from ltx2core.planning.remedies import remedy
@@ -38,7 +38,7 @@ USUAL_CARD, USUAL_RAM_GIB = "RTX 4090", 64
 GIB = 1 << 30
 SAMPLE_FRAMES = 121  # of a sample that follows the clips
 
-_PRECISION_WORDS = ("bf16", "int8", "int8, quick", "fp8, quick", "fp8 both ways")  # of levers.PRECISIONS
+_PRECISION_WORDS = ("bf16", "int8", "int8, quick", "fp8, quick", "fp8 both ways", "nf4")  # of levers.PRECISIONS, then NF4
 _SIDE = 32
 
 
@@ -146,7 +146,7 @@ def changes_between(draft: Draft, other: Draft) -> dict[str, Value]:
 
 def levers_of(draft: Draft, hardware: Hardware) -> tuple[Lever, ...]:
     """The levers of a draft on a card, in the order of the page."""
-    kinds = [one for one in zip(PRECISIONS, _PRECISION_WORDS, strict=True) if hardware.fp8 or not one[0].needs_fp8]
+    kinds = [one for one in zip((*PRECISIONS, NF4), _PRECISION_WORDS, strict=True) if hardware.fp8 or not one[0].needs_fp8]
     precision = [Option(words, {name: _plain(value) for name, value in kind.keys.items()}) for kind, words in kinds]
     twice = [
         Option("as memory allows", {"gradient_checkpointing": True, "recompute_all_blocks": False}),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.benchmarks import plan_grid
-from tests.benchmarks.plan_grid import Out, chosen, grid, random_cases, read_done, run_alone, said_to_fit, summary
+from tests.benchmarks.plan_grid import Out, chosen, grid, preset_cases, random_cases, read_done, run_alone, said_to_fit, summary
 from tests.benchmarks.step_time import INT8, NF4, Case, planned, released_need
 
 if TYPE_CHECKING:
@@ -65,6 +65,17 @@ def test_errors_are_added_up_by_the_newest_line_of_a_case(tmp_path: Path) -> Non
     assert found["took_rungs"] == ["b"]
     assert found["memory_percent"] == {"median": 1.5, "most": 2.0, "least": -1.0}
     assert found["seconds_percent"] == {"median": 10.0, "most": -10.0, "least": -10.0}  # of a plan that held alone
+
+
+def test_every_preset_is_a_case_under_the_memory_of_its_card() -> None:
+    cases = preset_cases()
+    assert len(cases) == 45
+    case = cases["12gb-motion"]
+    assert (case.latents[0] - 1) * 8 + 1 == 89
+    assert case.tokens == case.latents[0] * case.latents[1] * case.latents[2]
+    assert case.cap_gib is not None
+    assert 11 < case.cap_gib < 12
+    assert all(one.cap_gib is None or said_to_fit(one) for one in cases.values())
 
 
 def test_random_plans_are_the_same_for_a_seed_and_are_said_to_fit() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from ltx2core.config.caption_keys import CaptionShuffle, CaptionTableKeys
 from ltx2core.config.keys import Keys, Later, key, later
@@ -21,6 +22,9 @@ DELETING = Later(name="deleting files", instead="what cannot be used is named an
 GROUNDING = Later(name="grounding", instead="clips are learned from their captions")
 
 __all__ = ["AudioSettings", "DatasetList", "TextEmbeds", "VideoDataset", "VideoSettings", "linked_names"]
+
+
+LEAST_SIDE = 64  # pixels: two latents
 
 
 class VideoDataset(Keys):
@@ -68,17 +72,17 @@ class VideoDataset(Keys):
     )
     parquet: CaptionTableKeys | None = key(None, "Caption table", "The table of caption_strategy parquet and jsonl.")
     caption_shuffle: CaptionShuffle | None = key(None, "Shuffle captions", "Train captions that are lists of tags in other orders too.")
+    resolution_type: Literal["pixel", "area", "pixel_area"] = key(
+        "pixel",
+        "Resolution type",
+        "pixel: the shorter edge in pixels. area: megapixels. pixel_area: the edge of a square of the same area.",
+    )
     resolution: float = key(
         512,
         "Resolution",
         "The shorter edge clips are resized to, in pixels (a multiple of 32), or what resolution_type says.",
         gt=0,
         le=16384,
-    )
-    resolution_type: Literal["pixel", "area", "pixel_area"] = key(
-        "pixel",
-        "Resolution type",
-        "pixel: the shorter edge in pixels. area: megapixels. pixel_area: the edge of a square of the same area.",
     )
     minimum_image_size: float | None = key(
         None, "Smallest size", "Smaller files are left out; in the unit of resolution_type. Empty or 0: none.", ge=0, le=100_000
@@ -184,6 +188,14 @@ class VideoDataset(Keys):
     metadata_update_interval: int | None = later(None, SCANNING, "Refresh", "Seconds between looks for new files.")
     delete_unwanted_images: bool = later(False, DELETING, "Delete unwanted", "Delete files that are too small or of another shape.")
     delete_problematic_images: bool = later(False, DELETING, "Delete broken", "Delete files that cannot be encoded.")
+
+    @field_validator("resolution")
+    @classmethod
+    def _large_enough(cls, value: float, info: ValidationInfo) -> float:
+        """At least two latents a side: less is a mistake, such as megapixels without their resolution_type."""
+        if value < LEAST_SIDE and info.data.get("resolution_type", "pixel") == "pixel" and info.data.get("dataset_type") != "audio":
+            raise PydanticCustomError("too_few_pixels", "the shorter edge has at least {least} pixels", {"least": LEAST_SIDE})
+        return value
 
 
 class TextEmbeds(Keys):

@@ -174,6 +174,8 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
         return "it is a group of keys in braces", "use {}"
     if kind == "tread_route":
         return str(error["msg"]), str(context["works"])
+    if kind == "too_few_pixels":
+        return str(error["msg"]), 'use 512, or resolution_type "area" for megapixels'
     if kind == "no_region":
         return str(error["msg"]), 'use "spatial_region": [0, 0, 4, 4]'
     if kind == "not_a_size":

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ltx2core.errors import ConfigError
 from ltx2core.hardware.before_start import warnings_before
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.document import count_clips, version_in_header
 from ltx2core.planning.hardware import hardware_of
 from ltx2core.planning.history import correction
-from ltx2core.planning.job import ClipShape
 from ltx2core.planning.predict import Prediction, forecast_of, predict
 from ltx2core.runs.events import Notice
 

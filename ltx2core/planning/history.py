@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
-from ltx2core.planning.job import ClipShape
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.runs.events import (
     EngineChosen,

@@ -22,10 +22,12 @@ from ltx2core.lora.layers import (
     modality_of,
 )
 from ltx2core.lora.shape import Pattern, names_single_block, value_for
+from ltx2core.planning.clips import ClipShape
+from ltx2core.planning.samples import SampleShape, sample_shape
 from ltx2core.planning.wishes import aligned_width, rollout_looks, state_bytes, step_wish, text_settings, vae_levers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ltx2core.config.datasets import DatasetList, VideoDataset
     from ltx2core.config.train import TrainConfig
@@ -34,47 +36,9 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import StepWish
 
 Version = Literal["2.0", "2.3", "2.5"]
-SOUND_TOKENS_A_SECOND = 25
-SPATIAL, TEMPORAL = 32, 8  # pixels of a latent's side, frames of a latent
 CROSS = re.compile(r"audio_|video_to_audio_")  # layers of a block that video alone does not have
 _VERSION = re.compile(r"ltx-?2[._]([035])", re.IGNORECASE)
 _REFERENCE = "then diffusers and PEFT compute as they are, and only the step engine is predicted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipShape:
-    """A clip as it is encoded."""
-
-    width: int
-    height: int
-    frames: int
-    fps: float = 25.0
-
-    @property
-    def tokens(self) -> int:
-        return (self.width // SPATIAL) * (self.height // SPATIAL) * ((self.frames - 1) // TEMPORAL + 1)
-
-    @property
-    def sound_tokens(self) -> int:
-        return max(1, round(SOUND_TOKENS_A_SECOND * self.frames / self.fps))
-
-    @property
-    def megapixels(self) -> float:
-        """Of all frames together, in millions."""
-        return self.width * self.height * self.frames / 1e6
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}, {self.frames} frames"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleShape:
-    """A sample video; each step computes `passes` forwards."""
-
-    clip: ClipShape
-    steps: int
-    passes: int
-    count: int  # of them in a run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +123,7 @@ def job_of(
         text=text_settings(config),
         levers=vae_levers(config),
         encoded_together=config.vae_batch_size,
-        sample=_sample(config, steps),
+        sample=sample_shape(config, steps, audio=audio),
         held_out=(steps or 0) // interval + 1 if measured else 0,
         held_out_share=config.eval_split,
         clips=clips,
@@ -260,28 +224,3 @@ def _routed(config: TrainConfig, blocks: int) -> tuple[tuple[int, int, float], .
         return min(blocks - 1, max(0, index + blocks if index < 0 else index))
 
     return tuple((at(route.start_layer_idx), at(route.end_layer_idx), 1 - route.selection_ratio) for route in routes)
-
-
-def _sample(config: TrainConfig, steps: int | None) -> SampleShape | None:
-    if config.validation_disable:
-        return None
-    height, width = config.validation_size
-    clip = ClipShape(width=width, height=height, frames=snap_frames(config.validation_num_video_frames), fps=config.frame_rate)
-    return SampleShape(
-        clip=clip,
-        steps=config.validation_num_inference_steps,
-        passes=1 if config.validation_guidance == 1 else 2,
-        count=sum(1 for _ in _sample_steps(config, steps)),
-    )
-
-
-def _sample_steps(config: TrainConfig, steps: int | None) -> Iterator[int]:
-    """The steps after which a sample is made: before training, every interval, and at the end."""
-    interval = config.validation_step_interval
-    if not interval:
-        return
-    if not config.disable_benchmark:
-        yield 0
-    yield from range(interval, (steps or 0) + 1, interval)
-    if steps and steps % interval:
-        yield steps

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.planning.clips import ClipShape
     from ltx2core.planning.hardware import Hardware
-    from ltx2core.planning.job import ClipShape
 
 SAMPLE_FRAMES = 121  # of a sample at most: longer ones take longer than they tell
 
@@ -63,6 +63,12 @@ FP8_BOTH_WAYS = Precision(
     words="weights in fp8, multiplied in fp8 both ways",
     needs_fp8=True,
 )
+NF4 = Precision(
+    storage="nf4",
+    products="dequant",
+    keys={"base_model_precision": "nf4-bnb", "fp8_gradients": False},
+    words="weights in 4 bits, widened for each product",
+)  # far from the model as it is: where nothing else fits
 PRECISIONS = (BF16, INT8, INT8_PRODUCTS, FP8, FP8_BOTH_WAYS)  # the nearest to the model as it is first
 
 
@@ -109,7 +115,7 @@ class Tried:
         for lever in ("temporal_roll", "patch_conv"):
             if getattr(job.levers, lever) != getattr(given.levers, lever):
                 found[f"vae_enable_{lever}"] = True
-        if sample is not None and given.sample is not None and sample.clip != given.sample.clip:
+        if sample is not None and given.sample is not None and sample.sizes != given.sample.sizes:
             found["validation_resolution"] = f"{sample.clip.height}x{sample.clip.width}"
             found["validation_num_video_frames"] = sample.clip.frames
         return found
@@ -141,7 +147,7 @@ def as_job(given: Job, choice: Choice) -> Job:
     targets = given.targets if choice.audio else tuple(name for name in given.targets if not CROSS.match(name))
     sample = given.sample
     if sample is not None and choice.clip != given.clip:
-        sample = replace(sample, clip=replace(choice.clip, frames=min(choice.clip.frames, SAMPLE_FRAMES)))
+        sample = sample.with_clip(replace(choice.clip, frames=min(choice.clip.frames, SAMPLE_FRAMES)))
     return replace(
         given,
         clip=choice.clip,

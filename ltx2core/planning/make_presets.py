@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ltx2core.config.load import look_at
 from ltx2core.hardware.cards import CARDS
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import GIB, Hardware, hardware_named
-from ltx2core.planning.job import ClipShape, job_of
+from ltx2core.planning.job import job_of
 from ltx2core.planning.levers import BF16, INT8, Choice, Precision, Tried, try_choice
 from ltx2core.planning.predict import Prediction, predict
 
@@ -240,7 +241,7 @@ def _tried(job: Job, aim: Aim, hardware: Hardware) -> Iterator[Tried]:
 
 
 def _at(job: Job, clip: ClipShape, precision: Precision, hardware: Hardware) -> Tried | None:
-    sample = None if job.sample is None else replace(job.sample, clip=clip)
+    sample = None if job.sample is None else job.sample.with_clip(clip)
     choice = Choice(precision=precision, clip=clip, audio=job.audio, batch=1, accumulation=1)
     return try_choice(replace(job, clip=clip, sample=sample), choice, hardware)
 

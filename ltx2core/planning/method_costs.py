@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from ltx2core.config.optimizers import Rule
 
 _LEAST_SIDE = 32  # of the layers that adapters are trained for: gates have a row for each head
-_BYTES_IN_8_BITS = 1 + 4 / 256  # of a moment; training/adam.py, which loads torch, has a scale for each 256 numbers
+MOMENTS_BYTES = 8.0  # of AdamW's two, a number
+EIGHT_BIT_MOMENTS_BYTES = 2 * (1 + 4 / 256)  # the same; training/adam.py, which loads torch, has a scale for each 256 numbers
 
 
 def state_bytes(rule: Rule, *, eight_bit: bool, rank: int) -> float:
@@ -18,7 +19,7 @@ def state_bytes(rule: Rule, *, eight_bit: bool, rank: int) -> float:
     """
     factored = 4 * (1 / rank + 1 / _LEAST_SIDE)
     return {
-        "adamw": 2 * (_BYTES_IN_8_BITS if eight_bit else 4),
+        "adamw": EIGHT_BIT_MOMENTS_BYTES if eight_bit else MOMENTS_BYTES,
         "adafactor": factored,
         "came": 4 + 2 * factored,  # the mean, and two factored moments
         "prodigy": 16,  # two moments, the start, and the sum that tells the rate

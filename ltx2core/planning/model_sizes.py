@@ -17,7 +17,8 @@ from ltx2core.planning.flops import Attention, BlockShape, Layer, ModelShape
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-STORED_BYTES = {"bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}  # a number; nf4 travels with a scale for each 64
+    from ltx2core.models.quantised import Storage
+
 _SMALL = "to_gate_logits"  # a few rows: stays with the norms and tables, whatever the matrices are stored in
 
 
@@ -80,6 +81,17 @@ class ModelSizes:
         """Rows of a block's matrices: each has a scale when they are stored in 8 bits."""
         return sum(layer.outputs for layer in self.layers if not layer.name.endswith(_SMALL))
 
+    def inputs_bytes(self, *, video: int, audio: int) -> int:
+        """Of a block's inputs in bf16, for so many tokens."""
+        return 2 * (video * self.width + (audio * self.audio_width if self.joint else 0))
+
+    def rounded_bytes(self, storage: Storage) -> int:
+        """What weights in fewer bits take beside them: a scale for each row, and the largest matrix widened for a product."""
+        if storage == "bf16":
+            return 0
+        scales = 0 if storage == "nf4" else 4 * self.blocks * self.block_rows
+        return scales + 2 * max(layer.numbers for layer in self.layers)
+
     def lora_numbers(self, rank_of: Callable[[str], int]) -> int:
         """Of the whole model's LoRA. rank_of: a layer's, 0 where it has none."""
         return self.blocks * sum(rank_of(layer.name) * (layer.inputs + layer.outputs) for layer in self.layers)
@@ -99,8 +111,8 @@ class ModelSizes:
         return ModelShape(blocks=(block,) * self.blocks, outside=outside)
 
 
-def kept_as_released(version: str, shape: ModelShape, *, joint: bool, video: int, audio: int, text: int, rank: int) -> int | None:
-    """Bytes that a block keeps for so many tokens, where the model is made as its release is; None for another shape."""
+def sizes_as_released(version: str, shape: ModelShape, *, joint: bool) -> ModelSizes | None:
+    """The sizes of the release that a model is; None for a model of another shape."""
     try:
         sizes = released_sizes(version, joint=joint)
     except KeyError:
@@ -108,7 +120,7 @@ def kept_as_released(version: str, shape: ModelShape, *, joint: bool, video: int
     here = [(layer.stream, layer.inputs, layer.outputs) for layer in shape.blocks[0].layers] if shape.blocks else []
     if len(shape.blocks) != sizes.blocks or here != [(layer.stream, layer.inputs, layer.outputs) for layer in sizes.layers]:
         return None
-    return sizes.kept.bytes(video=video, audio=audio, text=text, rank=rank)
+    return sizes
 
 
 def released_sizes(version: str, *, joint: bool) -> ModelSizes:

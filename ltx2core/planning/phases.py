@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from ltx2core.models.text_memory import TextSettings
     from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.offload.masters import Waiting
-    from ltx2core.planning.job import ClipShape, SampleShape, Version
+    from ltx2core.planning.clips import ClipShape
+    from ltx2core.planning.job import Version
+    from ltx2core.planning.samples import SampleShape
     from ltx2core.planning.step_plan import StepNeed, StepPlan
     from ltx2core.planning.step_time import StepSpeed
 
 PhaseName = Literal["text", "encode", "train", "sample", "decode"]
-_MEASURED_FLOPS = 791e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
+_MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
 # Host memory of a process on a machine with a GPU: 2.45 GiB while latents are encoded, of which 0.08 are clips; 1 GiB more once blocks were
 # compiled (3.42 in training with nothing streamed), from the run of docs/BENCHMARKS.md.
@@ -206,28 +208,30 @@ def locked_bytes(ram: dict[str, int]) -> int:
     return sum(ram.get(part, 0) for part in ("blocks that travel", "inputs of blocks"))
 
 
-def sample_phase(
-    need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: int, speed: StepSpeed, ram: dict[str, int], rates: Rates
-) -> Phase:
-    """Drawing samples with the training engine's own weights. kept, speed: bytes that a block keeps and seconds, of a sample's passes."""
-    forward = need.num_blocks * max(_UNCOMPILED * speed.forward, _LAUNCHED_BLOCK_SECONDS * rates.launch_seconds / _LAUNCH_SECONDS)
-    if plan.streamed:
-        loads = max(0, plan.streamed - plan.slots) * need.block_bytes / (speed.link or float("inf"))
-        forward = forward + loads if plan.slots == 1 else max(forward, loads)
-    each = sample.steps * forward + _SAMPLE_FILE_SECONDS
+def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: Rates) -> float:
+    """Of a forward with the training engine's own weights, as samples are drawn. speed: of the forward's own samples."""
+    computed = need.num_blocks * max(_UNCOMPILED * speed.forward, _LAUNCHED_BLOCK_SECONDS * rates.launch_seconds / _LAUNCH_SECONDS)
+    if not plan.streamed:
+        return computed
+    loads = max(0, plan.streamed - plan.slots) * need.block_bytes / (speed.link or float("inf"))
+    return computed + loads if plan.slots == 1 else max(computed, loads)
+
+
+def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: int, drawing: float, ram: dict[str, int]) -> Phase:
+    """Drawing samples. kept: bytes that a block keeps, of the largest forward; drawing: seconds of all forwards of a run's samples."""
     vram = _held(need, plan) | {"scratch": int(_SAMPLE_FORWARD * kept), "CUDA context": CONTEXT_BYTES, "reserve": _TEXT_RESERVE}
-    return Phase(name="sample", vram=vram, ram=dict(ram), seconds=sample.count * each)
+    return Phase(name="sample", vram=vram, ram=dict(ram), seconds=drawing + sample.count * _SAMPLE_FILE_SECONDS)
 
 
 def decode_phase(
     need: StepNeed, plan: StepPlan, version: Version, sample: SampleShape, levers: VaeLevers, *, ram: dict[str, int], rates: Rates
 ) -> Phase:
     """Decoding samples beside the weights, whose graphs and activations are dropped before."""
-    activations = vae_activations("decode", sample.clip, levers)
+    activations = max(vae_activations("decode", size, levers) for size in sample.sizes)
     vram = _held(need, plan) | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
     vram["reserve"] = _VAE_RESERVE
-    frames = int(4 * sample.clip.megapixels * 1e6)
-    seconds = sample.count * vae_seconds("decode", sample.clip, levers, rates)
+    frames = int(4 * max(size.megapixels for size in sample.sizes) * 1e6)
+    seconds = sample.times * sample.each * sum(vae_seconds("decode", size, levers, rates) for size in sample.sizes)
     return Phase(name="decode", vram=vram, ram={**ram, "frames": frames}, seconds=seconds)
 
 

@@ -18,11 +18,12 @@ from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.job import Job, job_of
 from ltx2core.planning.method_costs import alignment_bytes
-from ltx2core.planning.model_sizes import STORED_BYTES, ModelSizes, released_sizes
+from ltx2core.planning.model_sizes import ModelSizes, released_sizes
 from ltx2core.planning.phases import (
     Phase,
     decode_phase,
     encode_phase,
+    forward_seconds,
     host_bytes,
     locked_bytes,
     sample_phase,
@@ -31,14 +32,15 @@ from ltx2core.planning.phases import (
 )
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import StepSpeed, step_seconds, step_speed
+from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds, step_speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ltx2core.config.datasets import DatasetList
     from ltx2core.config.train import TrainConfig
-    from ltx2core.planning.job import ClipShape, Version
+    from ltx2core.planning.clips import ClipShape
+    from ltx2core.planning.job import Version
 
 __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "hardware_of", "predict", "predict_job"]
 
@@ -180,6 +182,8 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         lora_numbers=sizes.lora_numbers(job.rank_of),
         joint=job.audio,
         kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank),
+        inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
+        rounded=sizes.rounded_bytes(job.wish.storage),
         state_bytes=job.state_bytes,
         beside_bytes=0
         if job.aligned is None
@@ -247,6 +251,7 @@ def _between(one: StepSpeed, other: StepSpeed, share: float) -> StepSpeed:
         forward=mixed(one.forward, other.forward),
         attention=mixed(one.attention, other.attention),
         backward=mixed(one.backward, other.backward),
+        turning=mixed(one.turning, other.turning),
     )
 
 
@@ -275,9 +280,13 @@ def _of_training(
     if sample is None or not sample.count:
         return
     ram = host_bytes(need, plan, waiting=host.waiting)
-    drawn = replace(job, clip=sample.clip, batch=sample.passes, routed=(), looks=0.0, aligned=None)
-    there = _speed(sizes, drawn, hardware, tokens=sample.clip.tokens, batch=sample.passes)
-    yield sample_phase(need, plan, sample, kept=step_need(sizes, drawn).kept_bytes, speed=there, ram=ram, rates=hardware.rates)
+    drawing, kept = 0.0, 0
+    for clip, together, forwards in (forward for size in sample.sizes for forward in sample.forwards(size)):
+        drawn = replace(job, clip=clip, batch=together, routed=(), looks=0.0, aligned=None)
+        there = _speed(sizes, drawn, hardware, tokens=clip.tokens, batch=together)
+        drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
+        kept = max(kept, step_need(sizes, drawn).kept_bytes)
+    yield sample_phase(need, plan, sample, kept=kept, drawing=drawing, ram=ram)
     yield decode_phase(need, plan, job.version, sample, job.levers, ram=ram, rates=hardware.rates)
 
 

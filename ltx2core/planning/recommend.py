@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from ltx2core.data.buckets import MAX_SECONDS
 from ltx2core.data.segments import snap_frames
 from ltx2core.planning.hardware import Hardware, next_larger
-from ltx2core.planning.job import ClipShape, Job, job_of
-from ltx2core.planning.levers import BF16, Choice, Precision, Tried, precisions, try_choice
+from ltx2core.planning.job import Job, job_of
+from ltx2core.planning.levers import BF16, NF4, Choice, Precision, Tried, precisions, try_choice
 from ltx2core.planning.predict import Prediction, predict_job
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.datasets import DatasetList
     from ltx2core.config.train import TrainConfig
+    from ltx2core.planning.clips import ClipShape
     from ltx2core.planning.job import Version
 
 Goal = Literal["fastest", "best_quality", "longest"]
@@ -89,7 +90,7 @@ def best_for(goal: Goal, job: Job, hardware: Hardware) -> Tried | None:
         found = _first(_fastest(job, shape, hardware, within=DAY) for shape in shapes)
     else:
         found = _fastest(job, job.clip, hardware)
-    return found or _fastest(job, job.clip, hardware) or _whatever_fits(job, hardware)
+    return found or _fastest(job, job.clip, hardware) or _fastest(job, job.clip, hardware, kinds=(NF4,)) or _whatever_fits(job, hardware)
 
 
 def _shapes(goal: Goal, job: Job) -> Iterator[ClipShape]:
@@ -113,8 +114,17 @@ def _by_quality(job: Job, clip: ClipShape, hardware: Hardware) -> Tried | None:
     return None
 
 
-def _fastest(job: Job, clip: ClipShape, hardware: Hardware, *, within: float | None = None, audio: bool | None = None) -> Tried | None:
-    tried = (_at(job, clip, precision, hardware, audio=audio) for precision in precisions(hardware))
+def _fastest(
+    job: Job,
+    clip: ClipShape,
+    hardware: Hardware,
+    *,
+    within: float | None = None,
+    audio: bool | None = None,
+    kinds: tuple[Precision, ...] = (),
+) -> Tried | None:
+    """kinds: of weights; 4 bits, which cost quality, are asked for where the others do not fit."""
+    tried = (_at(job, clip, precision, hardware, audio=audio) for precision in kinds or precisions(hardware))
     fitting = [one for one in tried if one is not None and (within is None or one.prediction.total_seconds <= within)]
     return min(fitting, key=lambda one: one.prediction.step_seconds, default=None)  # of two as fast, the nearer to the model
 
@@ -140,9 +150,10 @@ def _whatever_fits(job: Job, hardware: Hardware) -> Tried | None:
         for side in (side for side in _SIDES if side <= min(job.clip.width, job.clip.height)):
             for frames in (job.clip.frames, *_FRAMES):
                 if frames <= job.clip.frames and (frames >= 25 or side == _SIDES[-1]):
-                    found = _fastest(job, replace(_with_side(job.clip, side), frames=frames), hardware, audio=audio)
-                    if found is not None:
-                        return found
+                    shape = replace(_with_side(job.clip, side), frames=frames)
+                    for kinds in (precisions(hardware), (NF4,)):
+                        if (found := _fastest(job, shape, hardware, audio=audio, kinds=kinds)) is not None:
+                            return found
     return None
 
 

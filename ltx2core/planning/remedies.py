@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx2core.planning.job import CROSS, TEMPORAL, ClipShape, Job
+from ltx2core.planning.clips import TEMPORAL, ClipShape
+from ltx2core.planning.job import CROSS, Job
+from ltx2core.planning.method_costs import EIGHT_BIT_MOMENTS_BYTES, MOMENTS_BYTES
 from ltx2core.planning.predict import predict_job
 from ltx2core.planning.step_memory import GIB
 
@@ -44,6 +46,9 @@ def _changes(job: Job) -> Iterator[tuple[str, Job]]:
     if wish.storage == "bf16":
         text = 'Set base_model_precision to "int8-torchao", which halves the weights'
         yield text, replace(job, wish=replace(wish, storage="int8", precision="dequant"))
+    if job.state_bytes - MOMENTS_BYTES in (0.0, 4.0):  # with a running average beside it or without
+        text = 'Set optimizer to "adamw_8bit", which holds its state in 8 bits'
+        yield text, replace(job, state_bytes=job.state_bytes - MOMENTS_BYTES + EIGHT_BIT_MOMENTS_BYTES)
     if job.encoded_together > 1:
         yield "Set vae_batch_size to 1", replace(job, encoded_together=1)
     if job.batch > 1:
@@ -52,9 +57,12 @@ def _changes(job: Job) -> Iterator[tuple[str, Job]]:
     if sample is not None:
         for clip in _smaller(sample.clip):
             text = f"Set validation_resolution to {clip.height}x{clip.width} and validation_num_video_frames to {clip.frames}"
-            yield text, replace(job, sample=replace(sample, clip=clip))
+            yield text, replace(job, sample=sample.with_clip(clip))
     if not job.disk:
         yield "Name a folder on a fast disk in group_offload_to_disk_path", replace(job, disk=True)
+    if wish.storage in ("int8", "fp8"):
+        text = 'Set base_model_precision to "nf4-bnb", which nearly halves the weights again, at some cost in quality'
+        yield text, replace(job, wish=replace(wish, storage="nf4", precision="dequant"))
     for frames in _fewer(job.clip.frames):
         yield f"Set video.num_frames to {frames}", replace(job, clip=replace(job.clip, frames=frames))
     for clip in _lower(job.clip):

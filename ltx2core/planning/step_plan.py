@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.errors import RunError
 from ltx2core.planning.step_memory import GIB, step_bytes
-from ltx2core.planning.step_time import StepSpeed, step_seconds
+from ltx2core.planning.step_time import StepSpeed, least_step_seconds, step_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,12 @@ _SLOTS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepNeed:
-    """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored; kept: bytes
-    that a block keeps, None for an estimate by its width; state_bytes: of the optimizer's state, and of a running average that lies beside
-    it, for each number of the LoRA; beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares."""
+    """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored.
+
+    kept, inputs: bytes that a block keeps, and of its inputs; None for an estimate by its width. rounded: what weights in fewer bits need
+    beside them. state_bytes: of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA.
+    beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares.
+    """
 
     tokens: int
     width: int
@@ -42,6 +45,8 @@ class StepNeed:
     lora_numbers: int
     joint: bool
     kept: int | None = None
+    inputs: int | None = None
+    rounded: int = 0
     state_bytes: float = 8.0
     beside_bytes: int = 0
 
@@ -61,6 +66,8 @@ class StepNeed:
     @property
     def inputs_bytes(self) -> int:
         """What a block that is computed again keeps: its inputs."""
+        if self.inputs is not None:
+            return self.inputs
         return int((1.2 if self.joint else 1.0) * self.tokens * self.width * self.itemsize)
 
 
@@ -147,25 +154,16 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
     if free_bytes is None:
         return _on_cpu(need, wish)
     speed = speed or _usual_speed(need)
-    best: tuple[float, tuple[int, bool, int], Layout] | None = None
-    least: int | None = None
-    for layout in _layouts(need, wish, free_bytes):
-        needed = step_bytes(need, layout).total
-        least = needed if least is None else min(least, needed)
-        if needed > free_bytes and not wish.keep_all:
-            continue
-        # A layout that is faster by less than a millisecond is not worth what else it takes: host memory and the link, then the card's.
-        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
-        if best is None or found[:2] < best[:2]:
-            best = found
-    if best is None:
-        assert least is not None
+    layouts = [(step_bytes(need, layout).total, layout) for layout in _layouts(need, wish, free_bytes)]
+    fitting = [(needed, layout) for needed, layout in layouts if needed <= free_bytes or wish.keep_all]
+    if not fitting:
+        least = min(needed for needed, _ in layouts)
         missing, there, smaller = _gib(least - free_bytes), _gib(free_bytes), fewer_bits(wish.storage)
         raise RunError(
             f"Training needs {missing} more GPU memory than the {there} that are free, even with one block on the card at a time.",
             fix=f"Lower resolution, video.num_frames or lora_rank{f', or set base_model_precision to {smaller}' if smaller else ''}.",
         )
-    layout = best[2]
+    layout = _fastest(need, fitting, speed)
     return StepPlan(
         storage=wish.storage,
         precision=wish.precision,
@@ -179,6 +177,20 @@ def plan_step(need: StepNeed, wish: StepWish, *, free_bytes: int | None, speed: 
         bytes=step_bytes(need, layout).total,
         seconds=step_seconds(need, layout, speed),
     )
+
+
+def _fastest(need: StepNeed, layouts: list[tuple[int, Layout]], speed: StepSpeed) -> Layout:
+    """Of layouts with their bytes. One that is faster by less than a millisecond is not worth what else it takes: host memory and the
+    link, then the card's. Those that cannot be faster than what was found are not looked at closely."""
+    best: tuple[float, tuple[int, bool, int], Layout] | None = None
+    for least, (needed, layout) in sorted(((least_step_seconds(need, one[1], speed), one) for one in layouts), key=lambda pair: pair[0]):
+        if best is not None and least > best[0] + 0.001:
+            break
+        found = (round(step_seconds(need, layout, speed), 3), (layout.streamed, layout.inputs_to_host, needed), layout)
+        if best is None or found[:2] < best[:2]:
+            best = found
+    assert best is not None
+    return best[2]
 
 
 def fewer_bits(storage: Storage) -> str | None:
@@ -219,11 +231,14 @@ def _filled(need: StepNeed, wish: StepWish, bare: Layout, free: int) -> Layout:
     attention = min(need.num_blocks, rest // need.attended_bytes)
     layout = replace(bare, attention=attention)
     # Each block that keeps all gives back what it kept otherwise. The most that fit are found from above: scratch changes with them.
-    low, high = 0, resident
+    low, high = 0, min(resident, rest // max(1, need.kept_bytes - need.inputs_bytes - need.attended_bytes) + 2)
     while low < high:
         middle = (low + high + 1) // 2
         tried = replace(layout, kept=middle, attention=min(attention, need.num_blocks - middle))
-        low, high = (middle, high) if step_bytes(need, tried).total <= free else (low, middle - 1)
+        if step_bytes(need, tried).total <= free:
+            low = middle
+        else:
+            high = middle - 1
     kept = replace(layout, kept=low, attention=min(attention, need.num_blocks - low))
     turned = replace(kept, turned=True)
     if wish.precision == "w8a8_full" and wish.storage == "fp8" and low == need.num_blocks and step_bytes(need, turned).total <= free:
@@ -239,7 +254,11 @@ def _reasons(need: StepNeed, wish: StepWish, layout: Layout, free_bytes: int) ->
         yield f"all {need.num_blocks} blocks, {weights} in {wish.storage}, lie on the card: {_gib(room)} are there for them"
     else:
         stay = need.num_blocks - layout.streamed
-        because_of = "as asked" if wish.streamed is not None else f"{_gib(room)} are there for {weights} in {wish.storage}"
+        because_of = f"{_gib(room)} are there for {weights} in {wish.storage}"
+        if wish.streamed is not None:
+            because_of = "as asked"
+        elif room >= need.num_blocks * need.block_bytes:
+            because_of = f"room for all {weights} in {wish.storage} would save less time than what blocks keep in it"
         yield f"{layout.streamed} of {need.num_blocks} blocks travel from host memory, {stay} stay on the card: {because_of}"
     again = need.num_blocks - layout.kept
     if layout.inputs_to_host and again:
@@ -276,4 +295,4 @@ def _usual_speed(need: StepNeed) -> StepSpeed:
 
 
 def _gib(number: int) -> str:
-    return f"{number / GIB:.1f} GiB"
+    return f"{number / GIB:.1f} GiB" if number >= GIB // 10 else f"{number / 2**20:.0f} MiB"

@@ -21,6 +21,7 @@ from ltx2core.offload.block_files import BlockFiles, block_files
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
 from ltx2core.offload.masters import Masters, Waiting
 from ltx2core.planning.flops import ModelShape, model_shape
+from ltx2core.planning.sweeps import travelling_blocks
 from ltx2core.training.adapter import AdapterSettings, target_modules
 from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
@@ -61,9 +62,8 @@ class FastSettings:
     disk: Path | None = None  # where blocks lie that wait on disk
 
     def streamed_blocks(self, count: int) -> list[int]:
-        """Which blocks travel: evenly between those that stay, so that copies have compute to hide behind."""
-        streamed = min(self.streamed, count)
-        return [(2 * index + 1) * count // (2 * streamed) for index in range(streamed)]
+        """Which blocks travel."""
+        return travelling_blocks(self.streamed, count)
 
     def attending(self, policy: Sequence[Keep]) -> frozenset[int]:
         """The blocks that are computed again without their self-attention."""

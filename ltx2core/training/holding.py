@@ -16,7 +16,7 @@ from ltx2core.offload.block_files import block_files, check_room
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.method_costs import alignment_bytes, state_bytes
-from ltx2core.planning.model_sizes import kept_as_released
+from ltx2core.planning.model_sizes import sizes_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
@@ -90,7 +90,7 @@ def hold(
         outside_bytes=blocks.outside_bytes,
         lora_numbers=blocks.lora_numbers,
         joint=audio and video,
-        kept=_kept(checkpoint.version, blocks.shape, batch, joint=audio and video, rank=settings.adapter.most_rank) if video else None,
+        **(_released_bytes(checkpoint.version, blocks.shape, batch, settings, joint=audio) if video else {}),
         state_bytes=_state_bytes(settings),
         beside_bytes=_beside_bytes(settings, tokens=tokens * settings.batch_size, width=blocks.width) if video else 0,
     )
@@ -121,10 +121,17 @@ def _beside_bytes(settings: TrainSettings, *, tokens: int, width: int) -> int:
     return 0 if settings.crepa is None else alignment_bytes(tokens=tokens, width=width, to=settings.crepa.width or width)
 
 
-def _kept(version: str, shape: ModelShape, batch: BatchShape, *, joint: bool, rank: int) -> int | None:
-    """What a block keeps, as it was counted for the release that this is; None for a model of another shape, which is estimated."""
+def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings: TrainSettings, *, joint: bool) -> dict[str, int]:
+    """What was counted for the release that this is, by StepNeed's names; nothing for a model of another shape, which is estimated."""
+    sizes = sizes_as_released(version, shape, joint=joint)
+    if sizes is None:
+        return {}
     video, audio, text = (batch.count * tokens for tokens in (batch.video, batch.audio, batch.text))
-    return kept_as_released(version, shape, joint=joint, video=video, audio=audio, text=text, rank=rank)
+    return {
+        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.most_rank),
+        "inputs": sizes.inputs_bytes(video=video, audio=audio),
+        "rounded": sizes.rounded_bytes(settings.wish.storage),
+    }
 
 
 def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, device: torch.device) -> StepSpeed | None:

@@ -164,13 +164,13 @@ async def test_a_recommendation_is_taken_taken_back_and_used_for_the_new_run() -
     async with app.run_test(size=(80, 24)) as pilot:
         await scene.complete(pilot)
         await pilot.press("1")
-        assert "int8, quick" in shown_text(app)
+        assert "◂ fp8 both ways" in shown_text(app)
         await pilot.press("0")
-        assert "int8, quick" not in shown_text(app)
+        assert "◂ fp8 both ways" not in shown_text(app)
         await pilot.press("1", "u")
         await until(pilot, lambda: "Plan" not in shown_text(app).splitlines()[0])
     draft = read_draft(draft_file())
-    assert draft.value("base_model_precision") == "int8dq-torchao"
+    assert draft.value("base_model_precision") == "fp8-torchao"
     assert draft.value("pretrained_model_name_or_path") == "Lightricks/LTX-2"
     assert (draft.folder, draft.value("lora_rank")) == ("clips", 8)  # what was there stays
 
@@ -197,7 +197,7 @@ async def test_a_plan_is_written_as_a_config_that_reads_back_and_no_file_is_repl
     written = json.loads(Path("config.json").read_text())
     assert written["data_backend_config"] == "datasets.json"
     loaded = read_source("config.json", root=Path()).loaded
-    assert loaded.config.base_model_precision == "int8dq-torchao"
+    assert loaded.config.base_model_precision == "fp8-torchao"
     assert loaded.datasets.videos[0].video.num_frames == 497
 
 
@@ -267,6 +267,6 @@ async def test_the_settings_and_the_review_show_a_plan_that_was_taken_over() -> 
         await until(pilot, lambda: isinstance(app.screen, PlanScreen) and "3 Longest clips" in shown_text(app))
         await pilot.press("1", "u")
         await until(pilot, lambda: "Review" in shown_text(app))
-        await until(pilot, lambda: "int8dq-torchao" in shown_text(app) or app.screen.query_one("#review").max_scroll_y > 0)
+        await until(pilot, lambda: "fp8-torchao" in shown_text(app) or app.screen.query_one("#review").max_scroll_y > 0)
         app.screen.query_one("#review").scroll_end(animate=False)
-        await until(pilot, lambda: "int8dq-torchao" in shown_text(app))
+        await until(pilot, lambda: "fp8-torchao" in shown_text(app))

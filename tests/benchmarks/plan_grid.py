@@ -4,6 +4,7 @@
     python -m tests.benchmarks.plan_grid --out grid.jsonl --skip-done         those that the file does not have yet
     python -m tests.benchmarks.plan_grid --out random.jsonl --random 100 --seed 0 --gpus 4     random plans that are said to fit
     ... --together 3                                                          so many on a card at once as their caps leave room for
+    python -m tests.benchmarks.plan_grid --out presets.jsonl --presets        a step of every preset under its cap
     python -m tests.benchmarks.plan_grid --list                               their names and numbers
     python -m tests.benchmarks.plan_grid --summary grid.jsonl [...]           the errors of lines that were written before
     python -m tests.benchmarks.plan_grid --out small.jsonl --small --cases 0-2      a small model on the CPU, to see that all works
@@ -117,6 +118,33 @@ def random_cases(count: int, *, seed: int, most_gib: float = _MEASURED_CAPS[1]) 
             found.append(case)
     found.sort(key=lambda case: (case.tokens, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision))
     return {f"random{seed}-{index}": case for index, case in enumerate(found)}
+
+
+def preset_cases() -> dict[str, Case]:
+    """A step of every preset with a card of its own, under the memory of the smallest card of its size."""
+    from ltx2core.config.load import look_at
+    from ltx2core.config.sources import preset_files
+    from ltx2core.planning.clips import SPATIAL, TEMPORAL
+    from ltx2core.planning.job import job_of
+    from ltx2core.planning.make_presets import smallest_of
+    from tests.benchmarks.step_time import GIB, Case
+
+    found: dict[str, Case] = {}
+    for name, path in preset_files().items():
+        preset = json.loads(path.read_text(encoding="utf-8"))
+        loaded = look_at(preset["config"], base=Path(), datasets=preset["datasets"])
+        job = job_of(loaded.config, datasets=loaded.datasets)
+        clip, size = job.clip, preset["for"].get("gpu_memory_gb")
+        found[name] = Case(
+            tokens=clip.tokens,
+            grid=((clip.frames - 1) // TEMPORAL + 1, clip.height // SPATIAL, clip.width // SPATIAL),
+            wish=job.wish,
+            cap_gib=None if size is None else smallest_of(size).free_bytes / GIB,
+            audio=job.audio,
+            rank=job.rank,
+            batch=job.batch,
+        )
+    return dict(sorted(found.items(), key=lambda item: (item[1].tokens, item[1].audio, item[1].rank, item[1].wish.storage)))
 
 
 def said_to_fit(case: Case) -> bool:
@@ -251,6 +279,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         common += [f"--random={options.random}", f"--seed={options.seed}"]
     if options.together > 1:
         common.append("--together=2")
+    if options.presets:
+        common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -300,10 +330,10 @@ def _errors(lines: Iterable[Line], predicted: str, measured: str) -> dict[str, f
 
 
 def cases_of(options: argparse.Namespace) -> dict[str, Case]:
-    found = random_cases(options.random, seed=options.seed) if options.random else grid()
+    found = random_cases(options.random, seed=options.seed) if options.random else preset_cases() if options.presets else grid()
     if not options.small:
         return found
-    return {name: replace(case, tokens=32, cap_gib=None, batch=min(case.batch, 2), small=True) for name, case in found.items()}
+    return {name: replace(case, tokens=32, grid=None, cap_gib=None, batch=min(case.batch, 2), small=True) for name, case in found.items()}
 
 
 def _run_here(options: argparse.Namespace) -> None:
@@ -340,6 +370,7 @@ def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "--layers", {"type": int, "default": 48}
     yield "--small", {"action": "store_true", "help": "a small model of two blocks, on any machine"}
     yield "--random", {"type": int, "default": 0, "help": "so many random plans instead of the grid"}
+    yield "--presets", {"action": "store_true", "help": "a step of every preset, under the memory of its size of card"}
     yield "--seed", {"type": int, "default": 0}
     yield "--list", {"action": "store_true"}
     yield "--summary", {"nargs": "+", "type": Path}

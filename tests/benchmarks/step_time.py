@@ -36,9 +36,9 @@ from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
 from ltx2core.planning.flops import BatchShape
-from ltx2core.planning.model_sizes import STORED_BYTES, released_sizes
+from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import step_speed
+from ltx2core.planning.step_time import STORED_BYTES, step_speed
 from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings, add_adapter, target_modules
 from ltx2core.training.captured_step import StepRunner
@@ -86,6 +86,12 @@ class Case:
     waiting: Waiting = "locked"  # where blocks that travel wait
     adam: AdamSettings = field(default_factory=AdamSettings)
     small: bool = False  # a model of small width instead
+    grid: tuple[int, int, int] | None = None  # latent frames, rows and columns, where they are not those of GRIDS
+
+    @property
+    def latents(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of a clip."""
+        return self.grid or GRIDS[self.tokens]
 
 
 FP8 = StepWish(storage="fp8", precision="w8a8")
@@ -127,7 +133,7 @@ def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[Fas
     adapter = AdapterSettings(rank=case.rank)
     shapes = shapes_of(audio=case.audio, layers=layers, small=case.small)
     facts = facts_of(shapes, storage=case.wish.storage, adapter=adapter, audio=case.audio, dtype=DTYPE)
-    grid = GRIDS[case.tokens]
+    grid = case.latents
     sound = sound_tokens(grid) if case.audio else 1
     sizes = released_sizes("2.0", joint=case.audio)
     lengths = {name: each * case.batch for name, each in (("video", case.tokens), ("audio", sound), ("text", 1024))}
@@ -141,6 +147,8 @@ def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[Fas
         lora_numbers=facts.lora_numbers,
         joint=case.audio,
         kept=None if case.small else sizes.kept.bytes(**lengths, rank=case.rank),
+        inputs=None if case.small else sizes.inputs_bytes(video=lengths["video"], audio=lengths["audio"]),
+        rounded=0 if case.small else sizes.rounded_bytes(case.wish.storage),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
     free, speed = None, None
@@ -170,7 +178,7 @@ def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[Fas
 
 def released_need(case: Case) -> StepNeed:
     """What the case's step is made of, by the released sizes alone: `planned` finds the same on the model."""
-    sizes, sound = released_sizes("2.0", joint=case.audio), sound_tokens(GRIDS[case.tokens]) if case.audio else 0
+    sizes, sound = released_sizes("2.0", joint=case.audio), sound_tokens(case.latents) if case.audio else 0
     attentions = VIDEO_ATTENTIONS + (AUDIO_ATTENTIONS + CROSS_ATTENTIONS if case.audio else ())
     targets = {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
     return StepNeed(
@@ -183,6 +191,8 @@ def released_need(case: Case) -> StepNeed:
         lora_numbers=sizes.lora_numbers(lambda name: case.rank if name in targets else 0),
         joint=case.audio,
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
+        inputs=sizes.inputs_bytes(video=case.tokens * case.batch, audio=sound * case.batch),
+        rounded=sizes.rounded_bytes(case.wish.storage),
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
 
@@ -285,7 +295,7 @@ class Measured:
 def prepare_fast(case: Case, layers: int) -> Measured:
     settings, plan, _ = planned(case, layers=layers)
     fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank)
-    grid = GRIDS[case.tokens]
+    grid = case.latents
     choice = choose_attention(tokens=case.tokens, heads=32, head_dim=128, batch=case.batch, dtype=DTYPE, device=DEVICE)
     fast.blocks.use_attention(choice.backend)
     router = add_routes(fast.transformer, resolve(case.routes, layers)) if case.routes else None
@@ -343,7 +353,7 @@ def prepare_fast(case: Case, layers: int) -> Measured:
 def prepare_usual(case: Case, layers: int) -> Measured:
     model, parameters = usual_model(layers=layers)
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-4, fused=True)
-    batch, generator = make_batch(GRIDS[case.tokens], audio=True), torch.Generator().manual_seed(0)
+    batch, generator = make_batch(case.latents, audio=True), torch.Generator().manual_seed(0)
 
     def step() -> Tensor:
         losses = losses_of(model, draw(batch, sampler=ShiftedLogitNormal(), generator=generator), audio_weight=1.0)

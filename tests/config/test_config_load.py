@@ -352,6 +352,15 @@ def test_loading_settings_imports_no_torch_and_no_screen() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
+def test_clips_of_fewer_pixels_than_two_latents_are_refused_and_megapixels_are_not() -> None:
+    for size in (0.25, 32, 63):
+        with pytest.raises(ConfigError, match="at least 64 pixels") as caught:
+            load(resolution=size)
+        assert "resolution_type" in caught.value.fix or "resolution_type" in caught.value.text
+    assert load(resolution=64).datasets.videos[0].resolution == 64
+    assert load(resolution=0.25, resolution_type="area").datasets.videos[0].resolution == 0.25
+
+
 def test_a_sample_too_small_to_be_decoded_is_made_larger() -> None:
     loaded = load({"validation_resolution": "32x96"})
     assert loaded.config.validation_size == (64, 96)

@@ -7,7 +7,7 @@ import torch
 
 from ltx2core.planning.flops import model_shape
 from ltx2core.planning.measure_sizes import VERSIONS, shapes_of
-from ltx2core.planning.model_sizes import kept_as_released, released_sizes
+from ltx2core.planning.model_sizes import released_sizes, sizes_as_released
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.fast_model import facts_of
 
@@ -21,7 +21,8 @@ def test_sizes_of_every_version_are_those_of_its_modules(version: str, joint: bo
     assert (sizes.blocks, sizes.width) == (facts.count, facts.width)
     assert 2 * sizes.block_numbers == pytest.approx(facts.block_bytes, rel=1e-4)
     assert 2 * sizes.outside_numbers + sizes.blocks * sizes.small_bytes == pytest.approx(facts.outside_bytes, rel=1e-4)
-    kept = kept_as_released(version, model_shape(shapes, ranks={}), joint=joint, video=2688, audio=49, text=1024, rank=32)
-    widths = {True: (17, 20), False: (13, 16)}[joint]
-    assert kept is not None
-    assert widths[0] < kept / (2 * sizes.width * 2688) < widths[1]
+    assert sizes_as_released(version, model_shape(shapes, ranks={}), joint=joint) == sizes
+    kept = sizes.kept.bytes(video=2688, audio=49 if joint else 0, text=1024, rank=32)
+    low, high = (17, 20) if joint else (13, 16)
+    assert low < kept / (2 * sizes.width * 2688) < high
+    assert sizes.inputs_bytes(video=2688, audio=49) == 2 * (2688 * 4096 + (49 * 2048 if joint else 0))

@@ -8,7 +8,7 @@ from ltx2core.hardware.cards import find_card, rates_of
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.models.text_memory import TextSettings
 from ltx2core.models.vae_levers import VaeLevers
-from ltx2core.planning.job import ClipShape
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.phases import encode_phase, text_bytes, text_phase, vae_activations, vae_seconds
 
 GIB = 2**30

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +16,13 @@ from ltx2core.config.load import load_config_dict, look_at
 from ltx2core.config.train import TrainConfig
 from ltx2core.errors import ConfigError
 from ltx2core.hardware.cards import card_names
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named, next_larger
-from ltx2core.planning.job import ClipShape, job_of
+from ltx2core.planning.job import job_of
 from ltx2core.planning.predict import Prediction, forecast_of, predict, predict_job
+
+if TYPE_CHECKING:
+    from ltx2core.planning.job import Version
 
 GIB = 2**30
 SIZES = ((512, 288), (768, 512), (1280, 704))
@@ -73,6 +78,13 @@ def test_more_memory_is_never_slower(config: TrainConfig, clip: ClipShape, small
     if first.fits:
         assert second.fits
         assert second.step_seconds <= first.step_seconds * 1.002  # a layout is not changed for a thousandth
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_every_released_version_can_be_planned_for(version: Version) -> None:
+    found = predict(config(), hardware_named("H100"), clips=16, version=version)
+    assert found.fits
+    assert 0.3 < found.step_seconds < 0.6
 
 
 def test_the_measured_run_is_predicted_phase_by_phase() -> None:

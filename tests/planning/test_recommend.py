@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ltx2core.config.train import TrainConfig
 from ltx2core.hardware.cards import card_names
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named
-from ltx2core.planning.job import ClipShape, job_of
+from ltx2core.planning.job import job_of
 from ltx2core.planning.levers import PRECISIONS
 from ltx2core.planning.predict import predict_job
 from ltx2core.planning.recommend import DAY, recommend
@@ -99,3 +100,13 @@ def test_offloading_by_hand_is_taken_back() -> None:
     assert fastest.values["musubi_blocks_to_swap"] == 0
     assert fastest.prediction.plan is not None
     assert fastest.prediction.plan.streamed == 0
+
+
+def test_four_bits_are_recommended_only_where_nothing_else_fits() -> None:
+    """8 GiB and RAM for half of the weights in 8 bits: what travels must wait somewhere."""
+    little = recommend(TrainConfig(max_train_steps=500), hardware_named("RTX 4060", ram_gib=20))
+    assert little
+    assert {one.values.get("base_model_precision") for one in little} == {"nf4-bnb"}
+    assert "nf4-bnb" not in {
+        one.values.get("base_model_precision") for one in recommend(TrainConfig(max_train_steps=500), hardware_named("RTX 4060"))
+    }
