@@ -98,6 +98,11 @@ def test_a_lokr_of_feed_forward_layers_targets_them() -> None:
     assert {"ff.net.2", "attn1.to_q"} <= set(settings.targets)
 
 
+def test_a_rate_that_suits_adamw_is_too_high_for_came_and_is_told() -> None:
+    assert "CAME" in told(load(optimizer="came", learning_rate=1e-3), "came_rate")
+    assert load(optimizer="came").notices == ()
+
+
 def test_what_rollouts_cost_is_said_before_they_are_trained_with() -> None:
     loaded = load(scheduled_sampling_max_step_offset=10, scheduled_sampling_probability=0.5, scheduled_sampling_sampler="unipc")
     assert "50% of batches take 5.5 more forwards on average, 2.8 over all" in told(loaded, "rollout_cost")
