@@ -42,7 +42,7 @@ class Point:
     storage: Storage
     precision: EightBit
     layout: Layout
-    seconds: float
+    seconds: float | None  # None: other work was on its way to the host's other cards
     rates: Rates
     process_gib: float | None = None
     adam8: bool = False
