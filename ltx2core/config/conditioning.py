@@ -54,6 +54,15 @@ class ConditioningKeys(Keys):
         "Lets a share of the video tokens skip some blocks while training, for faster steps: its routes, or the JSON file that holds them. "
         "The LoRA is used without it, and learns less from a step.",
     )
+    tread_share_of_steps: float = key(
+        0.3,
+        "TREAD's share of steps",
+        "How much of the run, from its begin, is routed. The rest trains with every token, as the LoRA is used: routed to its end, a run "
+        "learns less than in the same time without.",
+        gt=0,
+        le=1,
+        switch="tread_config",
+    )
     ltx2_intrinsic_conditioning: tuple[GivenPartKeys, ...] = key(
         (),
         "Given parts",

@@ -43,10 +43,10 @@ _REFERENCE = "then diffusers and PEFT compute as they are, and only the step eng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is trained. routed: (first block, last block, share of video tokens that go through them), as TREAD says; held_out: how
-    often the held-out loss is measured; clips: None when they are not counted; steps: None when epochs decide and they are not.
-    ranks: of layers whose rank is another; aligned: the width of the features that CREPA compares a block's with, 0 for the model's own,
-    None without; looks: forwards of rollouts that a batch takes on average."""
+    """What is trained. routed: (first block, last block, share of video tokens that go through them), as TREAD says, in `routed_share` of
+    the steps; held_out: how often the held-out loss is measured; clips: None when they are not counted; steps: None when epochs decide and
+    they are not. ranks: of layers whose rank is another; aligned: the width of the features that CREPA compares a block's with, 0 for the
+    model's own, None without; looks: forwards of rollouts that a batch takes on average."""
 
     version: Version
     clip: ClipShape
@@ -69,6 +69,7 @@ class Job:
     clips: int | None
     steps: int | None
     limit_bytes: int | None
+    routed_share: float = 1.0
     aligned: int | None = None
     looks: float = 0.0
 
@@ -128,6 +129,7 @@ def job_of(
         clips=clips,
         steps=steps,
         limit_bytes=None if config.gpu_memory_limit_gib is None else int(config.gpu_memory_limit_gib * 2**30),
+        routed_share=config.tread_share_of_steps,
         aligned=aligned_width(config),
         looks=rollout_looks(config),
     )

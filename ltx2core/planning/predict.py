@@ -228,7 +228,7 @@ def _speed(sizes: ModelSizes, job: Job, hardware: Hardware, *, tokens: int, batc
 
     found = of(tokens)
     for first, last, share in job.routed:
-        found = _between(found, of(max(1, int(share * tokens))), (last - first + 1) / sizes.blocks)
+        found = _between(found, of(max(1, int(share * tokens))), job.routed_share * (last - first + 1) / sizes.blocks)
     return replace(found.scaled(hardware.correction), looks=job.looks)
 
 

@@ -58,6 +58,7 @@ class LoopSettings:
     clip_by: ClipBy = "norm"
     audio_weight: float = 1.0
     caption_dropout: float = 0.0
+    routed_steps: int | None = None  # how many steps, from the first, are routed where the model has routes; None for all
     parts: tuple[GivenPart, ...] = ()  # of a clip, given now and then instead of learned
     reference_probability: float = 1.0
 
@@ -188,7 +189,7 @@ class Loop:
                 generator=generator,
                 parts=settings.parts,
                 reference_probability=settings.reference_probability,
-                routes=self._model.routes,
+                routes=self._model.routes if settings.routed_steps is None or step < settings.routed_steps else (),
                 rollouts=self._model.rollouts,
                 step=step,
             )

@@ -141,6 +141,7 @@ def train_settings(
         disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
         rungs=rungs,
         routes=tread_routes(config),
+        routed_share=config.tread_share_of_steps,
         penalty=penalty_of(config),
         rollouts=rollouts_of(config),
         looks=rollout_looks(config),
@@ -167,6 +168,7 @@ def loop_settings(config: TrainConfig, total_steps: int) -> LoopSettings:
         clip_by=config.grad_clip_method,
         audio_weight=config.audio_loss_weight,
         caption_dropout=config.caption_dropout_probability,
+        routed_steps=round(total_steps * config.tread_share_of_steps),
         parts=given_parts(config),
         reference_probability=config.ltx2_reference_conditioning_probability,
     )

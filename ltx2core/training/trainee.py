@@ -64,6 +64,7 @@ class TrainSettings:
     disk: Path | None = None  # a folder for blocks that do not stay on the card
     rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()
+    routed_share: float = 1.0  # of the run's steps, from its begin
     penalty: Penalty = SQUARES
     rollouts: Rollouts | None = None
     looks: float = 0.0  # forwards of these that a batch takes on average
@@ -174,7 +175,7 @@ def _reference(
 ) -> Trainee:
     rate = matmul_rate(device, dtype)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
-    router = _router(transformer, settings.routes, video=video, emit=emit)
+    router = _router(transformer, settings, video=video, emit=emit)
     crepa = _crepa(transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
     empty = check_transformer(checkpoint, video=video, audio=audio)
     model = Model(transformer=transformer, device=device, dtype=dtype, router=router, rollouts=settings.rollouts, crepa=crepa)
@@ -294,7 +295,7 @@ def _fast(
         attention = f"{kernel}{f' ({measured})' if measured else ''}"
     _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
-    router = _router(fast.transformer, settings.routes, video=video, emit=emit)
+    router = _router(fast.transformer, settings, video=video, emit=emit)
     crepa = _crepa(fast.transformer, settings, router, video=video, device=device, dtype=dtype, emit=emit)
     model = Model(
         transformer=fast.transformer, device=device, dtype=dtype, mixed=False, router=router, rollouts=settings.rollouts, crepa=crepa
@@ -337,18 +338,19 @@ def _fast(
 
 
 def _router(
-    transformer: LTX2VideoTransformer3DModel, routes: tuple[Route, ...], *, video: bool, emit: Callable[[Event], None]
+    transformer: LTX2VideoTransformer3DModel, settings: TrainSettings, *, video: bool, emit: Callable[[Event], None]
 ) -> Router | None:
     """What lets tokens skip blocks, with a Notice that says which; None without routes."""
-    if not routes:
+    if not settings.routes:
         return None
     if not video:
         emit(Notice(code="no_effect", level="warning", text="tread_config has no effect, since sound is trained alone: it is not routed."))
         return None
     num_blocks = len(transformer.transformer_blocks)
-    resolved = resolve(routes, num_blocks)
+    resolved = resolve(settings.routes, num_blocks)
     spans = " and ".join(f"{route.ratio:.0%} of them skip blocks {route.start} to {route.end}" for route in resolved)
-    text = f"TREAD: video tokens are routed while training: {spans} of 0 to {num_blocks - 1}, drawn anew in each step."
+    when = "" if settings.routed_share == 1 else f", in the first {settings.routed_share:.0%} of the steps"
+    text = f"TREAD: video tokens are routed while training{when}: {spans} of 0 to {num_blocks - 1}, drawn anew in each step."
     emit(Notice(code="tread", text=f"{text} Given and reference tokens stay; samples and the held-out loss are computed with every token."))
     return add_routes(transformer, resolved)
 

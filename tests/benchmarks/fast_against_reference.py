@@ -57,13 +57,13 @@ WAYS: dict[str, tuple[FastSettings | None, torch.dtype]] = {
 }
 
 
-def make_batches(checkpoint: Checkpoint, device: torch.device, *, side: int = 96) -> list[Batch]:
+def make_batches(checkpoint: Checkpoint, device: torch.device) -> list[Batch]:
     """Clips of combinations that nano's training never showed, with sound and caption, each a batch of its own."""
     generator = torch.Generator().manual_seed(2024)
     words = clips.random_words(TRAINED + HELD_OUT, generator, held_out=True)
     scenes = clips.scenes_of(words, generator)
     video_vae, audio_vae = components.load_video_vae(checkpoint, dtype=F32), components.load_audio_vae(checkpoint, dtype=F32)
-    pixels = clips.render_video(scenes, width=side, height=side, frames=17, fps=25)
+    pixels = clips.render_video(scenes, width=96, height=96, frames=17, fps=25)
     video = latents.pack_video(torch.cat([latents.encode_video(video_vae, part) for part in pixels.split(4)])).to(device)
     sound = clips.render_sound(scenes, seconds=clips.SECONDS, sample_rate=latents.SAMPLE_RATE)
     audio = latents.pack_audio(latents.encode_sound(audio_vae, sound)).to(device)
@@ -75,7 +75,7 @@ def make_batches(checkpoint: Checkpoint, device: torch.device, *, side: int = 96
             audio=audio[number : number + 1],
             audio_learned=torch.ones(1, audio.shape[1], dtype=torch.bool, device=device),
             text=TextEmbedding.stack([text]).to(device, F32),
-            grid=latents.latent_grid(width=side, height=side, frames=17),
+            grid=latents.latent_grid(width=96, height=96, frames=17),
             fps=torch.tensor([25.0]),
             bucket="",
         )

@@ -199,7 +199,8 @@ def test_tread_makes_a_step_faster_and_accumulation_slower() -> None:
     card = hardware_named("H100")
     plain = predict(config(), card).step_seconds
     routes = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 2, "end_layer_idx": -2}]}
-    assert predict(config(tread_config=routes), card).step_seconds < plain
+    half, whole = (predict(config(tread_config=routes, tread_share_of_steps=share), card).step_seconds for share in (0.5, 1.0))
+    assert whole < half < plain
     assert predict(config(gradient_accumulation_steps=4), card).step_seconds == pytest.approx(4 * plain)
 
 
