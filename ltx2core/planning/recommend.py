@@ -5,6 +5,7 @@ Layouts of memory are searched by step_plan.py; here it is precision, resolution
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from ltx2core.data.segments import snap_frames
 from ltx2core.planning.hardware import Hardware, next_larger
 from ltx2core.planning.job import Job, job_of
 from ltx2core.planning.levers import BF16, NF4, Choice, Precision, Tried, precisions, try_choice
+from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.predict import Prediction, predict_job
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ DAY = 24 * 3600.0  # longer runs are not recommended while a shorter one is to b
 _USUAL_STEPS = 2000
 _SIDES = (1088, 704, 576, 512, 448, 384, 320, 256)
 _FRAMES = (481, 361, 297, 241, 193, 161, 121, 97, 81, 65, 49, 41, 33, 25, 17, 9)
+_ROUTE = {"start_layer_idx": 2, "end_layer_idx": -2}  # of TREAD, as SimpleTuner's quickstart has it
+_SKIP = 0.5  # of the tokens
+_ROUTED_STEPS = 0.3  # tread_share_of_steps by default
 _GAIN = 0.97  # what binds is what would make a step faster by more than this
 
 
@@ -185,6 +190,8 @@ def _why(goal: Goal, job: Job, best: Tried, hardware: Hardware) -> Iterator[str]
         length = f"{choice.clip.frames} frames, {choice.clip.frames / choice.clip.fps:.1f} s,"
         yield f"{length} are the longest clips that train within a day here, {step}."
         yield f"{_capital(choice.precision.words)}, the fastest way to hold them."
+    if goal == "fastest" and (routed := _routed(best, hardware)) is not None:
+        yield routed
     if choice.clip.tokens < job.clip.tokens:
         yield f"Clips of {job.clip} do not fit in any way, so they are trained as {choice.clip}."
     if choice.audio != job.audio:
@@ -200,6 +207,21 @@ def _why(goal: Goal, job: Job, best: Tried, hardware: Hardware) -> Iterator[str]
         yield f"{names}: without {them} the VAE has no room; its values stay the same up to rounding."
     if best.job.text.int8 != job.text.int8:
         yield "The text encoder in 8 bits: in 16 it does not fit in RAM."
+
+
+def _routed(best: Tried, hardware: Hardware) -> str | None:
+    """What TREAD would give: told, and not taken, since it changes what a step learns. None where it would give nothing, or is on."""
+    job, now = best.job, best.prediction.step_seconds
+    first, last = _ROUTE["start_layer_idx"], _ROUTE["end_layer_idx"]
+    span = (first, released_sizes(job.version, joint=job.audio).blocks + last, 1 - _SKIP)
+    found = predict_job(replace(job, routed=(span,), routed_share=_ROUTED_STEPS), hardware)
+    if job.routed or not found.fits or found.step_seconds > _GAIN * now:
+        return None
+    route = json.dumps({"tread_config": {"routes": [{"selection_ratio": _SKIP} | _ROUTE]}})[1:-1]
+    return (
+        f"With half of the tokens skipping most blocks in the first {_ROUTED_STEPS:.0%} of steps ({route}) a step would take "
+        f"{seconds(found.step_seconds)} on average; each of those learns less, so that is yours to choose."
+    )
 
 
 def _against(job: Job, best: Tried, hardware: Hardware) -> str:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from ltx2core.caching.passes import free_memory
 from ltx2core.data.clip import Bucket
-from ltx2core.errors import CheckpointError, DatasetError
+from ltx2core.errors import DatasetError
 from ltx2core.hardware.device_memory import limit_device, spilling_driver
-from ltx2core.lora.read import read_lora
-from ltx2core.lora.start import start_from
 from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
-from ltx2core.models.components import load_transformer
 from ltx2core.models.latents import latent_grid, pack_video
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.text import load_text_models
 from ltx2core.models.upsampler import check_upsampler
 from ltx2core.planning.wishes import text_settings
 from ltx2core.runs.events import Notice
-from ltx2core.training.adapter import AdapterSettings, add_adapter
 from ltx2core.training.objective_settings import references as references_of
 from ltx2core.training.reference import Reference
 from ltx2core.training.sample_reference import encode_reference
 from ltx2core.training.settings import find_text_encoder, find_upsampler, pick_device, sample_settings
-from ltx2core.training.step import Model
 from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.inputs import beside, make_takes, sizes_of
 from ltx2core.validation.media import decode, write_media
+from ltx2core.validation.sample_model import sample_model
 from ltx2core.validation.shots import Moment, Shot, check_inputs, find_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import nn
+    import torch
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
@@ -106,13 +101,12 @@ def sample_with_lora(
             for size in sizes_of((shot,), settings)
         }
         (take,) = beside((take,), references)
-    transformer = load_transformer(checkpoint, dtype=dtype, device=device, audio=True)
-    if lora is not None:
-        apply_lora(transformer, lora)
-    latents = draw_take(
-        Model(transformer=transformer, device=device, dtype=dtype), checkpoint, take, text=texts[0], negative=texts[1], on_step=on_step
-    )
-    del transformer
+    grids = [latent_grid(width=width, height=height, frames=settings.frames) for width, height in sizes_of((shot,), settings)]
+    tokens = max(map(math.prod, grids))
+    with sample_model(config, checkpoint, lora=lora, tokens=2 * tokens, device=device, dtype=dtype, tell=tell) as (model, extras):
+        take = replace(take, extras=(*take.extras, *extras))
+        latents = draw_take(model, checkpoint, take, text=texts[0], negative=texts[1], on_step=on_step)
+    del model
     free_memory(device)
     return write_media(folder, decode(checkpoint, latents, device=device, dtype=dtype, levers=settings.levers), take.settings)
 
@@ -170,13 +164,3 @@ def _reference(
     return Reference(
         tokens=pack_video(latents), grid=latent_grid(width=bucket.width, height=bucket.height, frames=bucket.frames), seen=seen
     )
-
-
-def apply_lora(transformer: nn.Module, path: Path) -> None:
-    """Put a LoRA file of any layout on a transformer. Raises CheckpointError for a file that is no LoRA, or one of another model."""
-    lora = read_lora(path)
-    layers = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    if lost := [layer for layer in lora.pairs if layer not in layers]:
-        raise CheckpointError(f"{path} is not for this model: it has no layer for {lost[0]}.", fix="Use the model that it was trained on.")
-    settings = AdapterSettings(rank=lora.rank, alpha=float(lora.rank), targets=tuple(lora.pairs))
-    start_from(add_adapter(transformer, settings, audio=True, seed=0), lora, scale=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -110,3 +111,16 @@ def test_four_bits_are_recommended_only_where_nothing_else_fits() -> None:
     assert "nf4-bnb" not in {
         one.values.get("base_model_precision") for one in recommend(TrainConfig(max_train_steps=500), hardware_named("RTX 4060"))
     }
+
+
+def test_routed_tokens_are_told_as_a_way_to_be_faster_and_not_taken() -> None:
+    hardware = hardware_named("RTX 4090", ram_gib=64)
+    fastest = recommend(config(), hardware, clip=SMALL, clips=20)[0]
+    (line,) = [line for line in fastest.why if "tread_config" in line]
+    assert "tread_config" not in fastest.values
+    routes = json.loads("{" + line[line.index("(") + 1 : line.index(")")] + "}")
+    given_config = config(**fastest.values, **routes)
+    routed = predict_job(replace(job_of(given_config, clip=SMALL, clips=20), steps=2000), hardware)
+    assert routed.step_seconds < fastest.prediction.step_seconds
+    assert f"{routed.step_seconds:.2f} s on average" in line
+    assert not any("tread_config" in line for line in recommend(given_config, hardware, clip=SMALL, clips=20)[0].why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from ltx2core.errors import CheckpointError, DatasetError
-from ltx2core.validation.from_file import GivenFiles, apply_lora, sample_with_lora
+from ltx2core.validation.from_file import GivenFiles, sample_with_lora
+from ltx2core.validation.sample_model import apply_lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +39,28 @@ def test_a_lora_file_shows_what_its_run_showed(make_config: MakeConfig, open_run
     moved = np.abs(after - before).mean()
     assert np.abs(_picture(without.parent / "middle.png") - before).max() <= 2  # the run read its prompt from the bf16 cache
     assert np.abs(_picture(with_lora.parent / "middle.png") - after).mean() < 0.1 * moved + 0.5  # the file is bf16
+
+
+@pytest.mark.parametrize("keys", [{}, {"musubi_blocks_to_swap": 3}], ids=["resident", "blocks travel"])
+def test_the_engine_draws_what_the_whole_model_draws(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, keys: dict[str, object]
+) -> None:
+    loaded = make_config(max_train_steps=4, learning_rate=1e-2, lora_alpha=10.0, validation_num_inference_steps=3)
+    run = open_run(loaded)
+    assert run.run() == "finished"
+    told: list[str] = []
+    whole, plain = (
+        sample_with_lora(loaded, prompt="a red ball", lora=lora, folder=tmp_path / name)
+        for name, lora in (("whole", run.folder.lora), ("plain", None))
+    )
+    config = loaded.config.model_copy(update={"step_engine": "fast", **keys})
+    engine = sample_with_lora(
+        replace(loaded, config=config), prompt="a red ball", lora=run.folder.lora, folder=tmp_path / "engine", tell=told.append
+    )
+    expected, found, without = (_picture(path.parent / "middle.png") for path in (whole, engine, plain))
+    assert np.abs(expected - without).mean() > 1
+    assert np.abs(expected - found).max() <= 2
+    assert told == (["The transformer is held in bf16, 3 of 5 blocks pass through the card."] if keys else [])
 
 
 def test_a_lora_of_another_model_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
