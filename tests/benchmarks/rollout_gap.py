@@ -1,6 +1,6 @@
 """What rollouts do to the gap between training and sampling: nano on clips it has never seen, over a few seeds.
 
-    python tests/benchmarks/rollout_gap.py [STEPS] [SEEDS]
+    python tests/benchmarks/rollout_gap.py [STEPS] [SEEDS] [WAYS, separated by semicolons]
 
 For held-out clips at each noise level, the squared error of the clean clip that the model predicts (x - sigma v), once from the exact
 mixture of clip and noise, as in training, and once from the state that the model reaches itself in four steps of 0.05 above, as
@@ -97,13 +97,14 @@ def train(batches: list[Batch], *, steps: int, seed: int, rollouts: Rollouts | N
     return model
 
 
-def main(steps: int = 200, seeds: int = 5) -> None:
+def main(steps: int = 200, seeds: int = 5, names: str = ";".join(WAYS)) -> None:
     batches = make_batches(open_checkpoint(nano_checkpoint()), torch.device("cpu"))
     held_out, trained = batches[-HELD_OUT:], batches[:-HELD_OUT]
     base = mean(errors(train(trained, steps=0, seed=0, rollouts=None), held_out))
     result: dict[str, object] = {"bench": "rollout_gap", "steps": steps, "seeds": seeds, "base": [round(value, 4) for value in base]}
     gaps: dict[str, list[float]] = {}
-    for way, rollouts in WAYS.items():
+    for way in ["without", *(name for name in names.split(";") if name != "without")]:
+        rollouts = WAYS[way]
         runs = [errors(train(trained, steps=steps, seed=seed, rollouts=rollouts), held_out) for seed in range(seeds)]
         found = [mean(run) for run in runs]
         gaps[way] = [reached - exact for exact, reached in found]
@@ -120,4 +121,4 @@ def main(steps: int = 200, seeds: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main(*(int(argument) for argument in sys.argv[1:3]), *sys.argv[3:])
