@@ -55,7 +55,7 @@ def test_clips_become_a_lora_by_keys_alone_though_the_terminal_is_lost_on_the_wa
     screen.type("\x0e")
     screen.wait_for("Learning rate", "nano")
     screen.type("\x0e")
-    screen.wait_for("What will be done", "400", "Writes into")
+    screen.wait_for("What will be done", "Clips                clips", "Writes into")  # the table: keys work once it is there
     screen.type("s")
     screen.wait_for("Training", "s/step", seconds=120)
     (folder,) = (RunFolder(path) for path in (tmp_path / "runs").iterdir())
