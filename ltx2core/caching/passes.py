@@ -22,7 +22,7 @@ from ltx2core.models.vae_levers import VaeLevers
 from ltx2core.runs.events import Notice, PhaseStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -140,6 +140,19 @@ class CachePass:
         free_memory(self.device)
         return Cached(
             clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in clips),
+            texts=texts,
+            references=self.references,
+        )
+
+    def recall(self, samples: Sequence[Sample], *, audio: bool, prompts: Iterable[str] = (), names: Collection[str]) -> Cached:
+        """What `run` gave in another process, whose entries' names these are; nothing is encoded. A clip that was left out there is not
+        among them, and sound that could not be had is not either."""
+        named = self._name(samples, Digests(self.store.root / "digests.json"), audio=audio)
+        heard = [clip if clip.audio in names else replace(clip, audio=None) for clip in named]
+        whole = [clip for clip in heard if (clip.video or clip.audio) and _entries_of([clip]) <= {*names}]
+        texts = self._texts_of(whole, prompts)
+        return Cached(
+            clips=tuple(replace(clip, captions=tuple(texts[caption] for caption in clip.sample.captions)) for clip in whole),
             texts=texts,
             references=self.references,
         )

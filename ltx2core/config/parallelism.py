@@ -1,4 +1,4 @@
-"""Keys of training on several devices."""
+"""Keys of training on several devices: one process a GPU, each with the whole model, which average the adapter's gradients."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from ltx2core.config.keys import Keys, Later, later
+from ltx2core.config.keys import Keys, Later, key, later
 
-FSDP = Later(name="FSDP", instead="training runs on one device", switch="fsdp_enable")
-CONTEXT_PARALLEL = Later(name="context parallelism", instead="training runs on one device", switch="context_parallel_size")
-SEVERAL_DEVICES = Later(name="training on several devices", instead="training runs on one device")
+_PROCESSES = "num_processes trains on several GPUs of one machine"
+FSDP = Later(
+    name="sharding of the weights (FSDP)",
+    instead=f"weights do not train, wait in RAM once for all GPUs where a card does not hold them, and may be in 8 bits; {_PROCESSES}",
+    switch="fsdp_enable",
+)
+CONTEXT_PARALLEL = Later(name="context parallelism", instead=f"each GPU computes whole clips; {_PROCESSES}", switch="context_parallel_size")
+SEVERAL_MACHINES = Later(name="training on several machines", instead=f"training runs on this one; {_PROCESSES}")
+DEEPSPEED = Later(name="DeepSpeed", instead=f"its file is not read; {_PROCESSES}")
 
 
 class ParallelismKeys(Keys):
@@ -18,9 +24,16 @@ class ParallelismKeys(Keys):
 
     group: ClassVar[str] = "Several GPUs"
 
-    num_processes: int = later(1, SEVERAL_DEVICES, "Processes", "How many processes, one a GPU, train together.", ge=1)
-    num_machines: int = later(1, SEVERAL_DEVICES, "Machines", "How many machines train together.", ge=1)
-    deepspeed_config: JsonValue = later(None, SEVERAL_DEVICES, "DeepSpeed", "Settings of DeepSpeed.")
+    num_processes: int = key(
+        1,
+        "Processes",
+        "How many processes train together, each on a GPU of its own. An update learns from num_processes x train_batch_size x "
+        "gradient_accumulation_steps clips. Weights that wait in RAM are there once for all.",
+        ge=1,
+        le=64,
+    )
+    num_machines: int = later(1, SEVERAL_MACHINES, "Machines", "How many machines train together.", ge=1)
+    deepspeed_config: JsonValue = later(None, DEEPSPEED, "DeepSpeed", "Settings of DeepSpeed.")
     fsdp_enable: bool = later(False, FSDP, "FSDP", "Spread the weights over several GPUs.")
     fsdp_version: int = later(2, FSDP, "FSDP version", "1 or 2.")
     fsdp_reshard_after_forward: bool = later(True, FSDP, "Reshard", "Free gathered weights after each block.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ltx2core.offload.block_files import BlockFiles
     from ltx2core.offload.host_memory import HostMemory, Master
-    from ltx2core.offload.shared_memory import LocalGroup
+    from ltx2core.offload.shared_memory import Group
 
 Waiting = Literal["locked", "memory", "disk"]
 """Where blocks wait: memory that the card reads by itself, memory that it does not, or files. The latter two come through `Staging`."""
@@ -24,7 +24,7 @@ class Masters:
     """One master a block that travels, by the block's number; more of them when more must travel."""
 
     def __init__(
-        self, nbytes: int, *, waiting: Waiting = "locked", lock: bool, files: BlockFiles | None = None, group: LocalGroup | None = None
+        self, nbytes: int, *, waiting: Waiting = "locked", lock: bool, files: BlockFiles | None = None, group: Group | None = None
     ) -> None:
         """nbytes: of a block's matrices. lock: whether there is a card to lock memory for. files: for blocks on disk. group: processes
         that share the blocks which travel from the beginning; those that are added later are each process's own."""

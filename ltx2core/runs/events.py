@@ -119,6 +119,7 @@ class EngineChosen:
     streamed: int  # blocks whose weights travel
     recomputed: int  # blocks that are computed twice
     matmul_tflops: float  # that this device reaches in large products of the type that steps compute in
+    ranks: int = 1  # processes, one a GPU, that train together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,7 @@ class StepDone:
     stall_ms: float | None = None  # in which the device computed nothing, waiting for weights
     link_gb_per_s: float | None = None  # of weights on their way to the device, while they came; None where none travel
     mfu: float | None = None  # operations that the step needs / (seconds x the device's measured rate of matrix products)
+    samples: int | None = None  # that the step learned from, over all ranks; the losses and the norm are over all ranks, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,10 @@ class Schedule:
     patience: int = 0
     save_best: bool = False
 
+    def due(self, step: int) -> bool:
+        """Whether anything is, after so many steps."""
+        return any(every and step % every == 0 for every in (self.save_every, self.measure_every, self.sample_every))
+
 
 @dataclass(kw_only=True)
 class Milestones:
@@ -98,8 +102,7 @@ class Milestones:
         self._train_phase()
 
     def due(self, step: int) -> bool:
-        schedule = self.schedule
-        return any(every and step % every == 0 for every in (schedule.save_every, schedule.measure_every, schedule.sample_every))
+        return self.schedule.due(step)
 
     def after_step(self, step: int) -> None:
         schedule = self.schedule

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from diffusers import LTX2VideoTransformer3DModel
 
+    from ltx2core.distributed.ranks import Ranks
     from ltx2core.training.tread import Route
 
 
@@ -138,6 +139,7 @@ class Crepa(nn.Module):
     weight: Tensor  # lambda of this step
     average: Tensor  # of the similarity, over steps
     alive: Tensor  # whether alignment goes on, 1 or 0
+    agreed: Tensor  # whether it went on after the last update of several ranks
 
     def __init__(
         self,
@@ -163,6 +165,7 @@ class Crepa(nn.Module):
         nn.init.zeros_(self.linear.bias)
         for name, value in (("weight", 0.0), ("average", 0.0), ("alive", 1.0)):
             self.register_buffer(name, torch.tensor(value))
+        self.register_buffer("agreed", torch.tensor(1.0), persistent=False)
         self.to(device)
         self._armed = False
         self._seen: dict[int, Tensor] = {}
@@ -211,6 +214,15 @@ class Crepa(nn.Module):
         """The head on hidden states [B, T, C]: [B, T, D]. The product is made in the model's precision."""
         normed = self.norm(hidden.float())
         return nn.functional.linear(normed.to(self._dtype), self.linear.weight.to(self._dtype), self.linear.bias.to(self._dtype))
+
+    def agree(self, ranks: Ranks) -> None:
+        """Average the similarity over ranks after an update, each having followed its own batches, and end alignment by that."""
+        if self.settings.threshold is None:
+            return
+        ranks.average([self.average])
+        below = (self.average < self.settings.threshold).float()
+        self.alive.copy_(self.agreed * below if self.settings.permanent else below)
+        self.agreed.copy_(self.alive)
 
     def _follow(self, mean: Tensor) -> None:
         """Average the similarity, and end or bring back alignment by it."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
     from ltx2core.models.rounded_file import RoundedWriter
-    from ltx2core.offload.shared_memory import LocalGroup
+    from ltx2core.offload.shared_memory import Group
     from ltx2core.planning.step_plan import StepPlan
     from ltx2core.training.rounded_weights import RoundedStore
 
@@ -257,7 +257,7 @@ def load_fast(
     dtype: torch.dtype,
     device: torch.device,
     video: bool = True,
-    group: LocalGroup | None = None,
+    group: Group | None = None,
     kept: RoundedStore | None = None,
 ) -> FastModel:
     """The model of a checkpoint. group: processes of this host that load the same, and share the blocks that travel. kept: where rounded
@@ -315,7 +315,7 @@ def build_fast(
     dtype: torch.dtype,
     device: torch.device,
     weights_name: str = "",
-    group: LocalGroup | None = None,
+    group: Group | None = None,
 ) -> FastModel:
     """The model, its blocks' weights still to be filled. shapes: the whole transformer on meta; targets: the layers that get a LoRA;
     weights_name: the checkpoint's fingerprint, by which blocks on disk are found again.

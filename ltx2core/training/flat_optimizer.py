@@ -38,9 +38,12 @@ class FlatOptimizer:
             self._average = AdapterAverage(adapter.parameters, average, wholes=wholes, spans=adapter.span_of)
         self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
 
+    def gradients(self) -> list[Tensor]:
+        return [segment.gradient for segment in self._reached()]
+
     def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
-        gradients = [segment.gradient for segment in self._reached()]
+        gradients = self.gradients()
         if not gradients:
             return torch.zeros((), device=self._adapter.segments[0].values.device)
         norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ltx2core.lora.layers import Modality
     from ltx2core.training.crepa import Crepa
     from ltx2core.training.flat_optimizer import FlatOptimizer
-    from ltx2core.training.optimizer import AdapterOptimizer, ClipBy
+    from ltx2core.training.optimizer import AdapterOptimizer, ClipBy, Optimizer
     from ltx2core.training.rules import RuleOptimizer
 
 _PREFIX = "crepa."
@@ -35,12 +35,15 @@ class WithHead:
 
     @property
     def reached(self) -> frozenset[Modality]:
-        """Of which modalities the update's batches were: the step engine sets it."""
-        return self._adapter.reached  # type: ignore[union-attr]
+        return self._adapter.reached
 
     @reached.setter
     def reached(self, value: frozenset[Modality]) -> None:
-        self._adapter.reached = value  # type: ignore[union-attr]
+        self._adapter.reached = value
+
+    def gradients(self) -> list[Tensor]:
+        """Those of the adapter, then the head's, which are 0 where no batch was aligned."""
+        return [*self._adapter.gradients(), *(parameter.grad for parameter in self._parameters.values() if parameter.grad is not None)]
 
     def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The norm of the adapter's gradients before clipping; not finite where the head's is not. The head is limited by itself."""
@@ -83,6 +86,7 @@ class WithHead:
             if name not in values or values[name].shape != place.shape:
                 raise ValueError(f"{_PREFIX}{name} is of another head")
             place.copy_(values[name])
+        self._crepa.agreed.copy_(self._crepa.alive)
         for name, parameter in self._parameters.items():
             found = {moment: own[f"{moment}.{name}"] for moment in _MOMENTS if f"{moment}.{name}" in own}
             if found:
@@ -94,3 +98,8 @@ class WithHead:
 def without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of the adapter's optimizer alone."""
     return {name: value for name, value in tensors.items() if not name.startswith(_PREFIX)}
+
+
+def load_state(optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Take over a checkpoint's state; what CREPA's head left in it is no use to a run without."""
+    optimizer.load_state(state if isinstance(optimizer, WithHead) else without_head(state))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.hardware.cards import find_card, rates_of
 from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory, lock_limit
@@ -70,9 +72,19 @@ class Holding:
 
 
 def hold(
-    checkpoint: Checkpoint, settings: TrainSettings, *, video: bool = True, audio: bool, device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    *,
+    video: bool = True,
+    audio: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> Holding:
-    """How the step is laid out on this device and beside it. Raises RunError when nothing fits, StorageError when a disk has no room."""
+    """How the step is laid out on this device and beside it. Raises RunError when nothing fits, StorageError when a disk has no room.
+
+    ranks: which lay it out alike, for blocks that travel wait in memory that they share: by the device with the least room.
+    """
     blocks = describe_blocks(checkpoint, storage=settings.wish.storage, adapter=settings.adapter, video=video, audio=audio, dtype=dtype)
     tokens = settings.tokens if video else _TOKENS_OF_SOUND
     batch = BatchShape(
@@ -94,21 +106,43 @@ def hold(
         state_bytes=_state_bytes(settings),
         beside_bytes=_beside_bytes(settings, tokens=tokens * settings.batch_size, width=blocks.width) if video else 0,
     )
-    free_bytes = free_device_memory(device) if device.type == "cuda" else None
-    plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
-    host = place_blocks(
-        blocks_bytes=plan.streamed * blocks.block_bytes,
-        inputs_bytes=blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
-        free_bytes=available_memory(),
-        disk=settings.disk is not None,
-        storage=plan.storage,
-    )
+    free_bytes, free_ram = _least_free(device, ranks)
+
+    def planned() -> tuple[StepPlan, HostPlan]:
+        plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
+        host = place_blocks(
+            blocks_bytes=plan.streamed * blocks.block_bytes,
+            inputs_bytes=ranks.size * blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
+            free_bytes=free_ram,
+            disk=settings.disk is not None,
+            storage=plan.storage,
+        )
+        return plan, host
+
+    plan, host = planned() if ranks.size == 1 else _same_for_all(ranks, planned)
     holding = Holding(blocks=blocks, plan=plan, host=host, free_bytes=free_bytes)
     if settings.disk is not None and host.waiting == "disk":
         files = block_files(settings.disk, weights=checkpoint.fingerprint("transformer"), layout=blocks.layout)
         travelling = holding.settings(compiled=False, disk=None).streamed_blocks(blocks.count)
         check_room(settings.disk, files.missing_bytes(travelling))
     return holding
+
+
+def _least_free(device: torch.device, ranks: Ranks) -> tuple[int | None, int]:
+    """Bytes free of the card, None without one, and of RAM: the least that a rank finds."""
+    own = [free_device_memory(device) if device.type == "cuda" else None, available_memory()]
+    found = [json.loads(each) for each in ranks.meet(json.dumps(own))]
+    return None if own[0] is None else min(free for free, _ in found), min(ram for _, ram in found)
+
+
+def _same_for_all(ranks: Ranks, planned: Callable[[], tuple[StepPlan, HostPlan]]) -> tuple[StepPlan, HostPlan]:
+    """The plans of rank 0. Each could make its own, but for cards that are not of one kind."""
+    if ranks.owner:
+        plan, host = planned()
+        ranks.told(json.dumps([asdict(plan), asdict(host)]))
+        return plan, host
+    of_step, of_host = json.loads(ranks.told())
+    return StepPlan(**{**of_step, "because": tuple(of_step["because"])}), HostPlan(**of_host)
 
 
 def _state_bytes(settings: TrainSettings) -> float:

@@ -2,6 +2,9 @@
 
 Everything random in a step follows from the seed and the step's number, so a run that was stopped, or killed, and resumed goes on
 exactly. Nothing in a step waits for the device: a step's loss is read one step late.
+
+Of several ranks each runs this loop over its own share of the run's batches: batch `part` of a step is that of rank `part % ranks`, so a
+step is what it would be for one process that goes through all of them. Rank 0 obeys, and tells the others whether to go on.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.errors import RunError
 from ltx2core.runs.events import Notice, StepDone
+from ltx2core.training.agreement import CHECK_EVERY, Level, UpdateLosses, agree, check_same
 from ltx2core.training.batches import derive_seed, generator_for
 from ltx2core.training.engine import TryAgain
 from ltx2core.training.level_losses import LevelLosses
@@ -22,7 +27,7 @@ from ltx2core.training.step import draw
 from ltx2core.training.step_meter import StepClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from ltx2core.training.step import Drawn, Model
     from ltx2core.training.step_meter import StepMeter
 
+_GO_ON, _STOP = "go on", "stop"  # what rank 0 tells the others before a step
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
 
 
@@ -53,7 +59,7 @@ class LoopSettings:
     seed: int
     learning_rate: LearningRate
     sampler: SigmaSampler
-    accumulation: int = 1
+    accumulation: int = 1  # batches of each rank in a step
     max_grad_norm: float = 1.0
     clip_by: ClipBy = "norm"
     audio_weight: float = 1.0
@@ -97,6 +103,7 @@ class _Measured:
     clock: StepClock
     flops: int
     parts: int  # batches in the step
+    samples: int  # in them, over all ranks
     levels: tuple[tuple[Modality, int], ...] = ()
     traffic: Traffic | None = None  # of its last batch
 
@@ -116,8 +123,13 @@ class Loop:
         settings: LoopSettings,
         meter: StepMeter,
         emit: Callable[[Event], None],
+        parameters: Mapping[str, Tensor],
+        ranks: Ranks = ALONE,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
-        self._meter = meter
+        """parameters: the adapter's, which all ranks hold alike. begun: called when the first step is about to be done."""
+        self._begun = begun
+        self._meter, self._parameters, self._ranks = meter, parameters, ranks
         self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
         self._pending: _Measured | None = None
@@ -134,21 +146,35 @@ class Loop:
         while step < self._settings.total_steps:
             if self._wait_and_obey(step, control, between):
                 return step, True
+            if step == start:
+                self._begun()
             if self._pending is not None:  # now: this step's batches write over it
                 self._pending = replace(self._pending, traffic=self._engine.traffic())
             measured = self._step(step)
             step += 1
             self._tell(measured)
-            if between.due(step):
+            due = between.due(step)
+            if due or step % CHECK_EVERY == 0 or step == self._settings.total_steps:
+                check_same(self._ranks, self._parameters.values(), step=step)
+            if due:
                 self._tell(None)
                 between.after_step(step)
                 if between.enough():
+                    if step < self._settings.total_steps:
+                        self._ranks.told(_STOP)
                     return step, False
         self._tell(None)
         return step, False
 
     def _wait_and_obey(self, step: int, control: Control, between: Between) -> bool:
-        """Do what was asked for between steps; whether to stop."""
+        """Do what was asked for between steps; whether to stop. Other ranks than the first wait meanwhile, and do as it says."""
+        if not self._ranks.owner:
+            return self._ranks.told() == _STOP
+        stop = self._obey(step, control, between)
+        self._ranks.told(_STOP if stop else _GO_ON)
+        return stop
+
+    def _obey(self, step: int, control: Control, between: Between) -> bool:
         if control.take_save():
             self._tell(None)
             between.save(step)
@@ -172,11 +198,12 @@ class Loop:
         if self._model.crepa is not None:
             self._model.crepa.set_step(step)
         parts: list[Losses] = []
-        levels: list[tuple[Modality, Tensor, Tensor]] = []  # noise levels and losses, [B]
-        bucket, flops, clock = "", 0, StepClock(self._model.device)
+        levels: list[Level] = []
+        bucket, flops, samples, clock = "", 0, 0, StepClock(self._model.device)
         while len(parts) < settings.accumulation:
-            part = len(parts)
-            index = step * settings.accumulation + part
+            own = len(parts)
+            part = own * self._ranks.size + self._ranks.rank  # of the step, over all ranks
+            index = step * settings.accumulation * self._ranks.size + part
             numbers = self._order.batch(index)
             generator = generator_for(settings.seed, "step", step, part)
             batch = self._reader.batch(
@@ -195,37 +222,42 @@ class Loop:
             )
             try:
                 with clock.running():
-                    parts.append(self._engine.run(drawn, part=part, parts=settings.accumulation))
+                    parts.append(self._engine.run(drawn, part=own, parts=settings.accumulation))
                 flops += self._meter.flops(drawn)
+                samples += batch.count
                 levels += _levels(drawn, parts[-1])
             except TryAgain:
                 parts.clear()
                 levels.clear()
-                flops, clock = 0, StepClock(self._model.device)
+                flops, samples, clock = 0, 0, StepClock(self._model.device)
             bucket = batch.bucket
-        total = torch.stack([part.total for part in parts]).mean()
-        video = [part.video for part in parts if part.video is not None]
-        audio = [part.audio for part in parts if part.audio is not None]
-        similar = [part.similarity for part in parts if part.similarity is not None]
-        nothing = torch.zeros_like(total)
+        found = agree(
+            self._ranks,
+            UpdateLosses.of(parts, levels=levels, samples=samples),
+            self._optimizer,
+            step=step,
+            crepa=self._model.crepa,
+        )
+        total, nothing = found.total, torch.zeros_like(found.total)
         learning_rate = settings.learning_rate(step)
         with clock.running():
             norm = self._optimizer.clip(settings.max_grad_norm, by=settings.clip_by)
             self._optimizer.step(learning_rate, finite=torch.isfinite(total) & torch.isfinite(norm))
-        scalars = [total, *(torch.stack(losses).mean() if losses else nothing for losses in (video, audio, similar)), norm]
+        scalars = [total, *(nothing if loss is None else loss for loss in (found.video, found.audio, found.similarity)), norm]
         return _Measured(
             step=step + 1,
-            values=torch.cat([torch.stack(scalars), *(tensor for _, *pair in levels for tensor in pair)]),
-            has_video=bool(video),
-            has_audio=bool(audio),
-            has_similarity=bool(similar),
+            values=torch.cat([torch.stack(scalars), *(part for level in found.levels for part in (level.sigma, level.losses))]),
+            has_video=found.video is not None,
+            has_audio=found.audio is not None,
+            has_similarity=found.similarity is not None,
             learning_rate=learning_rate,
             begin=begin,
             bucket=bucket,
             clock=clock,
             flops=flops,
             parts=settings.accumulation,
-            levels=tuple((modality, len(sigma)) for modality, sigma, _ in levels),
+            samples=found.samples,
+            levels=tuple((level.modality, len(level.sigma)) for level in found.levels),
         )
 
     def _tell(self, measured: _Measured | None) -> None:
@@ -254,6 +286,7 @@ class Loop:
                 stall_ms=None if stalled is None else round(stalled * 1000, 1),
                 link_gb_per_s=None if traffic is None or traffic.rate is None else round(traffic.rate / 1e9, 1),
                 mfu=_rounded(self._meter.utilisation(pending.flops, seconds)),
+                samples=pending.samples,
             )
         )
         self._tell_levels(pending, numbers[5:], now=measured is None)
@@ -285,13 +318,13 @@ class Loop:
             self._emit(told)
 
 
-def _levels(drawn: Drawn, losses: Losses) -> list[tuple[Modality, Tensor, Tensor]]:
-    """Noise levels and losses of a batch's samples, of each modality that it has."""
-    found: list[tuple[Modality, Tensor, Tensor]] = []
+def _levels(drawn: Drawn, losses: Losses) -> list[Level]:
+    """Of each modality that a batch has."""
+    found: list[Level] = []
     if drawn.video is not None and losses.video_each is not None:
-        found.append(("video", drawn.video.sigma, losses.video_each))
+        found.append(Level(modality="video", sigma=drawn.video.sigma, losses=losses.video_each))
     if drawn.audio is not None and losses.audio_each is not None:
-        found.append(("audio", drawn.audio.sigma, losses.audio_each))
+        found.append(Level(modality="audio", sigma=drawn.audio.sigma, losses=losses.audio_each))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from ltx2core.lora.layers import modality_of
 from ltx2core.training.adam import MOMENTS, make_adam
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
 
@@ -19,12 +20,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from ltx2core.lora.layers import Modality
+
 ClipBy = Literal["norm", "value"]
 _STATE = (*MOMENTS, "step")
 
 
 class Optimizer(Protocol):
-    """What the loop and checkpoints need of an optimizer, whatever its rule and its engine."""
+    """What the loop and checkpoints need of an optimizer, whatever its rule and its engine.
+
+    `reached`: of which modalities the update's batches were. Only what belongs to these has gradients, and is clipped and moved. Between
+    the last batch and `clip` it can be set to more: what others of the run's processes have reached; gradients are 0 there.
+    """
+
+    reached: frozenset[Modality]
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of what is reached, in an order that follows from `reached` alone, to be averaged in place."""
+        ...
 
     def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor: ...
 
@@ -41,6 +54,18 @@ class Optimizer(Protocol):
     def state(self) -> dict[str, Tensor]: ...
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def reached_by(parameters: Mapping[str, nn.Parameter]) -> frozenset[Modality]:
+    """The modalities of the adapter's parameters that have gradients."""
+    return frozenset(modality_of(name) for name, parameter in parameters.items() if parameter.grad is not None)
+
+
+def reach(parameters: Mapping[str, nn.Parameter], modalities: frozenset[Modality]) -> None:
+    """Give the parameters of these modalities that have no gradient one of 0."""
+    for name, parameter in parameters.items():
+        if parameter.grad is None and modality_of(name) in modalities:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None, *, by: ClipBy) -> Tensor:
@@ -81,6 +106,17 @@ class AdapterOptimizer:
         shares = [(rates or {}).get(name, 1.0) for name in self._parameters]
         self._adam = make_adam(self._parameters.values(), settings, rates=shares)
         self._average = None if average is None else AdapterAverage(self._parameters, average)
+
+    @property
+    def reached(self) -> frozenset[Modality]:
+        return reached_by(self._parameters)
+
+    @reached.setter
+    def reached(self, value: frozenset[Modality]) -> None:
+        reach(self._parameters, value)
+
+    def gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
 
     def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""

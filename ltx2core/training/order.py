@@ -23,7 +23,8 @@ def order_of(config: TrainConfig, reader: Reader, clips: Sequence[CachedClip], *
     entries = reader.entries(clips, most_tokens=config.max_tokens_per_batch)
     if config.max_tokens_per_batch is not None:
         _tell_sizes(entries, clips, config.max_tokens_per_batch, emit)
-    return make_order(entries, batch_size=config.train_batch_size, seed=config.seed, accumulation=config.gradient_accumulation_steps)
+    in_a_step = config.gradient_accumulation_steps * config.num_processes
+    return make_order(entries, batch_size=config.train_batch_size, seed=config.seed, accumulation=in_a_step)
 
 
 def _tell_sizes(entries: Sequence[Entry], clips: Sequence[CachedClip], most: int, emit: Callable[[Event], None]) -> None:

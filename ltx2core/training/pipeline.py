@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,29 +11,30 @@ import torch
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.adjust import has_distilled_weights
 from ltx2core.config.load import save_config
-from ltx2core.errors import ConfigError, DatasetError, RunError
+from ltx2core.distributed.launch import others_of
+from ltx2core.errors import ConfigError, RunError
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.lora.verify import refuse_misfit
-from ltx2core.models.latents import latent_grid
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.upsampler import check_upsampler
 from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
 from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
+from ltx2core.runs.folder import RunFolder
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.adapter import check_patterns, load_adapter, module_names, target_modules
+from ltx2core.training.agreement import same_start
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, open_step
-from ltx2core.training.data import Reader
+from ltx2core.training.course import course_of, most_tokens, trainee_of
 from ltx2core.training.export import average_path, export_lora, training_metadata
-from ltx2core.training.head_optimizer import WithHead, without_head
+from ltx2core.training.follower import Task
+from ltx2core.training.head_optimizer import load_state
 from ltx2core.training.loop import Loop
 from ltx2core.training.objective_settings import references
-from ltx2core.training.order import order_of
 from ltx2core.training.prepare import prepare
-from ltx2core.training.rounded_weights import RoundedStore
 from ltx2core.training.sample_reference import sample_reference
 from ltx2core.training.settings import (
     adapter_settings,
@@ -46,27 +46,27 @@ from ltx2core.training.settings import (
     train_settings,
     trigger_of,
 )
-from ltx2core.training.trainee import build_trainee, check_trainee
+from ltx2core.training.trainee import check_trainee
 from ltx2core.validation.curve import Curve, curve_of
 from ltx2core.validation.examine import Examiner
 from ltx2core.validation.guidance import stg_blocks
-from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, keep_held_out, read_held_out, split_clips
+from ltx2core.validation.held_out import keep_held_out
 from ltx2core.validation.inputs import beside, make_takes, sizes_of
 from ltx2core.validation.shots import beside_adapters, find_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.load import LoadedConfig
-    from ltx2core.data.clip import Bucket, Sample
+    from ltx2core.data.clip import Sample
+    from ltx2core.distributed.launch import Others
     from ltx2core.hardware.machine import Machine
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.runs.control import Control
     from ltx2core.runs.events import Event
-    from ltx2core.runs.folder import RunFolder
     from ltx2core.training.adapter import AdapterSettings
     from ltx2core.training.checkpoint import Saved
     from ltx2core.training.optimizer import Optimizer
@@ -108,9 +108,24 @@ class Pipeline:
         self._predict(prepared.samples)
         self._check(prepared)
         shots, upsampler = self._with_adapters(prepared), self._upsampler(prepared)
-        cached = prepared.cache()
-        write_json(self.folder.cached, sorted(cached.names()))
-        return self._train(prepared, cached, shots, upsampler)
+        size, log = self.loaded.config.num_processes, self.folder.output_log
+        with others_of(size, emit=self.emit, log=log, should_stop=lambda: self.control.stop_requested) as others:
+            cached = prepared.cache()
+            write_json(self.folder.cached, sorted(cached.names()))
+            if size > 1:
+                save_config(RunFolder(others.folder), self.loaded)
+                others.send(self._task(others.folder))
+            return replace(self, emit=others.emit)._train(prepared, cached, shots, upsampler, others)
+
+    def _task(self, folder: Path) -> dict[str, object]:
+        """What the other ranks are told: where all that they need lies, and what they go on from."""
+        return Task(
+            config=str((folder / "config.json").absolute()),
+            root=str(self.root.absolute()),
+            run=self.folder.name,
+            resume=self.resume,
+            step=None if self.saved is None else self.saved.step,
+        ).as_json()
 
     def _predict(self, samples: Sequence[Sample]) -> None:
         """Tell what this run will need and take, by its largest clip: `ltx2tui plan --history` compares it with what it does take."""
@@ -127,7 +142,7 @@ class Pipeline:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
         the model does not have, a LoRA to start from that does not fit."""
         config, audio, video = self.loaded.config, prepared.audio, prepared.video
-        tokens = _most_tokens(sample.picture for sample in prepared.samples)
+        tokens = most_tokens(sample.picture for sample in prepared.samples)
         settings = train_settings(config, tokens=tokens, features=prepared.passes.features)
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
@@ -169,34 +184,15 @@ class Pipeline:
     def _tell_download(self, text: str) -> None:
         self.emit(Notice(code="model_download", text=text))
 
-    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot], upsampler: Path | None) -> Finished:
+    def _train(self, prepared: Prepared, cached: Cached, shots: Sequence[Shot], upsampler: Path | None, others: Others) -> Finished:
         config, checkpoint, video, audio = self.loaded.config, prepared.checkpoint, prepared.video, prepared.audio
-        device, dtype = prepared.device, prepared.dtype
-        reader = Reader(prepared.store, cached, device)
-        clips, held_out = self._split(cached)  # as before a resume: a dataset that grew gives no clip trained on to the measuring
+        course = course_of(config, prepared, cached, folder=self.folder, resume=self.resume, emit=self.emit)
+        clips, held_out, total_steps = course.clips, course.held_out, course.total_steps
         samples = replace(sample_settings(config, video=video, audio=audio), upsampler=upsampler)
         takes = self._takes(prepared, shots, [*held_out, *clips], samples)
-        order = order_of(config, reader, clips, emit=self.emit)
-        total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
-        order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
-        tokens = _most_tokens(clip.sample.picture for clip in clips) + _most_tokens(clip.reference_bucket for clip in clips)
+        ranks = others.join(prepared.device)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
-        trainee = build_trainee(
-            checkpoint,
-            train_settings(
-                config,
-                tokens=tokens,
-                total_steps=total_steps,
-                features=prepared.passes.features,
-                rungs=self.root / "cache" / "memory.json",
-            ),
-            video=video,
-            audio=audio,
-            device=device,
-            dtype=dtype,
-            emit=self.emit,
-            kept=RoundedStore(folder=self.root / "cache" / "weights", emit=self.emit) if config.keep_rounded_weights else None,
-        )
+        trainee = trainee_of(config, prepared, course, root=self.root, emit=self.emit, ranks=ranks)
         settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
         layers = module_names(parameters)
         identity = Identity(
@@ -207,18 +203,13 @@ class Pipeline:
             targets=fingerprint({"layers": " ".join(layers)}),
             seed=config.seed,
             optimizer=trainee.rule,
-            data=fingerprint(
-                {
-                    "clips": " ".join(_trained_on(clip) for clip in clips),
-                    "batches": f"{config.train_batch_size} {config.gradient_accumulation_steps}"
-                    + (f" {config.max_tokens_per_batch} tokens" if config.max_tokens_per_batch else ""),
-                }
-            ),
+            data=course.data,
         )
         start, init = self._load_checkpoint(parameters, optimizer, identity)
         if start == 0 and config.init_lora:
             init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
         trainee.refresh()
+        same_start(ranks, trainee.shared, course=f"{course.data} {start} of {total_steps}")
         identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
@@ -241,7 +232,7 @@ class Pipeline:
             model=model,
             engine=trainee.engine,
             checkpoint=checkpoint,
-            reader=reader,
+            reader=course.reader,
             held_out=held_out,
             parameters=parameters,
             optimizer=optimizer,
@@ -261,12 +252,14 @@ class Pipeline:
             model=model,
             engine=trainee.engine,
             optimizer=optimizer,
-            reader=reader,
+            reader=course.reader,
             clips=clips,
-            order=order,
+            order=course.order,
             settings=loop_settings(config, total_steps),
             meter=trainee.meter,
             emit=self.emit,
+            parameters=parameters,
+            ranks=ranks,
         )
         step, stopped = (start, False) if between.enough() else loop.run(start=start, control=self.control, between=between)
         between.after_training(step)
@@ -290,34 +283,6 @@ class Pipeline:
         if found.caption is not None and not named_prompt and not config.validation_using_datasets:
             takes = tuple(replace(take, shot=replace(take.shot, prompt=found.caption)) for take in takes)
         return beside(takes, found.references)
-
-    def _split(self, cached: Cached) -> tuple[list[CachedClip], list[CachedClip]]:
-        """The clips to train on and those that the held-out loss is measured on."""
-        config = self.loaded.config
-        share = config.eval_split if config.eval_steps_interval else 0.0
-        before = read_held_out(self.folder) if self.resume and share else None
-        parts = split_clips(cached.clips, share=share, before=before)
-        if before and (gone := before - {clip.source for clip in parts.measured}):
-            text = f"{len(gone)} of {len(before)} clips that the held-out loss was measured on are gone or changed: the curve has a step."
-            fix = "Put them back, or train under another name for a fair comparison."
-            self.emit(Notice(code="held_out_changed", level="warning", text=text, fix=fix))
-        if parts.also_trained:
-            names = ", ".join(dict.fromkeys(clip.sample.clip.path.name for clip in parts.also_trained))
-            text = f"Not trained on, as an eval dataset holds the same files: {names}."
-            self.emit(Notice(code="eval_not_trained", level="warning", text=text, fix="Take them out of one of the two."))
-        if parts.measured and config.eval_steps_interval:
-            names = ", ".join(clip.sample.name for clip in parts.measured)
-            self.emit(Notice(code="held_out", text=f"Kept out of training, to measure the held-out loss on: {names}."))
-            if len(parts.measured) > MANY_CLIPS:
-                text = f"The held-out loss is measured on {len(parts.measured)} clips, {len(SIGMAS)} forward passes each."
-                fix = "Set max_num_samples of the eval dataset, or a larger eval_steps_interval, if that takes too long."
-                self.emit(Notice(code="large_eval", level="warning", text=text, fix=fix))
-        elif share:
-            text = f"{len(parts.trained)} clips are too few to hold one out, so the held-out loss is not measured."
-            self.emit(Notice(code="no_held_out", text=text))
-        if not parts.trained:
-            raise DatasetError("No clip is left to train on.", fix="Give the eval dataset other clips than the others.")
-        return list(parts.trained), list(parts.measured)
 
     def _load_checkpoint(self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, identity: Identity) -> tuple[int, str]:
         """How many steps are done, and which LoRA they began with; the adapter and optimizer are as they were then."""
@@ -354,7 +319,7 @@ class Pipeline:
         adapter, state = saved.tensors()
         try:
             load_adapter(parameters, adapter)
-            _load_state(optimizer, state)
+            load_state(optimizer, state)
         except (KeyError, ValueError) as error:
             raise RunError(f"{saved.folder} does not fit this run: {error}.", fix="Train under another name with --run.") from error
         return saved.step, saved.identity.init
@@ -387,7 +352,7 @@ class Pipeline:
         if saved is not None:
             adapter, state = saved.tensors()
             load_adapter(trainee.parameters, adapter)
-            _load_state(trainee.optimizer, state)
+            load_state(trainee.optimizer, state)
             trainee.refresh()
         self.emit(Notice(code="best_checkpoint", text=f"The LoRA is that of step {taken.step}, whose held-out loss is {taken.loss:.4f}."))
         return taken.step
@@ -432,19 +397,3 @@ class Pipeline:
             with optimizer.at_rest():
                 export_lora(path, adapter, export_settings(config), metadata=header, transformer=trainee.model.transformer)
             self.emit(LoraExported(step=step, path=path.relative_to(self.folder.path).as_posix()))
-
-
-def _load_state(optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Take over a checkpoint's state; what CREPA's head left in it is no use to a run without."""
-    optimizer.load_state(state if isinstance(optimizer, WithHead) else without_head(state))
-
-
-def _trained_on(clip: CachedClip) -> str:
-    """What a clip gives to training, by the names of its entries."""
-    linked = "".join(f" {name}" for name in (clip.mask, clip.reference) if name)
-    return f"{clip.video} {clip.audio} {' '.join(clip.captions)} {clip.sample.repeats}{linked}"
-
-
-def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
-    """Video tokens of the largest of these; 1 where nothing has pictures."""
-    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=1)

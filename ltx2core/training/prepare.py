@@ -22,7 +22,7 @@ from ltx2core.training.settings import feature_wish, find_text_encoder, pick_dev
 from ltx2core.validation.shots import check_inputs, check_prompts, plan_shots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     import torch
@@ -65,6 +65,10 @@ class Prepared:
     def cache(self) -> Cached:
         """Encode what the store lacks. Raises as CachePass.run does."""
         return self.passes.run(self.samples, audio=self.audio, prompts=self.prompts)
+
+    def recall(self, names: Collection[str]) -> Cached:
+        """What another process has cached by `cache`: names are those of its entries. Encodes nothing."""
+        return self.passes.recall(self.samples, audio=self.audio, prompts=self.prompts, names=names)
 
     def compare(self, *, most: int) -> Iterator[Compared]:
         """How near the cached latents of so many clips are to the clips."""

@@ -18,7 +18,7 @@ from ltx2core.config.optimizers import PACKAGES, TITLES, Rule
 from ltx2core.errors import ConfigError
 from ltx2core.lora.layers import modality_of
 from ltx2core.training.average import AdapterAverage, AverageSettings, belongs_to_average
-from ltx2core.training.optimizer import AdamSettings, clip_gradients
+from ltx2core.training.optimizer import AdamSettings, clip_gradients, reach, reached_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,13 +80,28 @@ class RuleOptimizer:
         self._optimizer = _make(settings, list(groups.values()))
         self._first = [_numbers(group) for group in self._optimizer.param_groups]
         self._average = None if average is None else AdapterAverage(self._parameters, average)
-        self.reached: frozenset[Modality] = frozenset({"video", "audio", "both"})
+        self._reached: frozenset[Modality] = frozenset({"video", "audio", "both"})  # where an engine with segments says so
+
+    @property
+    def reached(self) -> frozenset[Modality]:
+        return reached_by(self._parameters) if self._flat is None else self._reached
+
+    @reached.setter
+    def reached(self, value: frozenset[Modality]) -> None:
+        self._reached = value
+        if self._flat is None:
+            reach(self._parameters, value)
+
+    def gradients(self) -> list[Tensor]:
+        if self._flat is not None:
+            return [segment.gradient for segment in self._flat.segments if segment.modality in self._reached]
+        return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
 
     def clip(self, max_norm: float | None, *, by: ClipBy = "norm") -> Tensor:
         """The gradients' norm before clipping, a scalar left on the device. None or 0: do not clip."""
         if self._flat is not None:
             for name, parameter in self._parameters.items():
-                parameter.grad = self._flat.gradient_of(name) if modality_of(name) in self.reached else None
+                parameter.grad = self._flat.gradient_of(name) if modality_of(name) in self._reached else None
         return clip_gradients(list(self._parameters.values()), max_norm, by=by)
 
     def step(self, learning_rate: float, *, finite: Tensor) -> None:

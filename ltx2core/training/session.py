@@ -12,6 +12,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Literal
 
+from ltx2core.distributed.places import check_processes
 from ltx2core.errors import Ltx2Error, RunError, Stopped
 from ltx2core.hardware.phase_meter import PhaseMeter
 from ltx2core.hardware.telemetry import Telemetry
@@ -106,6 +107,7 @@ class TrainingSession:
         # here: nothing may come before the first line of a session, nor after its last
         with Telemetry(journal.emit), contextlib.closing(meter), kept_kernels():
             machine = self._probe()  # before anything of this process is on the card
+            check_processes(self._loaded.config.num_processes, machine)
             for notice in [*self._loaded.notices, *self._warnings(machine), *filter(None, [self._unserved])]:
                 journal.emit(notice)
             if saved is None:  # else once the checkpoint fits it: a refused config must not replace the one that works

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.config.optimizers import TITLES, Rule
+from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.lora.shape import names_single_block
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
-from ltx2core.offload.shared_memory import local_group
 from ltx2core.planning.flops import model_shape
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import LTX2VideoTransformer3DModel
-    from torch import nn
+    from torch import Tensor, nn
 
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import Storage
@@ -85,6 +85,12 @@ class Trainee:
     meter: StepMeter
     chosen: EngineChosen  # the same for readers of the journal
 
+    @property
+    def shared(self) -> list[Tensor]:
+        """What all ranks of a run hold alike, and learn or change: the adapter, and CREPA's head."""
+        head = [] if self.model.crepa is None else list(self.model.crepa.state_dict().values())
+        return [*self.parameters.values(), *head]
+
 
 def build_trainee(
     checkpoint: Checkpoint,
@@ -96,18 +102,19 @@ def build_trainee(
     dtype: torch.dtype,
     emit: Callable[[Event], None],
     kept: RoundedStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trainee:
     """The step engine where it can be had, else the reference, with a Notice that says why. Raises CheckpointError, RunError.
 
-    kept: where rounded weights lie between runs, if they are to be kept.
+    kept: where rounded weights lie between runs, if they are to be kept. ranks: which build the same, and share what waits in RAM.
     """
     reason = _against_fast(settings, device=device)
     if reason is None:
-        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
+        return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept, ranks=ranks)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
-    return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit)
+    return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, ranks=ranks)
 
 
 def check_trainee(
@@ -172,6 +179,7 @@ def _reference(
     device: torch.device,
     dtype: torch.dtype,
     emit: Callable[[Event], None],
+    ranks: Ranks,
 ) -> Trainee:
     rate = matmul_rate(device, dtype)
     transformer = load_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
@@ -203,6 +211,7 @@ def _reference(
             streamed=0,
             recomputed=len(shape.blocks) if settings.checkpointing else 0,
             matmul_tflops=round(rate / 1e12, 3),
+            ranks=ranks.size,
         ),
     )
 
@@ -261,8 +270,9 @@ def _fast(
     dtype: torch.dtype,
     emit: Callable[[Event], None],
     kept: RoundedStore | None,
+    ranks: Ranks,
 ) -> Trainee:
-    holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+    holding = hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, ranks=ranks)
     blocks, plan = holding.blocks, holding.plan
     rungs = rungs_of(settings, holding, device=device)
     emit(Notice(code="plan", text=f"Memory: {'; '.join(holding.because)}."))
@@ -276,7 +286,7 @@ def _fast(
         seed=settings.seed,
         dtype=dtype,
         device=device,
-        group=local_group(),
+        group=ranks if ranks.size > 1 else None,
         kept=kept,
     )
     attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
@@ -313,6 +323,7 @@ def _fast(
         streamed=plan.streamed,
         recomputed=blocks.count - plan.kept,
         matmul_tflops=round(rate / 1e12, 3),
+        ranks=ranks.size,
     )
     return Trainee(
         model=model,
