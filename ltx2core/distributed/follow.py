@@ -19,6 +19,8 @@ from ltx2core.errors import Ltx2Error
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ltx2core.runs.events import Event
 
 
@@ -63,17 +65,22 @@ def main() -> int:
     os.dup2(2, 1)  # libraries print
     tasks: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    return run(rank, size, tasks.get, voice)
+
+
+def run(rank: int, size: int, task: Callable[[], dict[str, Any]], voice: Voice) -> int:
+    """Follow the run, whose task comes when it is asked for, and say what goes wrong; the exit code."""
     try:
         from ltx2core.training.follower import follow  # now, while the run's process fills the cache: it loads torch
 
-        follow(rank, size, tasks.get(), voice)
+        follow(rank, size, task(), voice)
     except Ltx2Error as error:
         voice.failed(error.text, fix=error.fix, lost=isinstance(error, RankLost))
         return 1
     except Exception as error:  # noqa: BLE001 - the last frame of the process: what is not said here is never said
         traceback.print_exc()
-        memory = "The GPU has run out of memory." if type(error).__name__ == "OutOfMemoryError" else f"{type(error).__name__}: {error}"
-        voice.failed(memory)
+        memory = type(error).__name__ == "OutOfMemoryError"
+        voice.failed("The GPU has run out of memory." if memory else f"{type(error).__name__}: {error}")
         return 1
     return 0
 

@@ -18,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ltx2core.distributed.places import environment_of, name_of, share_of_cores
 from ltx2core.distributed.ranks import ALONE, RankLost, Ranks, Together
@@ -38,12 +38,23 @@ _END_SECONDS = 10.0  # that processes get to end by themselves
 _LOOK_SECONDS = 0.2
 
 
+class Process(Protocol):
+    """What is needed of subprocess.Popen."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Other:
     """One of the others, as the run's process knows it. failure: why it ended; lost: only because another one did."""
 
     rank: int
-    process: subprocess.Popen[bytes]
+    process: Process
     ready: bool = False
     failure: RunError | None = None
     lost: bool = False
@@ -71,19 +82,10 @@ class Others:
 
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ltx2tui-ranks-"))  # mode 0700: only this user meets here
-        with self._log.open("ab") as log:
-            for rank in range(1, self.size):
-                process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, str(rank), str(self.size)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env=environment_of(rank, self.size, variables=os.environ),
-                    start_new_session=True,
-                )
-                other = _Other(rank, process)
-                self._others.append(other)
-                threading.Thread(target=self._hear, args=(other,), name=f"rank-{rank}", daemon=True).start()
+        for rank in range(1, self.size):
+            other = _Other(rank, spawn(rank, self.size, log=self._log))
+            self._others.append(other)
+            threading.Thread(target=self._hear, args=(other,), name=f"rank-{rank}", daemon=True).start()
 
     def send(self, task: Mapping[str, object]) -> None:
         """Give each its task. One that has ended is noticed by `join`."""
@@ -116,11 +118,9 @@ class Others:
             found = self._cause()
             return error if isinstance(error, Ltx2Error) or found is None else found
         deadline = time.monotonic() + _LAST_WORDS_SECONDS
-        while time.monotonic() < deadline:
-            if (found := self._cause()) is not None:
-                return found
+        while (found := self._cause()) is None and time.monotonic() < deadline and not all(each.ended.is_set() for each in self._others):
             time.sleep(0.05)
-        return error
+        return found or self._cause() or error
 
     def close(self) -> None:
         """End them, if they have not ended by themselves: what this process has to say to them is said."""
@@ -166,6 +166,19 @@ class Others:
         if (notice.code, notice.text) not in self._told:
             text = f"{name_of(other.rank, self.size)}: {notice.text}"
             self._emit(Notice(code=notice.code, text=text, fix=notice.fix, level=notice.level))
+
+
+def spawn(rank: int, size: int, *, log: Path) -> Process:
+    """The process of a rank."""
+    with log.open("ab") as printed:
+        return subprocess.Popen(
+            [sys.executable, "-m", _MODULE, str(rank), str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=printed,
+            env=environment_of(rank, size, variables=os.environ),
+            start_new_session=True,
+        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import torch
 from step_engine import CPU, F32, SETTINGS, adapter_values, draw_batch, fast_step, make_batch, nano
 from torch.distributed import FileStore
 
-from ltx2core.offload.shared_memory import LocalGroup, share_memory
+from ltx2core.distributed.ranks import Together
+from ltx2core.offload.shared_memory import Group, share_memory
 from ltx2core.training.adapter import load_adapter
 from ltx2core.training.fast_model import FastSettings, load_fast
 from ltx2core.training.step import Model
@@ -35,7 +36,7 @@ def mapped_bytes() -> dict[str, int]:
     return found
 
 
-def train(group: LocalGroup, *, storage: Storage, disk: Path | None) -> dict[str, float]:
+def train(group: Group, *, storage: Storage, disk: Path | None) -> dict[str, float]:
     """A step on blocks that all share, and what the memory for them costs while all hold it."""
     waiting: Waiting = "locked" if disk is None else "disk"
     settings = FastSettings(compile=False, streamed=5, slots=2, storage=storage, waiting=waiting, disk=disk)
@@ -54,7 +55,7 @@ def train(group: LocalGroup, *, storage: Storage, disk: Path | None) -> dict[str
 def main() -> None:
     torch.set_num_threads(1)
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    group = LocalGroup(FileStore(str(folder / "store"), size), rank=rank, size=size)
+    group = Together(FileStore(str(folder / "store"), size), rank=rank, size=size, device=CPU)
     results = {
         "bf16": train(group, storage="bf16", disk=None),
         "int8": train(group, storage="int8", disk=None),

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from processes import ForkedPython
+from rank_threads import in_ranks
 from step_engine import draw_batch, fast_nano, fast_step, make_batch
-from torch.distributed import HashStore
 
 from ltx2core.errors import RunError
 from ltx2core.offload import shared_memory
-from ltx2core.offload.shared_memory import LocalGroup, local_group, share_memory
+from ltx2core.offload.shared_memory import Group, share_memory
 from ltx2core.training.fast_model import FastSettings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
@@ -71,33 +69,8 @@ def _one_step(storage: str) -> tuple[float, float]:
     return float(loss), float(torch.stack([value.double().abs().sum() for value in gradients.values()]).sum())
 
 
-def together(*calls: object) -> list[object]:
-    """What each call gives or raises, all of them at once."""
-    found: list[object] = [None] * len(calls)
-
-    def run(index: int) -> None:
-        try:
-            found[index] = calls[index]()  # type: ignore[operator]
-        except RunError as error:
-            found[index] = error
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return found
-
-
-def groups(size: int = 2) -> list[LocalGroup]:
-    store = HashStore()
-    return [LocalGroup(store, rank=rank, size=size) for rank in range(size)]
-
-
 def test_what_one_writes_all_read_and_blocks_do_not_touch() -> None:
-    mine, theirs = together(*(lambda group=group: share_memory(group, count=3, nbytes=5000) for group in groups()))
-    assert isinstance(mine, list)
-    assert isinstance(theirs, list)
+    mine, theirs = in_ranks(2, lambda group: share_memory(group, count=3, nbytes=5000))
     for index, memory in enumerate(mine):
         memory.tensor.fill_(index + 1)
     target = torch.zeros(100, dtype=torch.uint8)
@@ -114,23 +87,12 @@ def test_memory_that_the_system_does_not_have_is_an_error_in_every_process(monke
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(shared_memory.os, "posix_fallocate", refuse)
-    first, second = together(*(lambda group=group: share_memory(group, count=3, nbytes=5000) for group in groups()))
-    assert isinstance(first, RunError)
-    assert "Cannot allocate memory" in first.text
-    assert isinstance(second, RunError)
-    assert "first process of this host" in second.text
 
+    def share(group: Group) -> str:
+        with pytest.raises(RunError) as found:
+            share_memory(group, count=3, nbytes=5000)
+        return found.value.text
 
-def test_a_process_that_never_comes_is_an_error_of_those_that_wait() -> None:
-    store = HashStore()
-    store.set_timeout(timedelta(milliseconds=50))
-    with pytest.raises(RunError, match="Process 0 of 2 on this host has waited in vain"):
-        LocalGroup(store, rank=0, size=2).wait()
-
-
-def test_a_process_alone_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_group() is None
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert local_group() is None, "torch.distributed does not run"
-    with pytest.raises(ValueError, match="rank 2 is none of 2"):
-        LocalGroup(HashStore(), rank=2, size=2)
+    first, second = in_ranks(2, share)
+    assert "Cannot allocate memory" in first
+    assert "first process of this host" in second
