@@ -10,13 +10,13 @@ from ltx2core.config.keys import Keys, Later, key, later
 
 _PROCESSES = "num_processes trains on several GPUs of one machine"
 FSDP = Later(
-    name="sharding of the weights (FSDP)",
-    instead=f"weights do not train, wait in RAM once for all GPUs where a card does not hold them, and may be in 8 bits; {_PROCESSES}",
+    name="sharding the weights (FSDP)",
+    instead="they do not train, so each GPU has all of them, in 8 bits or from RAM that all share: set num_processes to the number of GPUs",
     switch="fsdp_enable",
 )
 CONTEXT_PARALLEL = Later(name="context parallelism", instead=f"each GPU computes whole clips; {_PROCESSES}", switch="context_parallel_size")
 SEVERAL_MACHINES = Later(name="training on several machines", instead=f"training runs on this one; {_PROCESSES}")
-DEEPSPEED = Later(name="DeepSpeed", instead=f"its file is not read; {_PROCESSES}")
+DEEPSPEED = Later(name="DeepSpeed", instead=f"its settings are not used; {_PROCESSES}")
 
 
 class ParallelismKeys(Keys):

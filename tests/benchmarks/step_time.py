@@ -53,6 +53,7 @@ from ltx2core.training.tread import Route, add_routes, resolve
 if TYPE_CHECKING:
     from ltx2core.hardware.rates import Rates
     from ltx2core.offload.masters import Waiting
+    from ltx2core.offload.shared_memory import Group
 
 GIB = 2**30
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -219,8 +220,10 @@ def shapes_of(*, audio: bool, layers: int, small: bool = False) -> LTX2VideoTran
     return model
 
 
-def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int = 32, small: bool = False) -> FastModel:
-    """The 2.0 transformer with random weights of a fresh model's spread."""
+def random_model(
+    settings: FastSettings, *, audio: bool, layers: int, rank: int = 32, small: bool = False, group: Group | None = None
+) -> FastModel:
+    """The 2.0 transformer with random weights of a fresh model's spread. group: of processes that build the same, from the same seed."""
     shapes = shapes_of(audio=audio, layers=layers, small=small)
     outside = shapes_of(audio=audio, layers=0, small=small)
     outside = outside.to(DTYPE).to_empty(device=DEVICE).eval().requires_grad_(False)
@@ -229,7 +232,15 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int 
     follow_official_code(outside)
     targets = target_modules(shapes, audio=audio)
     fast = build_fast(
-        outside, shapes, targets=targets, settings=settings, adapter=AdapterSettings(rank=rank), seed=0, dtype=DTYPE, device=DEVICE
+        outside,
+        shapes,
+        targets=targets,
+        settings=settings,
+        adapter=AdapterSettings(rank=rank),
+        seed=0,
+        dtype=DTYPE,
+        device=DEVICE,
+        group=group,
     )
     for weights in fast.blocks.weights:
         for name, member in fast.layout.members.items():
@@ -245,6 +256,7 @@ def random_model(settings: FastSettings, *, audio: bool, layers: int, rank: int 
                 else 0.01 * value
             )
             weights.put(name, value)
+    fast.masters.wait()
     turn(fast)
     fast.blocks.weights_changed()
     if fast.blocks.ring is not None:
