@@ -110,6 +110,7 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--config", metavar="FILE", help="a config.json, a run, a plan or a preset (default: the usual run on LTX-2)"),
             _argument("--card", metavar="NAME", help="plan for this card (default: the one that is here)"),
             _argument("--gpu-memory-gib", type=float, metavar="G", help="plan for a card of so much memory"),
+            _argument("--gpus", type=int, metavar="N", help="plan for so many of it in one machine (default: those that are here)"),
             _argument("--ram-gib", type=float, metavar="R", help="RAM of that machine (default: 64)"),
             _argument("--goal", choices=("fastest", "best_quality", "longest"), help="plan what is recommended for this goal"),
             _argument("--history", action="store_true", help="say how near the predictions for past runs were, phase by phase"),

@@ -50,9 +50,12 @@ def _heading(hardware: dict[str, Any], prediction: dict[str, Any]) -> list[Text]
     clip = prediction["clip"]
     sound = "with sound" if clip["audio"] else "without sound"
     rates = "measured here" if hardware["rates"]["source"] == "measured" else "by its datasheet"
+    gpus, per_second = prediction.get("gpus", 1), prediction.get("clips_a_second", 0.0)
+    together = f" on each of {gpus} GPUs: {per_second:.2g} clips a second" if gpus > 1 else ""
+    each = f"{clip['batch']} at a time{together}"
     lines = [
         Text(f"{hardware['card']}, {size(hardware['free_bytes'])} of GPU memory and {size(hardware['ram_bytes'])} of RAM free", "bold"),
-        Text(f"Speed {rates}. Clips of {clip['width']}x{clip['height']}, {clip['frames']} frames, {sound}, {clip['batch']} at a time."),
+        Text(f"Speed {rates}. Clips of {clip['width']}x{clip['height']}, {clip['frames']} frames, {sound}, {each}."),
     ]
     if prediction["fits"]:
         low, high = prediction["seconds_range"]

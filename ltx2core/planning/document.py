@@ -86,7 +86,11 @@ def prediction_json(found: Prediction) -> dict[str, Any]:
         "clip": {"width": job.clip.width, "height": job.clip.height, "frames": job.clip.frames, "audio": job.audio, "batch": job.batch},
         "clips": job.clips,
         "steps": job.steps,
+        "gpus": job.processes,
+        "clips_an_update": job.clips_an_update,
         "step_seconds": round(found.step_seconds, 4),
+        "clips_a_second": round(found.clips_a_second, 4),
+        "epoch_seconds": None if found.epoch_seconds is None else round(found.epoch_seconds, 1),
         "total_seconds": round(found.total_seconds),
         "seconds_range": [round(one) for one in found.seconds_range],
         "vram_bytes": found.vram_bytes,
@@ -135,6 +139,7 @@ def hardware_json(hardware: Hardware) -> dict[str, Any]:
     """The machine as plain JSON values."""
     return {
         "card": hardware.card,
+        "cards": hardware.cards,
         "memory_gib": round(hardware.memory_bytes / GIB, 2),
         "free_bytes": hardware.free_bytes,
         "ram_bytes": hardware.ram_bytes,

@@ -19,6 +19,7 @@ GIB = 1 << 30
 SMALLEST_GIB, LARGEST_GIB = 4, 1024
 LARGEST_RAM_GIB = 64 * 1024
 USUAL_RAM_GIB = 64.0
+MOST_CARDS = 64
 _DRIVER_BYTES = GIB // 4  # what a driver and a desktop keep of a card that is not looked at
 _SYSTEM_BYTES = 2 * GIB  # of RAM, the same
 _NEXT_SIZE, _NEXT_RATE = 1.15, 0.9
@@ -37,6 +38,7 @@ class Hardware:
     ram_bytes: int
     disk_bytes: int | None
     correction: float = 1.0
+    cards: int | None = None  # of this kind that can be used together; None: not known
 
     @property
     def fp8(self) -> bool:
@@ -61,15 +63,21 @@ def hardware_of(machine: Machine, rates: Rates | None = None) -> Hardware | None
         rates=found,
         ram_bytes=machine.ram_available_bytes,
         disk_bytes=machine.disk_free_bytes,
+        cards=sum(one.name == gpu.name for one in machine.usable_gpus),
     )
 
 
-def hardware_named(card: str | None, *, gpu_memory_gib: float | None = None, ram_gib: float | None = None) -> Hardware:
-    """A card by its name, by its memory or by both, in a machine of so much RAM (64 GiB unless it is said). Raises ConfigError."""
+def hardware_named(
+    card: str | None, *, gpu_memory_gib: float | None = None, ram_gib: float | None = None, cards: int | None = None
+) -> Hardware:
+    """A card by its name, by its memory or by both, or so many of it, in a machine of so much RAM (64 GiB unless it is said). Raises
+    ConfigError."""
     problems = [
         *_outside("--gpu-memory-gib", gpu_memory_gib, SMALLEST_GIB, LARGEST_GIB),
         *_outside("--ram-gib", ram_gib, SMALLEST_GIB, LARGEST_RAM_GIB),
     ]
+    if cards is not None and not 1 <= cards <= MOST_CARDS:
+        problems.append(f"--gpus {cards}: 1 to {MOST_CARDS} GPUs of one machine can be planned for; use 1.")
     if card is None and gpu_memory_gib is None:
         problems.append("No card is named; use --card NAME or --gpu-memory-gib NUMBER.")
     wanted = int(gpu_memory_gib * GIB) if gpu_memory_gib is not None and not problems else None
@@ -89,6 +97,7 @@ def hardware_named(card: str | None, *, gpu_memory_gib: float | None = None, ram
         rates=rates_of(known),
         ram_bytes=int(ram * GIB) - _SYSTEM_BYTES,
         disk_bytes=None,
+        cards=cards,
     )
 
 
@@ -102,7 +111,7 @@ def next_larger(hardware: Hardware) -> Hardware | None:
     usual = typical_card(size)
     card = usual if usual in larger else next(one for one in larger if one.memory_gib == size)
     named = hardware_named(card.name)
-    return replace(named, ram_bytes=hardware.ram_bytes, disk_bytes=hardware.disk_bytes)
+    return replace(named, ram_bytes=hardware.ram_bytes, disk_bytes=hardware.disk_bytes, cards=hardware.cards)
 
 
 def _outside(flag: str, value: float | None, least: float, most: float) -> list[str]:

@@ -177,7 +177,7 @@ def correction(root: Path, hardware: Hardware) -> float:
     """How many times longer than predicted steps have taken on this card: the median over past runs below `root`, within bounds.
 
     Runs count that were predicted by the same kind of rates, had at least 20 steps of their largest clips, held their blocks nearly as
-    planned and were not waiting for the link. 1.0 where there is none.
+    planned and were not waiting for the link, or for another GPU. 1.0 where there is none.
     """
     factors: list[float] = []
     for number, folder in enumerate(list_runs(root)):
@@ -227,7 +227,7 @@ def _checks(session: _Session, predicted: RunPredicted) -> Iterator[Check]:
         ram = [one.ram_peak_bytes for one in parts if one.ram_peak_bytes]
         if vram:
             yield Check(phase=phase.phase, what="vram", predicted=phase.vram_bytes, measured=max(vram) + CONTEXT_BYTES)
-        if ram:
+        if ram and not _several(session):  # what is predicted is of all ranks, what is measured of the first
             yield Check(phase=phase.phase, what="ram", predicted=phase.ram_bytes, measured=max(ram))
         seconds = _seconds(session, phase.phase, predicted)
         if phase.seconds and seconds:
@@ -297,12 +297,17 @@ def _factor(session: _Session, hardware: Hardware) -> float | None:
     predicted = session.predicted
     if predicted is None or predicted.card != hardware.card or predicted.rates != hardware.rates.source or not predicted.step_seconds:
         return None
-    if not _as_planned(session, predicted) or _waited(session):
+    if not _as_planned(session, predicted) or _waited(session) or _several(session):
         return None
     seconds = _largest(session.steps, predicted)
     if len(seconds) < LEAST_STEPS - _WARM_UP:
         return None
     return predicted.correction * statistics.median(seconds) / predicted.step_seconds
+
+
+def _several(session: _Session) -> bool:
+    """Whether several GPUs trained together."""
+    return any(chosen.ranks > 1 for chosen in session.engines)
 
 
 def _waited(session: _Session) -> bool:

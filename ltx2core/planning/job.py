@@ -72,6 +72,12 @@ class Job:
     routed_share: float = 1.0
     aligned: int | None = None
     looks: float = 0.0
+    processes: int = 1  # one a GPU; batch and accumulation are those of each
+
+    @property
+    def clips_an_update(self) -> int:
+        """How many clips an update learns from, over all processes."""
+        return self.batch * self.accumulation * self.processes
 
     def rank_of(self, layer: str) -> int:
         """The rank of the LoRA of a layer of a block, by diffusers' name in it; 0 where it has none."""
@@ -104,7 +110,7 @@ def job_of(
     steps = config.max_train_steps or None
     if steps is None and clips is not None:
         batches = config.num_train_epochs * -(-clips // batch)
-        steps = max(1, -(-batches // config.gradient_accumulation_steps))
+        steps = max(1, -(-batches // (config.gradient_accumulation_steps * config.num_processes)))
     interval = config.eval_steps_interval
     measured = bool(interval and (config.eval_split or (datasets is not None and datasets.evals)))
     return Job(
@@ -132,6 +138,7 @@ def job_of(
         routed_share=config.tread_share_of_steps,
         aligned=aligned_width(config),
         looks=rollout_looks(config),
+        processes=config.num_processes,
     )
 
 

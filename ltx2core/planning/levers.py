@@ -79,13 +79,14 @@ def precisions(hardware: Hardware) -> tuple[Precision, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """clip: the largest; batch, accumulation: their product stays what the config asks for."""
+    """clip: the largest; batch, accumulation, processes: their product stays what the config asks for, where that is possible."""
 
     precision: Precision
     clip: ClipShape
     audio: bool
     batch: int
     accumulation: int
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,8 @@ class Tried:
             found["recompute_all_blocks"] = False
         if (job.batch, job.accumulation) != (given.batch, given.accumulation):
             found |= {"train_batch_size": job.batch, "gradient_accumulation_steps": job.accumulation}
+        if job.processes != given.processes:
+            found["num_processes"] = job.processes
         if job.text.int8 != given.text.int8:
             found["text_encoder_1_precision"] = "int8-torchao"
         for lever in ("temporal_roll", "patch_conv"):
@@ -154,6 +157,7 @@ def as_job(given: Job, choice: Choice) -> Job:
         audio=choice.audio,
         batch=choice.batch,
         accumulation=choice.accumulation,
+        processes=choice.processes,
         targets=targets,
         wish=wish,
         sample=sample,

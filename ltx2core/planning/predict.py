@@ -30,6 +30,8 @@ from ltx2core.planning.phases import (
     text_phase,
     train_phase,
 )
+from ltx2core.planning.several import EXCHANGE_BYTES, exchange_seconds, of_all, ram_of_all, with_shared_host
+from ltx2core.planning.several import words as several_words
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds, step_speed
@@ -67,6 +69,16 @@ class Prediction:
     misfit: str | None
     locked_bytes: int = 0
     over_bytes: int = 0  # by how much the worst of all misses
+
+    @property
+    def clips_a_second(self) -> float:
+        """How many clips are learned from in a second of training, over all GPUs; 0 where nothing is trained."""
+        return self.job.clips_an_update / self.step_seconds if self.step_seconds else 0.0
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Of training on every clip once; None where it is not known how many there are."""
+        return None if self.job.clips is None or not self.clips_a_second else self.job.clips / self.clips_a_second
 
     @property
     def vram_bytes(self) -> int:
@@ -107,8 +119,11 @@ def predict(
 def predict_job(job: Job, hardware: Hardware) -> Prediction:
     """The same of a job, without looking for what would make it fit."""
     sizes = released_sizes(job.version, joint=job.audio)
+    alone, hardware = hardware, with_shared_host(hardware, job.processes)
+    reserved = CONTEXT_BYTES + (EXCHANGE_BYTES if job.processes > 1 else 0)
     free = hardware.free_bytes if job.limit_bytes is None else min(hardware.free_bytes, job.limit_bytes)
     need, speed = step_need(sizes, job), _speed(sizes, job, hardware, tokens=job.clip.tokens, batch=job.batch)
+    exchange = exchange_seconds(need.lora_numbers, job.processes, alone)
     problems: list[_Miss] = []
     phases: list[Phase] = []
     because: list[str] = []
@@ -134,19 +149,27 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     )
     plan, host = None, None
     try:
-        plan = _planned(need, job.wish, free - CONTEXT_BYTES, speed)
+        plan = _planned(need, job.wish, free - reserved, speed)
         host = _host(need, plan, job, hardware)
     except RunError as error:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
     if plan is not None and host is not None:
         because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *because]
-        phases += _of_training(sizes, job, need, plan, host, speed, hardware)
+        phases += _of_training(sizes, job, need, plan, host, speed, hardware, exchange)
+        if job.processes > 1:
+            because.insert(0, several_words(need.lora_numbers, job.processes, job.clips_an_update, alone))
+    phases = [of_all(phase, job.processes) for phase in phases]
+    if hardware.cards is not None and job.processes > hardware.cards:
+        missing = (
+            f"num_processes = {job.processes} needs as many GPUs, and there {'is' if hardware.cards == 1 else 'are'} {hardware.cards}."
+        )
+        problems.append(_Miss("Training", missing, 1))
     problems += _over(phases, free, hardware)
     seconds = [phase.seconds for phase in phases if phase.seconds is not None]
     total = sum(seconds)
     spread = _SPREAD[hardware.rates.source]
-    step_seconds = 0.0 if plan is None or plan.seconds is None else plan.seconds * job.accumulation
-    ram = {} if plan is None or host is None else host_bytes(need, plan, waiting=host.waiting)
+    step_seconds = 0.0 if plan is None or plan.seconds is None else plan.seconds * job.accumulation + exchange
+    ram = {} if plan is None or host is None else ram_of_all(host_bytes(need, plan, waiting=host.waiting), job.processes)
     return Prediction(
         job=job,
         plan=plan,
@@ -259,23 +282,31 @@ def _host(need: StepNeed, plan: StepPlan, job: Job, hardware: Hardware) -> HostP
     others = sum(bytes_ for part, bytes_ in host_bytes(need, plan, waiting="disk").items() if part in ("process", "compiler"))
     return place_blocks(
         blocks_bytes=plan.streamed * need.block_bytes,
-        inputs_bytes=need.num_blocks * need.inputs_bytes if plan.inputs_to_host else 0,
-        free_bytes=max(0, hardware.ram_bytes - others),
+        inputs_bytes=job.processes * need.num_blocks * need.inputs_bytes if plan.inputs_to_host else 0,
+        free_bytes=max(0, hardware.ram_bytes - job.processes * others),
         disk=job.disk,
         storage=plan.storage,
     )
 
 
 def _of_training(
-    sizes: ModelSizes, job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, speed: StepSpeed, hardware: Hardware
+    sizes: ModelSizes,
+    job: Job,
+    need: StepNeed,
+    plan: StepPlan,
+    host: HostPlan,
+    speed: StepSpeed,
+    hardware: Hardware,
+    exchange: float,
 ) -> Iterator[Phase]:
-    """Training, and the samples that are made beside it."""
+    """Training, and the samples that are made beside it. exchange: seconds of an update beyond its batches."""
     saved = 0 if job.steps is None else max(1, job.steps // 500)
     measured = 0.0
     if job.held_out and job.clips is not None:
         measured = job.held_out * _HELD_OUT_LEVELS * max(1.0, job.held_out_share * job.clips) / job.batch
     steps = None if job.steps is None else job.steps * job.accumulation
-    yield train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
+    trained = train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
+    yield replace(trained, seconds=None if trained.seconds is None else trained.seconds + (job.steps or 0) * exchange)
     sample = job.sample
     if sample is None or not sample.count:
         return

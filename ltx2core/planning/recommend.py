@@ -135,12 +135,18 @@ def _fastest(
 
 
 def _at(job: Job, clip: ClipShape, precision: Precision, hardware: Hardware, *, audio: bool | None = None) -> Tried | None:
-    """The fastest way to see as many clips in an update as the config asks for."""
-    each = job.batch * job.accumulation
+    """The fastest way to see as many clips in an update as the config asks for, on all cards: or, where these are more, one on each."""
+    processes = hardware.cards or job.processes
+    each = -(-job.clips_an_update // processes)
     found = []
     for batch in (batch for batch in range(1, each + 1) if each % batch == 0):
         choice = Choice(
-            precision=precision, clip=clip, audio=job.audio if audio is None else audio, batch=batch, accumulation=each // batch
+            precision=precision,
+            clip=clip,
+            audio=job.audio if audio is None else audio,
+            batch=batch,
+            accumulation=each // batch,
+            processes=processes,
         )
         tried = try_choice(job, choice, hardware)
         if tried is None:
@@ -198,7 +204,9 @@ def _why(goal: Goal, job: Job, best: Tried, hardware: Hardware) -> Iterator[str]
         yield "Sound is left out, which takes a third of the weights away; with it nothing fits."
     elif choice.audio and (silent := _at(job, choice.clip, choice.precision, hardware, audio=False)) is not None:
         yield f"Pictures alone would take {seconds(silent.prediction.step_seconds)} a step."
-    if choice.accumulation != job.accumulation:
+    if choice.processes != job.processes:
+        yield _of_ranks(job, best)
+    elif choice.accumulation != job.accumulation:
         clips = f"{choice.batch} clip{'s' if choice.batch > 1 else ''}"
         yield f"{clips} at a time, {choice.accumulation} times an update: the same update as before, faster or in less memory."
     pulled = [name for name in ("temporal_roll", "patch_conv") if getattr(best.job.levers, name) != getattr(job.levers, name)]
@@ -207,6 +215,19 @@ def _why(goal: Goal, job: Job, best: Tried, hardware: Hardware) -> Iterator[str]
         yield f"{names}: without {them} the VAE has no room; its values stay the same up to rounding."
     if best.job.text.int8 != job.text.int8:
         yield "The text encoder in 8 bits: in 16 it does not fit in RAM."
+
+
+def _of_ranks(job: Job, best: Tried) -> str:
+    """What the GPUs of this machine give, or that there are fewer than the config asks for."""
+    before, now, pace = job.clips_an_update, best.job.clips_an_update, best.prediction.clips_a_second
+    gpus = f"{best.choice.processes} GPUs" if best.choice.processes > 1 else "The one GPU"
+    learn = "learn" if best.choice.processes > 1 else "learns"
+    if now == before:
+        return f"{gpus} {learn} from {pace:.2g} clips a second together: the same update of {now} clips as before, shared between them."
+    return (
+        f"{gpus} {learn} from {pace:.2g} clips a second together, {now} in an update instead of {before}: {before / now:.0%} of the steps "
+        f"show as many clips, at {(now / before) ** 0.5:.2g} times the learning rate (the root, as AdamW's steps want it)."
+    )
 
 
 def _routed(best: Tried, hardware: Hardware) -> str | None:

@@ -22,14 +22,16 @@ _LEAST_SIDE, _LEAST_FRAMES, _LEAST_RANK = 256, 9, 4
 
 def remedy(job: Job, hardware: Hardware) -> str:
     """A sentence: what to set, or how much memory it would take instead."""
-    for words, changed in _changes(job):
+    for words, changed in _changes(job, hardware):
         if predict_job(changed, hardware).fits:
             return f"{words}: then it fits."
     return _memory_instead(job, hardware)
 
 
-def _changes(job: Job) -> Iterator[tuple[str, Job]]:
+def _changes(job: Job, hardware: Hardware) -> Iterator[tuple[str, Job]]:
     wish, levers, sample = job.wish, job.levers, job.sample
+    if hardware.cards is not None and job.processes > hardware.cards:
+        yield f"Set num_processes to {hardware.cards}", replace(job, processes=hardware.cards)
     if not job.text.int8:
         yield 'Set text_encoder_1_precision to "int8-torchao"', replace(job, text=replace(job.text, int8=True))
     if not levers.temporal_roll:
@@ -58,6 +60,8 @@ def _changes(job: Job) -> Iterator[tuple[str, Job]]:
         for clip in _smaller(sample.clip):
             text = f"Set validation_resolution to {clip.height}x{clip.width} and validation_num_video_frames to {clip.frames}"
             yield text, replace(job, sample=sample.with_clip(clip))
+    if job.processes > 1:
+        yield "Set num_processes to 1", replace(job, processes=1)
     if not job.disk:
         yield "Name a folder on a fast disk in group_offload_to_disk_path", replace(job, disk=True)
     if wish.storage in ("int8", "fp8"):

@@ -60,7 +60,7 @@ def _history(arguments: argparse.Namespace) -> int:
 def _hardware(arguments: argparse.Namespace) -> Hardware:
     """The card that is named, else the one that is here. Raises ConfigError where there is neither."""
     if arguments.card is not None or arguments.gpu_memory_gib is not None:
-        return hardware_named(arguments.card, gpu_memory_gib=arguments.gpu_memory_gib, ram_gib=arguments.ram_gib)
+        return hardware_named(arguments.card, gpu_memory_gib=arguments.gpu_memory_gib, ram_gib=arguments.ram_gib, cards=arguments.gpus)
     from ltx2core.hardware.probe import probe_machine
     from ltx2core.planning.before_run import hardware_here
 
@@ -69,6 +69,12 @@ def _hardware(arguments: argparse.Namespace) -> Hardware:
     if found is None:
         why = machine.no_gpu_because or "Its memory cannot be read."
         raise ConfigError([f"There is no card here to plan for. {why}"], fix="Name one: --card 4090, or --gpu-memory-gib 24.")
+    if arguments.gpus is not None:
+        if found.cards is not None and not 1 <= arguments.gpus <= found.cards:
+            raise ConfigError(
+                [f"--gpus {arguments.gpus}: {found.cards} of this card are here; use {found.cards}, or name a card with --card."]
+            )
+        found = dataclasses.replace(found, cards=arguments.gpus)
     if arguments.ram_gib is not None:
         raise ConfigError([f"--ram-gib {arguments.ram_gib:g} belongs to a machine that is named; name its card, too, with --card."])
     return found

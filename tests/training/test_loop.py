@@ -49,6 +49,7 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
                 clock=StepClock(torch.device("cpu")),
                 flops=10**12,
                 parts=1,
+                samples=1,
             )
 
     events: list[Event] = []
@@ -68,6 +69,7 @@ def test_seconds_of_steps_add_up_to_the_time_that_passed_though_the_device_lags(
         settings=settings,
         meter=StepMeter(ModelShape(blocks=(), outside=()), matmul_rate=1e12),
         emit=events.append,
+        parameters={},
     )
     assert trained.run(start=0, control=Control(), between=cast("Any", between)) == (4, False)
     seconds = [event.seconds for event in events if isinstance(event, StepDone)]
