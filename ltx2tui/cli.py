@@ -122,7 +122,11 @@ COMMANDS: tuple[Command, ...] = (
         "presets",
         "list the presets, by card and by what is learned",
         "ltx2tui presets --gpu-memory-gb 24",
-        (_argument("--gpu-memory-gb", type=int, metavar="G", help="only those for a card of so much memory"), JSON),
+        (
+            _argument("--gpu-memory-gb", type=int, metavar="G", help="only those for a card of so much memory"),
+            _argument("--gpus", type=int, metavar="N", help="only those for so many cards in one machine"),
+            JSON,
+        ),
     ),
     Command(
         "config check",

@@ -54,7 +54,14 @@ def warnings_before(machine: Machine, loaded: LoadedConfig, forecast: Forecast |
     first = next(iter(machine.usable_gpus), None)
     found = list(_of_software(machine, loaded.config))
     if first is not None:
-        found += [*_of_order(machine), *_of_others(first), *_of_power(first, machine), *_of_link(first, machine), *_of_spilling(machine)]
+        found += [
+            *_of_order(machine),
+            *_of_idle(machine, first, loaded.config),
+            *_of_others(first),
+            *_of_power(first, machine),
+            *_of_link(first, machine),
+            *_of_spilling(machine),
+        ]
     return [*found, *_of_memory(machine, told), *_of_samples(told, loaded.config, first), *_of_disk(machine, loaded, told)]
 
 
@@ -74,6 +81,15 @@ def _of_order(machine: Machine) -> Iterator[Notice]:
     text = f"This machine has {' and '.join(dict.fromkeys(names))}: a run takes the one that CUDA counts as the fastest."
     fix = "To choose, set CUDA_DEVICE_ORDER=PCI_BUS_ID and CUDA_VISIBLE_DEVICES to its number in `ltx2tui probe`."
     yield Notice(code="several_cards", text=text, fix=fix)
+
+
+def _of_idle(machine: Machine, first: Gpu, config: TrainConfig) -> Iterator[Notice]:
+    """Of cards of one kind a run of one process uses the first alone."""
+    same = sum(gpu.name == first.name for gpu in machine.usable_gpus)
+    if same > 1 and config.num_processes == 1 and config.pretrained_model_name_or_path != "nano":
+        text = f"This machine has {same} {first.name}, and this run uses one of them."
+        fix = f"num_processes = {same} trains on all of them together; `ltx2tui plan` says what that gives."
+        yield Notice(code="idle_cards", text=text, fix=fix)
 
 
 def _of_others(gpu: Gpu) -> Iterator[Notice]:

@@ -2,7 +2,8 @@
 
 For each size of card and goal, the most that trains in a night on a usual card of that size, held so that every such card can do it: its
 memory is that of the smallest one, and 8-bit weights are widened, not multiplied, as any card can. Faster ways of a newer card are what
-`ltx2tui plan` is for. There are none for several GPUs: the keys for them are read, and training runs on one device.
+`ltx2tui plan` is for. Those for several GPUs of one machine (`4x24gb-style`) differ in what follows from an update of several clips, too:
+fewer steps at a higher rate.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ RAM_GIB = {
     96: 128,
     141: 128,
 }  # by the card's GB: of a usual machine
+SEVERAL_RAM_GIB = {(2, 24): 64, (4, 24): 128, (2, 48): 128, (4, 80): 512, (8, 80): 1024}  # by how many cards, and their GB
 # A usual card of each size, whose rates decide what a night is enough for.
 USUAL = {
     8: "GeForce RTX 4060",
@@ -55,6 +57,7 @@ USUAL = {
     141: "H200",
 }
 _CLIPS = 30  # that times are told for
+_MORE_CLIPS = 1.25  # are shown where an update has several: it learns somewhat less from each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,28 +193,33 @@ _BASICS: dict[str, tuple[Any, str]] = {
 def make_presets() -> dict[str, dict[str, Any]]:
     """Every preset by its file's name."""
     found = {f"{size}gb-{aim.name}": _preset(size, aim) for size in RAM_GIB for aim in AIMS}
+    found |= {f"{gpus}x{size}gb-{aim.name}": _preset(size, aim, gpus) for gpus, size in SEVERAL_RAM_GIB for aim in AIMS}
     return {**found, "quickstart": _quickstart()}
 
 
-def smallest_of(size: int) -> Hardware:
-    """A card with the least memory that is sold as this size, in a usual machine for it."""
+def smallest_of(size: int, gpus: int = 1) -> Hardware:
+    """So many cards with the least memory that is sold as this size, in a usual machine for them."""
     same = [card.memory_gib for card in CARDS if 0.93 * size < card.memory_gib < 1.04 * size]
-    return hardware_named(USUAL[size], gpu_memory_gib=min(same), ram_gib=RAM_GIB[size])
+    return hardware_named(USUAL[size], gpu_memory_gib=min(same), ram_gib=_ram_gib(size, gpus), cards=gpus)
 
 
-def _preset(size: int, aim: Aim) -> dict[str, Any]:
-    hardware = smallest_of(size)
-    job = _job(aim)
+def _ram_gib(size: int, gpus: int) -> int:
+    return RAM_GIB[size] if gpus == 1 else SEVERAL_RAM_GIB[gpus, size]
+
+
+def _preset(size: int, aim: Aim, gpus: int = 1) -> dict[str, Any]:
+    hardware = smallest_of(size, gpus)
+    job = _job(aim, gpus)
     found = list(_tried(job, aim, hardware))
     if not found:
         raise ValueError(f"{size} GB: nothing fits for {aim.name}")
     best = next((one for one in found if one.prediction.total_seconds <= NIGHT), None)
     best = best or min(found, key=lambda one: one.prediction.total_seconds)
-    keys = dict(_keys(best, aim, size))
+    keys = dict(_keys(best, aim, _ram_gib(size, gpus)))
     clip = best.job.clip
     datasets, of_datasets = _clips(clip, aim)
     return {
-        "for": {"gpu_memory_gb": size, "ram_gb": RAM_GIB[size], "goal": aim.name, "learns": aim.words},
+        "for": {"gpus": gpus, "gpu_memory_gb": size, "ram_gb": _ram_gib(size, gpus), "goal": aim.name, "learns": aim.words},
         "config": {name: value for name, (value, _) in keys.items()},
         "datasets": datasets,
         "why": {name: why for name, (_, why) in keys.items()} | of_datasets,
@@ -219,9 +227,9 @@ def _preset(size: int, aim: Aim) -> dict[str, Any]:
     }
 
 
-def _job(aim: Aim) -> Job:
+def _job(aim: Aim, gpus: int) -> Job:
     """The job of an aim at its most wanted shape."""
-    values = {name: value for name, (value, _) in (_BASICS | aim.keys).items() if value is not None}
+    values = {name: value for name, (value, _) in (_BASICS | aim.keys | _of_several(aim, gpus)).items() if value is not None}
     height, width, frames = aim.shapes[0]
     datasets, _ = _clips(ClipShape(width=width, height=height, frames=frames), aim)
     values |= {"validation_resolution": f"{height}x{width}", "validation_num_video_frames": frames}
@@ -242,15 +250,40 @@ def _tried(job: Job, aim: Aim, hardware: Hardware) -> Iterator[Tried]:
 
 def _at(job: Job, clip: ClipShape, precision: Precision, hardware: Hardware) -> Tried | None:
     sample = None if job.sample is None else job.sample.with_clip(clip)
-    choice = Choice(precision=precision, clip=clip, audio=job.audio, batch=1, accumulation=1)
+    choice = Choice(precision=precision, clip=clip, audio=job.audio, batch=1, accumulation=1, processes=job.processes)
     return try_choice(replace(job, clip=clip, sample=sample), choice, hardware)
 
 
-def _keys(best: Tried, aim: Aim, size: int) -> Iterator[tuple[str, tuple[Any, str]]]:
+def _of_several(aim: Aim, gpus: int) -> dict[str, tuple[Any, str]]:
+    """The keys that follow from an update of a clip on each of several GPUs; none for one."""
+    if gpus == 1:
+        return {}
+    alone, usual = int(aim.keys["max_train_steps"][0]), float(_BASICS["learning_rate"][0])
+    steps, rate = 10 * round(_MORE_CLIPS * alone / gpus / 10), float(f"{usual * gpus**0.5:.2g}")
+    every = 10 * max(1, round(steps / 80))
+    return {
+        "num_processes": (gpus, f"A process on each of the {gpus} GPUs. Weights that wait in RAM are there once for all of them."),
+        "gradient_accumulation_steps": (1, f"An update has {gpus} clips already, one of each GPU."),
+        "learning_rate": (
+            rate,
+            f"{usual:g} times the root of {gpus}: the mean over {gpus} clips is that much steadier. {usual:g} again if samples fall apart.",
+        ),
+        "lr_warmup_steps": (max(20, 100 // gpus), "The first steps go gently while AdamW learns how large gradients are."),
+        "max_train_steps": (
+            steps,
+            f"One GPU takes {alone:,}; {alone // gpus:,} updates of {gpus} clips show as many, and there are a quarter more.",
+        ),
+        "validation_step_interval": (every, _BASICS["validation_step_interval"][1]),
+        "eval_steps_interval": (every, _BASICS["eval_steps_interval"][1]),
+        "checkpoint_step_interval": (every, _BASICS["checkpoint_step_interval"][1]),
+    }
+
+
+def _keys(best: Tried, aim: Aim, ram_gib: int) -> Iterator[tuple[str, tuple[Any, str]]]:
     """Every key with its value and sentence."""
     job, clip, plan = best.job, best.job.clip, best.prediction.plan
     assert plan is not None
-    for name, (value, why) in (_BASICS | aim.keys).items():
+    for name, (value, why) in (_BASICS | aim.keys | _of_several(aim, job.processes)).items():
         if value is not None:
             yield name, (value, why)
     weights = f"{plan.streamed} of 48 blocks wait in RAM" if plan.streamed else "all 48 blocks stay on the card"
@@ -262,7 +295,7 @@ def _keys(best: Tried, aim: Aim, size: int) -> Iterator[tuple[str, tuple[Any, st
     yield "gradient_checkpointing", (True, "Blocks are computed twice where memory asks for it, and only there.")
     yield "step_engine", ("auto", "Compiled and captured steps on any GPU; the plan of blocks is made when the run starts.")
     if job.text.int8:
-        yield "text_encoder_1_precision", ("int8-torchao", f"In 16 bits the text encoder does not fit into {RAM_GIB[size]} GB of RAM.")
+        yield "text_encoder_1_precision", ("int8-torchao", f"In 16 bits the text encoder does not fit into {ram_gib} GB of RAM.")
     yield "offload_during_startup", (True, "VAE and text encoder are never on the card together; here that is always so.")
     for lever, effect in (("temporal_roll", "a few frames at a time"), ("patch_conv", "layer by layer, a few rows at a time")):
         on = getattr(job.levers, lever)
@@ -352,7 +385,13 @@ def _quickstart() -> dict[str, Any]:
     if not found.fits:
         raise ValueError(f"the quickstart does not fit: {found.misfit}")
     return {
-        "for": {"gpu_memory_gb": 12, "ram_gb": 64, "goal": "quickstart", "learns": "pictures and their sound, as SimpleTuner's quickstart"},
+        "for": {
+            "gpus": 1,
+            "gpu_memory_gb": 12,
+            "ram_gb": 64,
+            "goal": "quickstart",
+            "learns": "pictures and their sound, as SimpleTuner's quickstart",
+        },
         "config": config,
         "datasets": datasets,
         "why": {name: text for name, (_, text) in keys.items()} | why,

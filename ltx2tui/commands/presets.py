@@ -22,7 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
         if size is None:
             raise ConfigError([f"--gpu-memory-gb {wanted}: the smallest presets are for {sizes[0]} GB; `ltx2tui plan` says what fits."])
         found = {name: preset for name, preset in found.items() if preset["for"]["gpu_memory_gb"] == size}
-    found = dict(sorted(found.items(), key=lambda item: item[1]["for"]["gpu_memory_gb"]))
+    if (gpus := arguments.gpus) is not None:
+        there = sorted({preset["for"]["gpus"] for preset in found.values()})
+        if gpus not in there:
+            raise ConfigError([f"--gpus {gpus}: there are presets for {', '.join(map(str, there))}; `ltx2tui plan` says what fits."])
+        found = {name: preset for name, preset in found.items() if preset["for"]["gpus"] == gpus}
+    found = dict(sorted(found.items(), key=lambda item: (item[1]["for"]["gpu_memory_gb"], item[1]["for"]["gpus"])))
     if arguments.json:
         json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")

@@ -12,7 +12,7 @@ from ltx2core.config.keys import facts_of
 from ltx2core.config.load import look_at
 from ltx2core.config.sources import preset_files, read_source
 from ltx2core.config.train import TrainConfig
-from ltx2core.planning.make_presets import RAM_GIB, as_text, make_presets, smallest_of
+from ltx2core.planning.make_presets import RAM_GIB, SEVERAL_RAM_GIB, as_text, make_presets, smallest_of
 from ltx2core.planning.predict import predict
 from ltx2tui.cli import main
 
@@ -29,7 +29,9 @@ def test_presets_are_those_that_the_planner_makes() -> None:
 def test_every_size_has_every_goal() -> None:
     assert {8, 10, 12, 16, 24, 32, 40, 48, 80, 96, 141} == set(RAM_GIB)
     goals = {"style", "character", "motion", "audio-video"}
-    assert {f"{size}gb-{goal}" for size in RAM_GIB for goal in goals} | {"quickstart"} == set(PRESETS)
+    assert {(2, 24), (4, 24), (2, 48), (4, 80), (8, 80)} == set(SEVERAL_RAM_GIB)
+    forms = [f"{size}gb" for size in RAM_GIB] + [f"{gpus}x{size}gb" for gpus, size in SEVERAL_RAM_GIB]
+    assert {f"{form}-{goal}" for form in forms for goal in goals} | {"quickstart"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -54,7 +56,7 @@ def test_a_preset_loads_says_why_for_each_key_and_asks_for_nothing_that_is_not_b
 def test_a_preset_fits_the_smallest_card_of_its_size(name: str) -> None:
     preset: dict[str, Any] = PRESETS[name]
     loaded = look_at(preset["config"], base=Path(), datasets=preset["datasets"])
-    hardware = smallest_of(preset["for"]["gpu_memory_gb"])
+    hardware = smallest_of(preset["for"]["gpu_memory_gb"], preset["for"]["gpus"])
     found = predict(loaded.config, hardware, datasets=loaded.datasets, clips=30)
     assert found.fits, found.misfit
     assert found.vram_bytes <= hardware.free_bytes
@@ -68,6 +70,16 @@ def test_goals_differ_in_what_they_are_about() -> None:
         assert shapes["motion"]["resolution"] <= shapes["style"]["resolution"]
         assert "audio" in shapes["audio-video"]
         assert "audio" not in shapes["style"]
+
+
+def test_several_gpus_take_fewer_steps_at_a_higher_rate_and_see_no_fewer_clips() -> None:
+    for gpus, size in SEVERAL_RAM_GIB:
+        one, several = PRESETS[f"{size}gb-style"]["config"], PRESETS[f"{gpus}x{size}gb-style"]["config"]
+        assert several["num_processes"] == gpus
+        assert several["learning_rate"] == pytest.approx(one["learning_rate"] * gpus**0.5, rel=0.02)
+        assert one["max_train_steps"] <= gpus * several["max_train_steps"] <= 1.5 * one["max_train_steps"]
+        assert several["lr_warmup_steps"] < several["max_train_steps"] / 4
+        assert several["validation_step_interval"] <= several["max_train_steps"] / 5
 
 
 def test_the_quickstart_differs_where_the_model_needs_it_and_says_so() -> None:
@@ -84,5 +96,9 @@ def test_presets_are_listed_for_a_card(capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["24gb-audio-video", "24gb-character", "24gb-motion", "24gb-style"]
     assert max(map(len, lines[:4])) <= 80
+    assert lines[4].split()[0] == "2x24gb-audio-video"
+    assert main(["presets", "--gpus", "8"]) == 0
+    assert {line.split()[0].split("-")[0] for line in capsys.readouterr().out.splitlines()[:4]} == {"8x80gb"}
+    assert main(["presets", "--gpus", "3"]) == 1
     assert main(["presets", "--gpu-memory-gb", "2"]) == 1
     assert main(["presets", "--json"]) == 0
