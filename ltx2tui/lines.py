@@ -119,6 +119,8 @@ def numbers_line(state: RunState, *, width: int) -> Text:
 def speed_parts(state: RunState) -> list[str]:
     """What the recent steps cost, the most telling first; empty before there is any."""
     parts = []
+    if state.engine is not None and state.engine.ranks > 1 and state.samples_per_second is not None:
+        parts.append(f"{state.engine.ranks} ranks {state.samples_per_second:.3g} clips/s")
     if state.mfu.weight:
         parts.append(f"MFU {state.mfu.mean:.0%}" if state.mfu.mean >= 0.1 else f"MFU {state.mfu.mean:.1%}")
     if state.stall_ms.weight and state.engine is not None and state.engine.streamed:
@@ -142,6 +144,7 @@ def engine_line(state: RunState, *, width: int) -> Text:
         return Text()
     parts = [engine.products, engine.attention]
     parts += ["captured"] if engine.captured else ["compiled"] if engine.compiled else ["eager"]
+    parts += [f"{engine.ranks} ranks"] if engine.ranks > 1 else []
     parts += [f"{engine.streamed} of {engine.num_blocks} blocks stream"] if engine.streamed else []
     parts += [f"{engine.recomputed} computed twice"] if engine.recomputed else []
     parts.append(f"matmul {engine.matmul_tflops:.3g} TFLOP/s")

@@ -101,6 +101,7 @@ class RunState:
     stall_ms: Smoothed = Smoothed()
     link_gb_per_s: float | None = None
     mfu: Smoothed = Smoothed()
+    step_samples: Smoothed = Smoothed()  # that a step learns from, over all ranks
     learning_rate: float | None = None
     grad_norm: float | None = None
     bucket: str = ""
@@ -138,6 +139,12 @@ class RunState:
     def seconds_per_step(self) -> float | None:
         """The recent pace of steps, in seconds; None before the first."""
         return self.seconds.mean if self.seconds.weight else None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """How many samples are learned from in a second, over all ranks; None before the first step."""
+        seconds = self.seconds_per_step
+        return self.step_samples.mean / seconds if self.step_samples.weight and seconds else None
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -244,6 +251,7 @@ def _after_start(state: RunState, event: events.RunStarted, at: float) -> RunSta
         stall_ms=Smoothed(),
         link_gb_per_s=None,
         mfu=Smoothed(),
+        step_samples=Smoothed(),
         not_finite=0,
         last_not_finite_step=0,
         held_out=tuple(point for point in state.held_out if point.step <= resumed) if resumed else (),
@@ -286,6 +294,7 @@ def _after_step(state: RunState, event: events.StepDone, at: float) -> RunState:
         stall_ms=state.stall_ms.with_known(event.stall_ms),
         link_gb_per_s=event.link_gb_per_s,
         mfu=state.mfu.with_known(event.mfu),
+        step_samples=state.step_samples.with_known(event.samples),
         learning_rate=event.learning_rate,
         grad_norm=event.grad_norm,
         bucket=event.bucket,

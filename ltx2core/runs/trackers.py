@@ -169,6 +169,8 @@ def numbers_of(event: Event) -> dict[str, float]:
     if isinstance(event, StepDone):
         names = ("loss", "video_loss", "audio_loss", "learning_rate", "grad_norm", "seconds", "similarity")
         found = {f"train/{name}": getattr(event, name) for name in names}
+        if event.samples and event.seconds > 0:
+            found["train/samples_per_second"] = event.samples / event.seconds
     elif isinstance(event, HeldOutMeasured):
         found = {f"held_out/{name}": getattr(event, name) for name in ("loss", "video_loss", "audio_loss", "base_loss")}
     elif isinstance(event, MemorySampled):

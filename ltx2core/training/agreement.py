@@ -89,17 +89,19 @@ def agree(ranks: Ranks, own: UpdateLosses, optimizer: Optimizer, *, step: int, c
     return _losses_of_all(ranks, own, said)
 
 
-def same_start(ranks: Ranks, tensors: Sequence[Tensor], *, course: str) -> None:
-    """Give every rank rank 0's tensors. course: what is trained on, which must be the same. Raises RunError when it is not."""
+def same_start(ranks: Ranks, tensors: Sequence[Tensor], *, course: str, device: str = "") -> list[str]:
+    """Give every rank rank 0's tensors; the devices of all come back. course: what is trained on, which must be the same. Raises RunError
+    when it is not."""
     if ranks.size == 1:
-        return
-    courses = ranks.meet(course)
+        return [device]
+    courses, devices = ranks.meet(course), ranks.meet(device)
     if odd := [rank for rank, other in enumerate(courses) if other != courses[0]]:
         raise RunError(
             f"Rank {odd[0]} of {ranks.size} has found other clips, or other steps, than rank 0.",
             fix="Do not change the dataset's folders while a run starts; then start it again.",
         )
     ranks.spread(tensors)
+    return devices
 
 
 def check_same(ranks: Ranks, tensors: Iterable[Tensor], *, step: int) -> None:

@@ -81,7 +81,7 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice) -> None:
     ranks = Together(FileStore(store, size), rank=rank, size=size, device=prepared.device)
     trainee = trainee_of(config, prepared, course, root=root, emit=voice.emit, ranks=ranks)
     start = _go_on_from(folder, task.step, trainee)
-    same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}")
+    same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}", device=trainee.model.device_name)
     trainee.refresh()
     loop = Loop(
         model=trainee.model,

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.config.adjust import has_distilled_weights
 from ltx2core.config.load import save_config
@@ -209,7 +207,7 @@ class Pipeline:
         if start == 0 and config.init_lora:
             init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
         trainee.refresh()
-        same_start(ranks, trainee.shared, course=f"{course.data} {start} of {total_steps}")
+        devices = same_start(ranks, trainee.shared, course=f"{course.data} {start} of {total_steps}", device=trainee.model.device_name)
         identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
@@ -228,6 +226,7 @@ class Pipeline:
         if config.eval_steps_interval and (config.eval_split or held_out):
             keep_held_out(self.folder, held_out)
         self._describe(trainee, layers, trained="video only" if not audio else "video and audio" if video else "sound only")
+        self._tell_ranks(devices)
         between = Milestones(
             model=model,
             engine=trainee.engine,
@@ -358,13 +357,25 @@ class Pipeline:
         return taken.step
 
     def _describe(self, trainee: Trainee, layers: list[str], *, trained: str) -> None:
-        count, device = sum(parameter.numel() for parameter in trainee.parameters.values()), trainee.model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
+        count = sum(parameter.numel() for parameter in trainee.parameters.values())
+        name = trainee.model.device_name
         dtype = str(trainee.model.dtype).removeprefix("torch.")
         self.emit(Notice(code="engine", text=f"Trains on {name} in {dtype}: {trainee.software}."))
         self.emit(trainee.chosen)
         kind = "DoRA" if self.loaded.config.use_dora else "LoKr" if self.loaded.config.lora_type == "lycoris" else "LoRA"
         self.emit(Notice(code="adapter", text=f"A {kind} of {count:,} float32 parameters on {len(layers)} layers, {trained}."))
+
+    def _tell_ranks(self, devices: Sequence[str]) -> None:
+        """That several devices train together, and what an update is."""
+        if len(devices) == 1:
+            return
+        config, kinds = self.loaded.config, list(dict.fromkeys(devices))
+        together = f"{config.num_processes} x {config.train_batch_size} x {config.gradient_accumulation_steps}"
+        text = f"{len(devices)} ranks train together: an update learns from {together} clips, a share on each of them."
+        self.emit(Notice(code="ranks", text=text))
+        if len(kinds) > 1:
+            text = f"The ranks' devices differ: {', '.join(kinds)}. The slowest sets the pace, and the smallest how weights are held."
+            self.emit(Notice(code="ranks_differ", level="warning", text=text, fix="CUDA_VISIBLE_DEVICES chooses those of one kind."))
 
     def _export(
         self,

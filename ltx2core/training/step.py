@@ -57,6 +57,13 @@ class Model:
         """Around which blocks tokens are routed while training."""
         return () if self.router is None else self.router.routes
 
+    @property
+    def device_name(self) -> str:
+        """The device in words."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"the CPU ({torch.get_num_threads()} threads)"
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Lets bf16 layers meet the float32 adapter: products in bf16, parameters and gradients in float32."""
         if self.dtype == torch.float32 or not self.mixed:

@@ -144,6 +144,9 @@ def test_what_steps_cost_adds_up_and_is_said_in_a_line_that_fits() -> None:
     resident = _after(STARTED, replace(chosen, streamed=0), replace(cost, stall_ms=0.0, link_gb_per_s=None))
     assert lines.speed_parts(resident) == ["MFU 41%", "compute 480 ms"]  # nothing waits where nothing travels
     assert lines.speed_parts(_after(STARTED, _step(1))) == []  # a journal of before
+    several = _after(STARTED, replace(chosen, ranks=4), *(replace(_step(step), seconds=0.5, samples=8) for step in range(1, 9)))
+    assert lines.speed_parts(several)[0] == "4 ranks 16 clips/s"
+    assert "captured · 4 ranks" in lines.engine_line(several, width=99).plain
 
 
 def test_a_held_out_loss_is_said_with_its_change_and_how_sure_that_is() -> None:

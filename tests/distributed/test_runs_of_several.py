@@ -73,7 +73,9 @@ def test_two_ranks_learn_to_the_last_bit_what_one_process_learns_from_the_same_b
     assert [(step.step, step.loss, step.samples) for step in steps(two)] == [(step.step, step.loss, step.samples) for step in steps(one)]
     (*_, chosen) = (event for event in events_of(two) if isinstance(event, EngineChosen))
     assert chosen.ranks == 2
-    assert "data_changed" not in {event.code for event in events_of(two) if isinstance(event, Notice)}
+    told = {event.code: event.text for event in events_of(two) if isinstance(event, Notice)}
+    assert told["ranks"] == "2 ranks train together: an update learns from 2 x 1 x 1 clips, a share on each of them."
+    assert "data_changed" not in told
 
 
 def test_the_losses_told_are_those_of_all_ranks_and_the_head_of_crepa_learns_from_all(make_config: MakeConfig, open_run: OpenRun) -> None:
