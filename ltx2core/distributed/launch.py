@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from ltx2core.distributed.places import environment_of, name_of, share_of_cores
+from ltx2core.distributed.places import environment_of, name_of, share_of_cores, too_many
 from ltx2core.distributed.ranks import ALONE, RankLost, Ranks, Together
 from ltx2core.errors import Ltx2Error, RunError, Stopped
 from ltx2core.runs.events import Notice
@@ -188,6 +188,7 @@ def others_of(size: int, *, emit: Callable[[Event], None], log: Path, should_sto
     with contextlib.ExitStack() as stack:
         stack.callback(others.close)
         if size > 1:
+            _check_cards(size)
             stack.enter_context(_fewer_threads(size))
             others.start()
         try:
@@ -197,6 +198,14 @@ def others_of(size: int, *, emit: Callable[[Event], None], log: Path, should_sto
             if explained is error:
                 raise
             raise explained from error
+
+
+def _check_cards(size: int) -> None:
+    """Raise RunError where CUDA sees fewer cards than there are processes, whatever the driver's tools have told before."""
+    import torch
+
+    if torch.cuda.is_available() and (visible := torch.cuda.device_count()) < size:
+        raise too_many(size, visible)
 
 
 @contextlib.contextmanager

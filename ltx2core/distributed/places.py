@@ -20,9 +20,13 @@ def check_processes(count: int, machine: Machine) -> None:
         return
     hidden = len(machine.gpus) - visible
     also = f", CUDA_VISIBLE_DEVICES={machine.visible_devices} hiding {hidden}" if hidden else ""
-    raise RunError(
-        f"num_processes = {count}: each process trains on a GPU of its own, and {visible} can be used{also}.",
-        fix=f"Use {visible}" + (", or let CUDA_VISIBLE_DEVICES name more." if hidden else "."),
+    raise too_many(count, visible, also=also, fix=", or let CUDA_VISIBLE_DEVICES name more" if hidden else "")
+
+
+def too_many(count: int, visible: int, *, also: str = "", fix: str = "") -> RunError:
+    """The words for more processes than cards."""
+    return RunError(
+        f"num_processes = {count}: each process trains on a GPU of its own, and {visible} can be used{also}.", fix=f"Use {visible}{fix}."
     )
 
 
@@ -32,7 +36,9 @@ def environment_of(rank: int, size: int, *, variables: Mapping[str, str]) -> dic
     visible = variables.get("CUDA_VISIBLE_DEVICES")
     entries = None if visible is None else [entry.strip() for entry in visible.split(",")]
     card = str(rank) if entries is None else entries[rank] if rank < len(entries) else ""
-    return {**variables, "CUDA_VISIBLE_DEVICES": card, "OMP_NUM_THREADS": variables.get("OMP_NUM_THREADS") or str(share_of_cores(size))}
+    threads = str(share_of_cores(size))
+    own = {name: variables.get(name) or threads for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
+    return {**variables, **own, "CUDA_VISIBLE_DEVICES": card}
 
 
 def share_of_cores(size: int) -> int:
