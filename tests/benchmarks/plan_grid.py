@@ -25,6 +25,7 @@ import queue
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ _MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
 _CARD_GIB = 78.0  # of a card that cases share
 _SHARE_OF_RAM = 0.9  # of what is free, for cases at once
 Line = dict[str, Any]
+Kind = tuple[object, ...]
 
 
 def grid() -> dict[str, Case]:
@@ -129,12 +131,17 @@ def random_cases(count: int, *, seed: int, shapes: int = 20, most_gib: float = _
 
 def one_of_each_first(cases: Mapping[str, Case]) -> dict[str, Case]:
     """The cases that compile something new, then the others, which find it: several at once would each compile it."""
-    seen: dict[tuple[object, ...], int] = {}
+    seen: dict[Kind, int] = {}
     turns = {}
     for name, case in cases.items():
-        kind = (case.tokens, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision)
+        kind = kind_of(case)
         turns[name] = seen[kind] = seen.get(kind, -1) + 1
     return dict(sorted(cases.items(), key=lambda item: min(turns[item[0]], 1)))
+
+
+def kind_of(case: Case) -> Kind:
+    """What the compiler sees of a case."""
+    return case.latents, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision
 
 
 def preset_cases() -> dict[str, Case]:
@@ -303,6 +310,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
+    if options.compile_first:
+        _compile(names, cases, options, rates, common, out=out)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
@@ -327,6 +336,21 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         worker.join()
     if not waiting.empty():
         print(json.dumps({"left": waiting.qsize()}), flush=True)
+
+
+def _compile(
+    names: Sequence[str], cases: Mapping[str, Case], options: argparse.Namespace, rates: Line, common: Sequence[str], *, out: Out
+) -> None:
+    """One small model of each kind, so many at once as were asked for, dealt out to the cards."""
+    kinds = list({kind_of(cases[name]): name for name in names}.values())
+
+    def compile_one(turn: int, name: str) -> None:
+        gpu = turn % options.gpus if options.gpus > 1 else None
+        line = run_alone(["--compile", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
+        out.write({"compiled": name} | line)
+
+    with ThreadPoolExecutor(options.compile_first) as pool:
+        list(pool.map(compile_one, range(len(kinds)), kinds))
 
 
 def summary(paths: Iterable[Path]) -> dict[str, object]:
@@ -379,6 +403,9 @@ def _run_here(options: argparse.Namespace) -> None:
         return
     told = json.loads(options.rates)
     rates = rates_from_json(told["rates"]) if "rates" in told else None
+    if options.compile:
+        plan_case.print_line(plan_case.compile_kind(options.compile, cases_of(options)[options.compile], rates=rates))
+        return
     case, layers = cases_of(options)[options.run], 2 if options.small else options.layers
     plan_case.print_line(
         plan_case.run_case(options.run, case, steps=options.steps, layers=layers, rates=rates, shared=options.together > 1)
@@ -402,6 +429,8 @@ def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "--shapes", {"type": int, "default": 20, "help": "kinds of batch and weights among random plans"}
     yield "--list", {"action": "store_true"}
     yield "--summary", {"nargs": "+", "type": Path}
+    yield "--compile-first", {"type": int, "default": 0, "help": "before the cases, compile for so many kinds at once, with four blocks"}
+    yield "--compile", {"help": argparse.SUPPRESS}
     yield "--run", {"help": argparse.SUPPRESS}
     yield "--rates", {"default": "{}", "help": argparse.SUPPRESS}
     yield "--rates-only", {"action": "store_true", "help": argparse.SUPPRESS}
@@ -415,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.summary:
         print(json.dumps(summary(options.summary), indent=1))
         return
-    if options.run or options.rates_only:
+    if options.run or options.compile or options.rates_only:
         _run_here(options)
         return
     try:
