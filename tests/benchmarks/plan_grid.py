@@ -145,7 +145,7 @@ def kind_of(case: Case) -> Kind:
 
 
 def preset_cases() -> dict[str, Case]:
-    """A step of every preset with a card of its own, under the memory of the smallest card of its size."""
+    """A step of every preset for one card, under the memory of the smallest card of its size."""
     from ltx2core.config.load import look_at
     from ltx2core.config.sources import preset_files
     from ltx2core.planning.clips import SPATIAL, TEMPORAL
@@ -156,6 +156,8 @@ def preset_cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for name, path in preset_files().items():
         preset = json.loads(path.read_text(encoding="utf-8"))
+        if preset["for"]["gpus"] > 1:  # a step on each of several cards is one of these, with a little less memory
+            continue
         loaded = look_at(preset["config"], base=Path(), datasets=preset["datasets"])
         job = job_of(loaded.config, datasets=loaded.datasets)
         clip, size = job.clip, preset["for"].get("gpu_memory_gb")
