@@ -57,6 +57,11 @@ class Control:
     def paused(self) -> bool:
         return not self._running.is_set()
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything is wished for that the loop has to take up."""
+        return self._stop.is_set() or self._save.is_set() or self._sample.is_set() or not self._running.is_set()
+
     def take_save(self) -> bool:
         """Whether a checkpoint was asked for since the last call."""
         return _take(self._save)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ltx2core.training.step import Drawn, Model
     from ltx2core.training.step_meter import StepMeter
 
-_GO_ON, _STOP = "go on", "stop"  # what rank 0 tells the others before a step
+_GO_ON, _STOP, _LOOK = "go on", "stop", "look"  # what rank 0 tells the others before a step
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
 
 
@@ -167,11 +167,22 @@ class Loop:
         return step, False
 
     def _wait_and_obey(self, step: int, control: Control, between: Between) -> bool:
-        """Do what was asked for between steps; whether to stop. Other ranks than the first wait meanwhile, and do as it says."""
-        if not self._ranks.owner:
-            return self._ranks.told() == _STOP
-        stop = self._obey(step, control, between)
-        self._ranks.told(_STOP if stop else _GO_ON)
+        """Do what was asked for between steps; whether to stop. Other ranks than the first wait meanwhile, and do as it says.
+
+        What is asked for may write the weights down: all are looked at before, for one that has ended in the middle of an exchange leaves
+        the others with what is no mean.
+        """
+        ranks = self._ranks
+        if not ranks.owner:
+            while (word := ranks.told()) == _LOOK:
+                check_same(ranks, self._parameters.values(), step=step)
+            return word == _STOP
+        stop = False
+        if control.asked:
+            ranks.told(_LOOK)
+            check_same(ranks, self._parameters.values(), step=step)
+            stop = self._obey(step, control, between)
+        ranks.told(_STOP if stop else _GO_ON)
         return stop
 
     def _obey(self, step: int, control: Control, between: Between) -> bool:

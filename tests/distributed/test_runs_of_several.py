@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltx2core.runs.events import Event
+    from ltx2core.training.loop import Between
     from ltx2core.training.session import TrainingSession
 
 
@@ -95,6 +96,32 @@ def test_the_losses_told_are_those_of_all_ranks_and_the_head_of_crepa_learns_fro
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-5)
     levels = [[event for event in events_of(run) if isinstance(event, LossByLevel)] for run in (one, two)]
     assert [(each.video_counts, each.audio_counts) for each in levels[0]] == [(each.video_counts, each.audio_counts) for each in levels[1]]
+
+
+def test_nothing_is_written_down_of_an_exchange_that_a_rank_has_left(
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that ends between two steps, a checkpoint being asked for: the weights may be no mean of anything."""
+
+    class Leaving(Loop):
+        def _wait_and_obey(self, step: int, control: Control, between: Between) -> bool:
+            if step == 2:
+                raise ValueError("power lost")
+            return super()._wait_and_obey(step, control, between)
+
+    monkeypatch.setattr(follower, "Loop", Leaving)
+    control = Control()
+    run = open_run(make_config(max_train_steps=5, num_processes=2), control=control)
+
+    def save_after_two(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 1:  # told while the second step is done
+            control.save()
+
+    watch(run, do=save_after_two)
+    assert run.outcome == "failed"
+    assert run.failure is not None
+    assert run.failure.text == "Rank 1 of 2: ValueError: power lost"
+    assert not any(isinstance(event, CheckpointSaved) for event in events_of(run))
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_words_and_the_run_goes_on_from_its_checkpoint(
