@@ -381,3 +381,20 @@ def test_the_lora_to_start_from_is_found_beside_the_config_and_told_when_it_is_n
     (project / "old.safetensors").write_bytes(b"x")
     assert load({"init_lora": "old.safetensors"}).config.init_lora == str(project / "old.safetensors")
     assert notices(load({"init_lora": "gone.safetensors"}), "no_init_lora")
+
+
+def test_several_gpus_of_one_machine_are_built_and_other_ways_to_use_them_are_named_with_what_works() -> None:
+    assert load({"num_processes": 4}).notices == ()
+    with pytest.raises(ConfigError, match="num_processes = 0"):
+        load({"num_processes": 0})
+    told = {
+        "fsdp_enable = true": load({"num_processes": 2, "fsdp_enable": True, "fsdp_version": 1}),
+        "num_machines = 2": load({"num_machines": 2}),
+        "context_parallel_size = 2": load({"context_parallel_size": 2}),
+        "deepspeed_config": load({"deepspeed_config": {"zero": 3}}),
+    }
+    for key, loaded in told.items():
+        (notice,) = notices(loaded, "not_built_yet")
+        assert key in notice.text
+        assert "num_processes" in notice.text
+    assert "they do not train, so each GPU has all of them" in notices(told["fsdp_enable = true"], "not_built_yet")[0].text

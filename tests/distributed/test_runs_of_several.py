@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_fixtures import events_of, watch
 from rank_threads import ThreadRank
 from step_engine import same
+from test_places import machine
 
 from ltx2core.caching.tensors import read_tensors
 from ltx2core.distributed import launch
 from ltx2core.runs.control import Control
-from ltx2core.runs.events import CheckpointSaved, EngineChosen, LossByLevel, Notice, RunFailed, StepDone
+from ltx2core.runs.events import CheckpointSaved, EngineChosen, LossByLevel, Notice, PhaseStarted, RunFailed, StepDone
 from ltx2core.training import between, follower
 from ltx2core.training.batches import Entry
+from ltx2core.training.course import trainee_of
+from ltx2core.training.engine import TryAgain
 from ltx2core.training.loop import Loop
 from ltx2core.training.scheduled import make_order
 from ltx2core.validation.held_out import HeldOutLoss
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
     from ltx2core.runs.events import Event
     from ltx2core.training.loop import Between
+    from ltx2core.training.objective import Losses
     from ltx2core.training.session import TrainingSession
+    from ltx2core.training.step import Drawn
+    from ltx2core.training.trainee import Trainee
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +55,27 @@ def steps(run: TrainingSession) -> list[StepDone]:
     return [event for event in events_of(run) if isinstance(event, StepDone)]
 
 
+def _again_after_one(*arguments: Any, **keys: Any) -> Trainee:
+    """A trainee whose second batch ends in a smaller layout."""
+    trainee, calls = trainee_of(*arguments, **keys), []
+    compute = trainee.engine.run
+
+    def run(drawn: Drawn, *, part: int, parts: int) -> Losses:
+        calls.append(part)
+        if len(calls) == 2:
+            raise TryAgain
+        return compute(drawn, part=part, parts=parts)
+
+    trainee.engine.run = run  # type: ignore[method-assign]
+    return trainee
+
+
 def test_two_ranks_learn_to_the_last_bit_what_one_process_learns_from_the_same_batches_and_resume(
-    make_config: MakeConfig, open_run: OpenRun
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of the three clips has no sound, so ranks reach different layers in one update. Blocks that travel lie in memory of both."""
+    """One of the three clips has no sound, so ranks reach different layers in one update. Blocks that travel lie in memory of both. The
+    second rank runs out of memory once in each session, and does its batches again while the first waits."""
+    monkeypatch.setattr(follower, "trainee_of", _again_after_one)
     keys: dict[str, object] = {"step_engine": "fast", "musubi_blocks_to_swap": 2, "base_model_precision": "int8-torchao"}
     keys |= {"max_train_steps": 3, "caption_dropout_probability": 0.3}
     one = open_run(make_config(gradient_accumulation_steps=2, **keys), "one")
@@ -177,3 +200,14 @@ def test_an_epoch_ends_after_as_many_updates_as_all_ranks_need_together_for_its_
     seen = [clip for step in range(4) for share in shares for clip in share[step]]
     assert seen[:15] == [clip for index in range(15) for clip in order.batch(index)]
     assert all(sorted(seen[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4] for epoch in range(3))
+
+
+def test_more_processes_than_cards_are_refused_before_a_clip_is_looked_at(
+    make_config: MakeConfig, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(make_config(num_processes=4))
+    monkeypatch.setattr(run, "_probe", lambda: machine(visible=2))
+    assert run.run() == "failed"
+    assert run.failure is not None
+    assert run.failure.text == "num_processes = 4: each process trains on a GPU of its own, and 2 can be used."
+    assert not any(isinstance(event, PhaseStarted) for event in events_of(run))

@@ -219,3 +219,11 @@ def test_software_that_does_not_fit_is_told_and_a_missing_card_only_where_one_is
     bare = dataclasses.replace(MACHINE, gpus=(), no_gpu_because="No NVIDIA driver was found on this machine.")
     assert _only(bare, config).code == "no_gpu"
     assert warnings_before(bare, _config(tmp_path, pretrained_model_name_or_path="nano")) == []
+
+
+def test_cards_that_a_run_leaves_idle_are_told(tmp_path: Path) -> None:
+    two = dataclasses.replace(MACHINE, gpus=(CARD, dataclasses.replace(CARD, index=1)))
+    notice = _only(two, _config(tmp_path))
+    assert notice.text == "This machine has 2 NVIDIA GeForce RTX 4090, and this run uses one of them."
+    assert "num_processes = 2" in notice.fix
+    assert warnings_before(two, _config(tmp_path, num_processes=2)) == []
