@@ -303,7 +303,7 @@ def _of_training(
     saved = 0 if job.steps is None else max(1, job.steps // 500)
     measured = 0.0
     if job.held_out and job.clips is not None:
-        measured = job.held_out * _HELD_OUT_LEVELS * max(1.0, job.held_out_share * job.clips) / job.batch
+        measured = job.held_out * _HELD_OUT_LEVELS * max(1.0, job.held_out_share * job.clips / job.processes) / job.batch
     steps = None if job.steps is None else job.steps * job.accumulation
     trained = train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
     yield replace(trained, seconds=None if trained.seconds is None else trained.seconds + (job.steps or 0) * exchange)

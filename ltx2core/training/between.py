@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.errors import Ltx2Error, RunError, Stopped
 from ltx2core.runs.events import CheckpointSaved, Notice, PhaseStarted, Progress, SampleReady
 from ltx2core.training.checkpoint import keep_newest, save_checkpoint
@@ -82,6 +83,7 @@ class Milestones:
     negative_prompt: str
     schedule: Schedule
     audio_weight: float
+    ranks: Ranks = ALONE  # the others wait, but for their share of the held-out loss
     curve: Curve = field(default_factory=Curve)  # of a resumed run: what it has measured so far
     _saved_at: int = -1
     _sampled_at: int = -1
@@ -146,7 +148,12 @@ class Milestones:
         self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
         with self.optimizer.at_rest():
             result = measure_held_out(
-                self.model, self.reader, self.held_out, audio_weight=self.audio_weight, should_stop=lambda: self.control.stop_requested
+                self.model,
+                self.reader,
+                self.held_out,
+                audio_weight=self.audio_weight,
+                should_stop=lambda: self.control.stop_requested,
+                ranks=self.ranks,
             )
         if result is None:
             return

@@ -1,4 +1,4 @@
-"""A rank that follows: it trains as rank 0 does, and leaves to it whatever is decided, cached, measured, drawn and written."""
+"""A rank that follows: it trains and measures as rank 0 does, and leaves to it whatever is decided, cached, drawn and written."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from ltx2core.training.agreement import same_start
 from ltx2core.training.checkpoint import open_step
 from ltx2core.training.course import course_of, trainee_of
 from ltx2core.training.head_optimizer import load_state
-from ltx2core.training.loop import Loop
+from ltx2core.training.loop import END, Loop
 from ltx2core.training.prepare import prepare
 from ltx2core.training.settings import loop_settings, schedule_of
+from ltx2core.validation.held_out import MEASURE, measure_held_out
 
 if TYPE_CHECKING:
     from ltx2core.distributed.follow import Voice
@@ -83,6 +84,13 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice) -> None:
     start = _go_on_from(folder, task.step, trainee)
     same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}", device=trainee.model.device_name)
     trainee.refresh()
+
+    def serve(word: str) -> None:
+        if word != MEASURE:
+            raise ValueError(f"rank 0 says {word!r}, which means nothing here")
+        with trainee.optimizer.at_rest():
+            measure_held_out(trainee.model, course.reader, course.held_out, audio_weight=config.audio_loss_weight, ranks=ranks)
+
     loop = Loop(
         model=trainee.model,
         engine=trainee.engine,
@@ -96,8 +104,11 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice) -> None:
         parameters=trainee.parameters,
         ranks=ranks,
         begun=voice.training_begins,
+        serve=serve,
     )
     loop.run(start=start, control=Control(), between=Waiting(schedule_of(config, course.total_steps)))
+    while (word := ranks.told()) != END:  # of the last step
+        serve(word)
 
 
 def _go_on_from(folder: RunFolder, step: int | None, trainee: Trainee) -> int:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ltx2core.training.step_meter import StepMeter
 
 _GO_ON, _STOP, _LOOK = "go on", "stop", "look"  # what rank 0 tells the others before a step
+END = "end"  # and when it needs them no more
 MOST_BAD_STEPS = 10  # in a row; one odd clip gives fewer, a run that has diverged never ends
 
 
@@ -126,9 +127,11 @@ class Loop:
         parameters: Mapping[str, Tensor],
         ranks: Ranks = ALONE,
         begun: Callable[[], None] = lambda: None,
+        serve: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """parameters: the adapter's, which all ranks hold alike. begun: called when the first step is about to be done."""
-        self._begun = begun
+        """parameters: the adapter's, which all ranks hold alike. begun: called when the first step is about to be done. serve: does what
+        else rank 0 tells the others to do between steps."""
+        self._begun, self._serve = begun, serve
         self._meter, self._parameters, self._ranks = meter, parameters, ranks
         self._model, self._engine, self._optimizer, self._reader = model, engine, optimizer, reader
         self._clips, self._order, self._settings, self._emit = clips, order, settings, emit
@@ -174,9 +177,12 @@ class Loop:
         """
         ranks = self._ranks
         if not ranks.owner:
-            while (word := ranks.told()) == _LOOK:
-                check_same(ranks, self._parameters.values(), step=step)
-            return word == _STOP
+            while (word := ranks.told()) not in (_GO_ON, _STOP, END):
+                if word == _LOOK:
+                    check_same(ranks, self._parameters.values(), step=step)
+                else:
+                    self._serve(word)
+            return word != _GO_ON
         stop = False
         if control.asked:
             ranks.told(_LOOK)

@@ -30,7 +30,7 @@ from ltx2core.training.course import course_of, most_tokens, trainee_of
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.follower import Task
 from ltx2core.training.head_optimizer import load_state
-from ltx2core.training.loop import Loop
+from ltx2core.training.loop import END, Loop
 from ltx2core.training.objective_settings import references
 from ltx2core.training.prepare import prepare
 from ltx2core.training.sample_reference import sample_reference
@@ -244,6 +244,7 @@ class Pipeline:
             negative_prompt=prepared.negative_prompt,
             schedule=schedule_of(config, total_steps),
             audio_weight=config.audio_loss_weight,
+            ranks=ranks,
             curve=curve,
         )
         between.before_training(start)
@@ -262,6 +263,7 @@ class Pipeline:
         )
         step, stopped = (start, False) if between.enough() else loop.run(start=start, control=self.control, between=between)
         between.after_training(step)
+        ranks.told(END)
         if config.lora_checkpoint == "best":
             step = self._take_best(between.curve, trainee, last=step)
         if step > 0:

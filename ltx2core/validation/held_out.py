@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.runs.events import HeldOutMeasured
 from ltx2core.runs.files import write_json
 from ltx2core.training.batches import generator_for
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ClipLosses = Mapping[str, Mapping[str, float]]
 """Of "loss", "video" and "audio", the mean over noise levels of each clip that has any, by what identifies the clip."""
 
+MEASURE = "measure the held-out loss"  # what rank 0 says to the others
 SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MOST_CLIPS = 8  # 40 forwards, the time of about 13 steps
 MANY_CLIPS = 32  # of eval datasets: as many forwards as 50 steps
@@ -117,8 +119,31 @@ def measure_held_out(
     *,
     audio_weight: float,
     should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> HeldOutLoss | None:
-    """The held-out loss of the model as it is now; None when it was interrupted."""
+    """The held-out loss of the model as it is now; None when it was interrupted.
+
+    ranks: which share the clips. Rank 0 tells the others to do this, too, by MEASURE; all get the same back.
+    """
+    if ranks.owner:
+        ranks.told(MEASURE)
+    names = list(dict.fromkeys(_identity(clip) for clip in clips))
+    mine = set(names[ranks.rank :: ranks.size])
+    own = _losses_of_clips(model, reader, [clip for clip in clips if _identity(clip) in mine], audio_weight, should_stop)
+    said: list[ClipLosses | None] = [json.loads(each) for each in ranks.meet(json.dumps(own))]
+    losses_of: dict[str, dict[str, float]] = {"loss": {}, "video": {}, "audio": {}}
+    for found in said:
+        if found is None:
+            return None
+        for part, of_clips in found.items():
+            losses_of[part] |= of_clips
+    means = {part: fmean(of_clips.values()) for part, of_clips in losses_of.items() if of_clips}
+    return HeldOutLoss(loss=means["loss"], video=means.get("video"), audio=means.get("audio"), clips=losses_of)
+
+
+def _losses_of_clips(
+    model: Model, reader: Reader, clips: Sequence[CachedClip], audio_weight: float, should_stop: Callable[[], bool]
+) -> ClipLosses | None:
     found: dict[str, dict[str, list[torch.Tensor]]] = {"loss": {}, "video": {}, "audio": {}}
     with model.evaluating():
         for clip in clips:
@@ -131,9 +156,7 @@ def measure_held_out(
                 for part, loss in (("loss", losses.total), ("video", losses.video), ("audio", losses.audio)):
                     if loss is not None:
                         found[part].setdefault(_identity(clip), []).append(loss)
-    losses_of = {part: {name: _mean(losses) for name, losses in of_clips.items()} for part, of_clips in found.items()}
-    means = {part: fmean(of_clips.values()) for part, of_clips in losses_of.items() if of_clips}
-    return HeldOutLoss(loss=means["loss"], video=means.get("video"), audio=means.get("audio"), clips=losses_of)
+    return {part: {name: _mean(losses) for name, losses in of_clips.items()} for part, of_clips in found.items()}
 
 
 def held_out_event(step: int, found: HeldOutLoss, base: ClipLosses, *, is_best: bool) -> HeldOutMeasured:

@@ -13,7 +13,7 @@ from test_places import machine
 from ltx2core.caching.tensors import read_tensors
 from ltx2core.distributed import launch
 from ltx2core.runs.control import Control
-from ltx2core.runs.events import CheckpointSaved, EngineChosen, LossByLevel, Notice, PhaseStarted, RunFailed, StepDone
+from ltx2core.runs.events import CheckpointSaved, EngineChosen, HeldOutMeasured, LossByLevel, Notice, PhaseStarted, RunFailed, StepDone
 from ltx2core.training import between, follower
 from ltx2core.training.batches import Entry
 from ltx2core.training.course import trainee_of
@@ -49,6 +49,12 @@ def tensors(run: TrainingSession, step: int, name: str) -> dict[str, Tensor]:
 
 def adapter(run: TrainingSession, step: int) -> dict[str, Tensor]:
     return tensors(run, step, "adapter")
+
+
+def held_out(folder: Path, *, clips: int) -> dict[str, object]:
+    """An eval dataset of so many of the clips, which are not trained on."""
+    entry: dict[str, object] = {"id": "seen", "dataset_type": "eval", "instance_data_dir": str(folder), "resolution": 64, "audio": {}}
+    return entry | {"video": {"num_frames": 9}, "max_num_samples": clips}
 
 
 def steps(run: TrainingSession) -> list[StepDone]:
@@ -102,9 +108,11 @@ def test_two_ranks_learn_to_the_last_bit_what_one_process_learns_from_the_same_b
     assert "data_changed" not in told
 
 
-def test_the_losses_told_are_those_of_all_ranks_and_the_head_of_crepa_learns_from_all(make_config: MakeConfig, open_run: OpenRun) -> None:
+def test_the_losses_told_are_those_of_all_ranks_and_the_head_of_crepa_learns_from_all(
+    make_config: MakeConfig, open_run: OpenRun, clips_folder: Path
+) -> None:
     keys: dict[str, object] = {"step_engine": "reference", "crepa_enabled": True, "crepa_use_backbone_features": True}
-    keys |= {"crepa_block_index": 1, "max_train_steps": 2}
+    keys |= {"crepa_block_index": 1, "max_train_steps": 2, "eval_steps_interval": 1, "others": [held_out(clips_folder, clips=2)]}
     one = open_run(make_config(gradient_accumulation_steps=4, **keys), "one")
     two = open_run(make_config(num_processes=2, gradient_accumulation_steps=2, **keys), "two")
     assert one.run() == "finished", one.failure
@@ -117,6 +125,10 @@ def test_the_losses_told_are_those_of_all_ranks_and_the_head_of_crepa_learns_fro
         assert mine.samples == theirs.samples == 4
         for name in ("loss", "video_loss", "audio_loss", "similarity", "grad_norm"):
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-5)
+    measured = [[event for event in events_of(run) if isinstance(event, HeldOutMeasured)] for run in (one, two)]
+    assert [(each.step, each.clips) for each in measured[1]] == [(0, 2), (1, 2), (2, 2)], "a clip on each rank"
+    assert [each.loss for each in measured[1]] == pytest.approx([each.loss for each in measured[0]], rel=1e-5)
+    assert measured[1][2].loss_band == pytest.approx(measured[0][2].loss_band, rel=1e-2)
     levels = [[event for event in events_of(run) if isinstance(event, LossByLevel)] for run in (one, two)]
     assert [(each.video_counts, each.audio_counts) for each in levels[0]] == [(each.video_counts, each.audio_counts) for each in levels[1]]
 
@@ -182,11 +194,9 @@ def test_the_first_rank_measures_and_draws_and_ends_a_run_early_while_the_other_
 
     monkeypatch.setattr(between, "measure_held_out", measure)
     monkeypatch.setattr(between.Milestones, "_draw", lambda _self, step, *_, **__: drawn.append(step))
-    held_out = {"id": "seen", "dataset_type": "eval", "instance_data_dir": str(clips_folder), "resolution": 64, "audio": {}}
-    held_out |= {"video": {"num_frames": 9}, "max_num_samples": 1}
     keys: dict[str, object] = {"eval_steps_interval": 1, "eval_patience": 1, "use_ema": True}
     keys |= {"validation_disable": False, "validation_step_interval": 2, "disable_benchmark": True}
-    run = open_run(make_config(num_processes=2, max_train_steps=6, others=[held_out], **keys))
+    run = open_run(make_config(num_processes=2, max_train_steps=6, others=[held_out(clips_folder, clips=1)], **keys))
     assert run.run() == "finished", run.failure
     assert "early_stop" in {event.code for event in events_of(run) if isinstance(event, Notice)}
     assert [step.step for step in steps(run)] == [1, 2]
