@@ -52,10 +52,11 @@ def storage_of(name: str) -> Storage:
 
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
+    storage = storage_of(config.base_model_precision)
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
+    if not low or storage not in ("int8", "fp8"):  # 4 bits are only ever widened
         return "dequant"
-    return "w8a8_full" if config.fp8_gradients else "w8a8"
+    return "w8a8_full" if config.fp8_gradients and storage == "fp8" else "w8a8"
 
 
 def state_bytes(config: TrainConfig) -> float:

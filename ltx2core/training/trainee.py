@@ -107,6 +107,9 @@ def build_trainee(
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
+    if idle := _only_fast(settings):
+        text = f"{', '.join(idle)}: no effect, since diffusers and PEFT hold all weights on the device, as they are: {reason}."
+        emit(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit)
 
 
@@ -149,6 +152,19 @@ def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | Non
     if settings.fast is None and device.type != "cuda" and not wanted:
         return "there is no GPU"
     return None
+
+
+def _only_fast(settings: TrainSettings) -> list[str]:
+    """What is asked for, by the keys that ask, and the step engine alone can do."""
+    wish = settings.wish
+    found = {
+        "base_model_precision": wish.storage != "bf16",
+        "the offloading of blocks": bool(wish.streamed),
+        "group_offload_to_disk_path": settings.disk is not None,
+        "recompute_all_blocks": wish.recompute_all and not settings.checkpointing,
+        "gradient_checkpointing_backend": wish.inputs_to_host,
+    }
+    return [name for name, asked in found.items() if asked]
 
 
 def _outside(target: str) -> bool:
