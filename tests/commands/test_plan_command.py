@@ -49,6 +49,15 @@ def test_a_plan_is_read_by_export_and_says_what_its_goal_changed(here: Path, cap
     assert clips["video"]["num_frames"] == advice["of_datasets"]["video.num_frames"] > 49
 
 
+def test_nonsense_in_a_config_is_refused_with_the_files_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "config.json").write_text(json.dumps(CONFIG | {"lora_rank": 0}))
+    (here / "list.json").write_text(json.dumps([LIST[0] | {"resolution": 63}]))
+    assert main(["plan", "--config", "config.json", "--card", "4090"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("config.json lora_rank = 0: it is at least 1") for line in said)
+    assert any(line.startswith("list.json [0].resolution = 63: the shorter edge has at least 64 pixels") for line in said)
+
+
 def test_a_plan_counts_the_clips_that_are_here(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prediction = plan(capsys, "--config", "config.json", "--card", "4090")["prediction"]
     assert prediction["clips"] == 3  # type: ignore[index]

@@ -396,6 +396,9 @@ def test_clips_of_fewer_pixels_than_two_latents_are_refused_and_megapixels_are_n
         with pytest.raises(ConfigError, match="at least 64 pixels") as caught:
             load(resolution=size)
         assert "resolution_type" in caught.value.fix or "resolution_type" in caught.value.text
+    for kind, size in (("pixel_area", 63), ("area", 0.004)):
+        with pytest.raises(ConfigError, match="at least 64"):
+            load(resolution=size, resolution_type=kind)
     assert load(resolution=64).datasets.videos[0].resolution == 64
     assert load(resolution=0.25, resolution_type="area").datasets.videos[0].resolution == 0.25
 

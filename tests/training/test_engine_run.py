@@ -72,6 +72,8 @@ def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_fi
 
 
 def test_layers_of_a_single_block_are_trained_by_the_reference_path_which_is_told(make_config: MakeConfig, open_run: OpenRun) -> None:
-    run = open_run(make_config(step_engine="fast", peft_lora_target_modules=["transformer_blocks.1.attn1.to_q"], max_train_steps=1))
+    keys: dict[str, object] = {"base_model_precision": "int8-torchao", "musubi_blocks_to_swap": 2, "max_train_steps": 1}
+    run = open_run(make_config(step_engine="fast", peft_lora_target_modules=["transformer_blocks.1.attn1.to_q"], **keys))
     assert len(losses(run)) == 1
     assert "names layers of single blocks" in told(run)["reference_engine"]
+    assert told(run)["no_effect"].startswith("base_model_precision, the offloading of blocks: no effect")  # which it cannot do
