@@ -172,11 +172,12 @@ def test_more_page_locked_memory_than_windows_allows_is_told(config: LoadedConfi
     assert [notice.code for notice in notices] == ["driver_spill", "pinned_limit"]
 
 
-def test_samples_that_need_more_than_training_are_told_and_more_loudly_when_they_would_fail(tmp_path: Path) -> None:
+def test_samples_that_need_more_than_training_are_told_and_more_loudly_when_they_do_not_fit_at_once(tmp_path: Path) -> None:
     told = Forecast(train_peak_bytes=16 * GIB, sample_peak_bytes=20 * GIB)
     assert _only(MACHINE, _config(tmp_path), told).level == "info"
     failing = _only(_with({"free_bytes": 18 * GIB}), _config(tmp_path), told)
     assert (failing.code, failing.level) == ("samples_need_more", "warning")
+    assert "18.0 GiB is free: they would be drawn and decoded in parts" in failing.text
     assert warnings_before(MACHINE, _config(tmp_path, validation_disable=True), told) == []
 
 
