@@ -14,7 +14,7 @@ GROUP_OFFLOAD = Later(
 LEAF_LEVEL = Later(name="offload by single layers", instead="whole blocks travel", switch="enable_group_offload")
 BLOCK_SWAP = Later(name="swapping to another place", instead="blocks wait in RAM", switch="musubi_blocks_to_swap")
 RAMTORCH = Later(name="RamTorch for single layers, or other parts", instead="ramtorch lets whole blocks of the transformer wait in RAM")
-CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
+CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="as many blocks are computed twice as memory asks for")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
 CACHE_LATER = Later(
     name="encoding while training", instead="latents and captions are encoded before training, so that no encoder lies on the GPU beside it"
