@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ltx2core.errors import DoesNotFit, RunError
 from ltx2core.hardware.before_start import Forecast
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.planning.block_time import compute_factor, measured_speed
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
@@ -32,7 +33,7 @@ from ltx2core.planning.phases import (
 )
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds, step_speed
+from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "
 
 TEXT_TOKENS = 1024  # every caption is padded to so many
 _HELD_OUT_LEVELS = 5
+_TOLD = 0.03  # by how much a measured block has to change compute to be spoken of
 _SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
 _CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
 _LATENT_BYTES = 256  # 128 channels in bf16, of a token
@@ -139,7 +141,7 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     except RunError as error:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
     if plan is not None and host is not None:
-        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *because]
+        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *_of_block(hardware), *because]
         phases += _of_training(sizes, job, need, plan, host, speed, hardware)
     problems += _over(phases, free, hardware)
     seconds = [phase.seconds for phase in phases if phase.seconds is not None]
@@ -224,12 +226,22 @@ def _speed(sizes: ModelSizes, job: Job, hardware: Hardware, *, tokens: int, batc
     def of(video: int) -> StepSpeed:
         shape = BatchShape(count=batch, video=video, audio=sound, text=TEXT_TOKENS)
         model = sizes.shape(job.rank_of)
-        return step_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
+        return measured_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
 
     found = of(tokens)
     for first, last, share in job.routed:
         found = _between(found, of(max(1, int(share * tokens))), job.routed_share * (last - first + 1) / sizes.blocks)
     return replace(found.scaled(hardware.correction), looks=job.looks)
+
+
+def _of_block(hardware: Hardware) -> Iterator[str]:
+    """What measuring a block has changed."""
+    block, factor = hardware.rates.block, compute_factor(hardware.rates)
+    if block is not None and abs(factor - 1) > _TOLD:
+        yield (
+            f"a block of LTX-2 took {1000 * block.seconds:.1f} ms here, so that compute counts {factor:.2g} times what products and "
+            "memory alone say"
+        )
 
 
 def _of_rollouts(plan: StepPlan, need: StepNeed, speed: StepSpeed) -> Iterator[str]:
