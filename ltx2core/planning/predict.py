@@ -91,14 +91,15 @@ def predict(
     clips: int | None = None,
     datasets: DatasetList | None = None,
     clip: ClipShape | None = None,
+    batch: int | None = None,
     version: Version | None = None,
 ) -> Prediction:
     """What a run of this config will need and take. clips: how many are trained on; datasets: where it is known, what is trained of them;
-    clip: the largest, once a scan has found it; version: of the checkpoint, where its header was read.
+    clip, batch: those of the largest batch, once a scan has found it; version: of the checkpoint, where its header was read.
 
     Raises ConfigError for what is not predicted (nano, sound alone, the reference engine).
     """
-    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, version=version), hardware)
+    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, batch=batch, version=version), hardware)
     if found.fits:
         return found
     from ltx2core.planning.remedies import remedy  # here: it predicts, too

@@ -19,7 +19,7 @@ from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.latents import latent_grid
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.upsampler import check_upsampler
-from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
+from ltx2core.planning.before_run import hardware_here, largest_batch, predicted_for
 from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
@@ -115,10 +115,10 @@ class Pipeline:
     def _predict(self, samples: Sequence[Sample]) -> None:
         """Tell what this run will need and take, by its largest clip: `ltx2tui plan --history` compares it with what it does take."""
         trained = [sample for sample in samples if not sample.treatment.measured]
-        if self.machine is None or (largest := largest_clip(trained)) is None:
+        if self.machine is None or (largest := largest_batch(trained, self.loaded.config)) is None:
             return
         hardware = hardware_here(self.machine, self.root)
-        prediction = predicted_for(hardware, self.loaded, clip=largest, clips=len(trained))
+        prediction = predicted_for(hardware, self.loaded, largest=largest, clips=len(trained))
         if hardware is not None and prediction is not None:
             for event in predicted_events(prediction, hardware):
                 self.emit(event)
@@ -127,8 +127,13 @@ class Pipeline:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
         the model does not have, a LoRA to start from that does not fit."""
         config, audio, video = self.loaded.config, prepared.audio, prepared.video
-        tokens = _most_tokens(sample.picture for sample in prepared.samples)
-        settings = train_settings(config, tokens=tokens, features=prepared.passes.features)
+        largest = largest_batch((sample for sample in prepared.samples if not sample.treatment.measured), config)
+        settings = train_settings(
+            config,
+            tokens=1 if largest is None else largest.clip.tokens,
+            batch_size=None if largest is None else largest.count,
+            features=prepared.passes.features,
+        )
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
         check_patterns(adapter_settings(config), layers)
@@ -179,13 +184,14 @@ class Pipeline:
         order = order_of(config, reader, clips, emit=self.emit)
         total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // config.gradient_accumulation_steps)
         order.batch(total_steps * config.gradient_accumulation_steps - 1)  # now, not in the night: is there data at every step?
-        tokens = _most_tokens(clip.sample.picture for clip in clips) + _most_tokens(clip.reference_bucket for clip in clips)
+        largest = largest_batch((clip.sample for clip in clips), config)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = build_trainee(
             checkpoint,
             train_settings(
                 config,
-                tokens=tokens,
+                tokens=(1 if largest is None else largest.clip.tokens) + _most_tokens(clip.reference_bucket for clip in clips),
+                batch_size=None if largest is None else largest.count,
                 total_steps=total_steps,
                 features=prepared.passes.features,
                 rungs=self.root / "cache" / "memory.json",
@@ -446,5 +452,5 @@ def _trained_on(clip: CachedClip) -> str:
 
 
 def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
-    """Video tokens of the largest of these; 1 where nothing has pictures."""
-    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=1)
+    """Video tokens of the largest of these; 0 where there are none."""
+    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=0)
