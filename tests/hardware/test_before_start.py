@@ -98,6 +98,18 @@ def test_a_card_that_is_hidden_is_not_warned_about(config: LoadedConfig) -> None
     assert warnings_before(machine, config) == []
 
 
+def test_of_cards_that_differ_it_is_told_which_one_a_run_takes_unless_the_order_or_the_choice_is_the_users(config: LoadedConfig) -> None:
+    other = dataclasses.replace(CARD, index=1, name="NVIDIA GeForce RTX 3060")
+    both = dataclasses.replace(MACHINE, gpus=(CARD, other))
+    notice = _only(both, config)
+    assert notice.code == "several_cards"
+    assert "RTX 4090 and NVIDIA GeForce RTX 3060" in notice.text
+    assert "CUDA_VISIBLE_DEVICES" in notice.fix
+    twins = dataclasses.replace(MACHINE, gpus=(CARD, dataclasses.replace(CARD, index=1)))
+    for settled in (twins, dataclasses.replace(both, device_order="PCI_BUS_ID"), dataclasses.replace(both, visible_devices="GPU-1,GPU-2")):
+        assert warnings_before(settled, config) == []
+
+
 @pytest.mark.parametrize(
     ("name", "whose"), [("NVIDIA GeForce RTX 4090 Laptop GPU", "laptop's GPU"), ("NVIDIA GeForce RTX 4090", "The GPU")]
 )
