@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.benchmarks import plan_grid
-from tests.benchmarks.plan_grid import Out, chosen, grid, preset_cases, random_cases, read_done, run_alone, said_to_fit, summary
+from tests.benchmarks.plan_grid import (
+    Cards,
+    Out,
+    chosen,
+    grid,
+    one_of_each_first,
+    preset_cases,
+    random_cases,
+    read_done,
+    run_alone,
+    said_to_fit,
+    summary,
+)
 from tests.benchmarks.step_time import INT8, NF4, Case, planned, released_need
 
 if TYPE_CHECKING:
@@ -45,10 +57,23 @@ def test_a_line_that_was_cut_off_counts_as_not_done_and_does_not_spoil_the_next(
     assert list(read_done(path)) == ["a", "c"]
 
 
-def test_a_case_that_takes_too_long_is_ended_and_one_that_breaks_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_takes_too_long_is_ended_and_one_that_breaks_is_a_line() -> None:
     assert run_alone(["--run", "x"], limit=0.01, gpu=None) == {"error": "took longer than 0.01 s"}
-    monkeypatch.setattr(plan_grid.sys, "executable", "/bin/false")
-    assert "exit status 1" in run_alone([], limit=10, gpu=None)["error"]
+    error = run_alone(["--run", "no such case"], limit=60, gpu=None)["error"]
+    assert "exit status 1" in error
+    assert "KeyError: 'no such case'" in error
+
+
+def test_cases_share_a_card_as_far_as_their_caps_and_their_host_memory_leave_room() -> None:
+    cards = Cards(1, gib=78, ram_gib=100)
+    with cards.room(30, 60), cards.room(40, 40):
+        for cap, ram in ((12, 0), (1, 1)):
+            waits = threading.Thread(target=lambda cap=cap, ram=ram: cards.room(cap, ram).__enter__(), daemon=True)
+            waits.start()
+            waits.join(0.05)
+            assert waits.is_alive()
+    with Cards(2, gib=0).room(None) as first, Cards(2, gib=0).room(None, 1000):
+        assert first == 0
 
 
 def test_errors_are_added_up_by_the_newest_line_of_a_case(tmp_path: Path) -> None:
@@ -84,6 +109,13 @@ def test_random_plans_are_the_same_for_a_seed_and_are_said_to_fit() -> None:
     assert cases != random_cases(6, seed=4)
     assert all(said_to_fit(case) for case in cases.values())
     assert not said_to_fit(Case(tokens=14_080, cap_gib=4.0))
+
+
+def test_one_case_of_each_kind_that_compiles_anew_comes_before_the_others() -> None:
+    cases = {"a": Case(cap_gib=8), "b": Case(cap_gib=9), "c": Case(tokens=6144, cap_gib=30)}
+    assert list(one_of_each_first(cases)) == ["a", "c", "b"]
+    drawn = random_cases(12, seed=1, shapes=3)
+    assert len({(case.tokens, case.audio, case.rank, case.batch, case.wish.storage, case.wish.precision) for case in drawn.values()}) <= 3
 
 
 @pytest.mark.parametrize("case", [Case(), Case(wish=INT8, rank=64, batch=2), Case(wish=NF4, audio=False)])

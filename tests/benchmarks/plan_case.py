@@ -11,7 +11,7 @@ import json
 import resource
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 Line = dict[str, object]
 _ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 _OF_A_RUN = ("process", "compiler")  # parts of host memory that a benchmark, which has loaded less, has otherwise
+_COMPILED_LAYERS = 4
 HOST_BEFORE_GIB = 1.97  # of a case in which nothing waits in host memory, on the machine with the H100
 
 
@@ -106,24 +107,33 @@ def predicted(plan: StepPlan, need: StepNeed, case: Case) -> Line:
     }
 
 
+def compile_kind(name: str, case: Case, *, rates: Rates | None = None) -> Line:
+    """Have the compiler do for four blocks what a case needs for all of its own, whichever way its plan holds them."""
+    begun = time.perf_counter()
+    settings, plan, _ = planned(replace(case, cap_gib=None), layers=_COMPILED_LAYERS, rates=rates)
+    ways = [replace(settings, streamed=1, slots=1, kept=1, attention=1, turned=False)]
+    if settings.turned:
+        ways.append(settings)
+    for way in ways:
+        told: list[Event] = []
+        held = replace(plan, streamed=way.streamed, slots=way.slots, kept=way.kept, attention=way.attention, turned=way.turned)
+        step, fast = _stepping(case, way, held, told, layers=_COMPILED_LAYERS)
+        step()
+        synchronize()
+        fast.close()
+        del step, fast
+        gc.collect()
+    return {"compiled": name, "ways": len(ways), "compile_seconds": round(time.perf_counter() - begun, 1)}
+
+
 def _measured(case: Case, settings: FastSettings, plan: StepPlan, told: list[Event], *, steps: int, layers: int) -> Line:
     begun = time.perf_counter()
-    fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank, small=case.small)
-    engine, optimizer, model = _engine(case, fast, plan, told, layers=layers)
-    width = int(SMALL["caption_channels"]) if case.small else 3840
-    batch, generator = make_batch(case.latents, audio=case.audio, count=case.batch, caption_width=width), torch.Generator()
-    generator.manual_seed(0)
+    step, fast = _stepping(case, settings, plan, told, layers=layers)
     synchronize()
     gc.collect()
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-    def step() -> float:
-        losses = engine.run(draw(batch, sampler=ShiftedLogitNormal(), generator=generator, routes=model.routes), part=0, parts=1)
-        optimizer.step(1e-4, finite=torch.isfinite(optimizer.clip(1.0)))
-        return float(losses.total)
-
     built = time.perf_counter()
     losses = [step() for _ in range(3)]  # the first compiles, the second is captured, the third is the first replay
     synchronize()
@@ -134,7 +144,7 @@ def _measured(case: Case, settings: FastSettings, plan: StepPlan, told: list[Eve
         losses.append(step())
         synchronize()
         times.append(time.perf_counter() - begin)
-        traffic = engine.traffic()
+        traffic = step.engine.traffic()
         stalls.append(0.0 if traffic is None else traffic.stalled_seconds)
     line: Line = {
         "seconds": round(statistics.median(times), 4),
@@ -148,6 +158,27 @@ def _measured(case: Case, settings: FastSettings, plan: StepPlan, told: list[Eve
     }
     fast.close()
     return line
+
+
+class _Steps:
+    """Steps of a run's engine on one batch."""
+
+    def __init__(self, case: Case, fast: FastModel, plan: StepPlan, told: list[Event], *, layers: int) -> None:
+        self.engine, self._optimizer, self._model = _engine(case, fast, plan, told, layers=layers)
+        width = int(SMALL["caption_channels"]) if case.small else 3840
+        self._batch = make_batch(case.latents, audio=case.audio, count=case.batch, caption_width=width)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self) -> float:
+        drawn = draw(self._batch, sampler=ShiftedLogitNormal(), generator=self._generator, routes=self._model.routes)
+        losses = self.engine.run(drawn, part=0, parts=1)
+        self._optimizer.step(1e-4, finite=torch.isfinite(self._optimizer.clip(1.0)))
+        return float(losses.total)
+
+
+def _stepping(case: Case, settings: FastSettings, plan: StepPlan, told: list[Event], *, layers: int) -> tuple[_Steps, FastModel]:
+    fast = random_model(settings, audio=case.audio, layers=layers, rank=case.rank, small=case.small)
+    return _Steps(case, fast, plan, told, layers=layers), fast
 
 
 def _engine(case: Case, fast: FastModel, plan: StepPlan, told: list[Event], *, layers: int) -> tuple[FastEngine, FlatOptimizer, Model]:

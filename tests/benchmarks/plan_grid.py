@@ -19,21 +19,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import queue
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltx2core.errors import RunError
+from ltx2core.hardware.limits import available_memory
 from ltx2core.training.compile_cache import kept_kernels
+from tests.benchmarks.case_process import run_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 _MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
 _CARD_GIB = 78.0  # of a card that cases share
+_SHARE_OF_RAM = 0.9  # of what is free, for cases at once
 Line = dict[str, Any]
+Kind = tuple[object, ...]
 
 
 def grid() -> dict[str, Case]:
@@ -78,8 +80,12 @@ def grid() -> dict[str, Case]:
     return found
 
 
-def random_cases(count: int, *, seed: int, most_gib: float = _MEASURED_CAPS[1]) -> dict[str, Case]:
-    """So many cases that their plan says fit under their cap, by name; those that compile alike stand together."""
+def random_cases(count: int, *, seed: int, shapes: int = 20, most_gib: float = _MEASURED_CAPS[1]) -> dict[str, Case]:
+    """So many cases that their plan says fit under their cap, by name.
+
+    shapes: how many kinds of batch and weights they are of, each of which takes a minute to compile. Caps are as often between 8 and 16
+    GiB as between 32 and 64.
+    """
     import random
 
     from ltx2core.planning.step_plan import StepWish
@@ -94,30 +100,48 @@ def random_cases(count: int, *, seed: int, most_gib: float = _MEASURED_CAPS[1]) 
         ("nf4", "dequant"),
     )
     drawn, found = random.Random(seed), []
+    kinds = [
+        {
+            "tokens": drawn.choice((1024, 2688, 6144, 14080)),
+            "audio": drawn.random() < 0.75,
+            "rank": drawn.choice((16, 32, 64)),
+            "batch": drawn.choice((1, 1, 2)),
+            "wish": StepWish(storage=storage, precision=precision),
+        }
+        for storage, precision in (drawn.choice(ways) for _ in range(shapes))
+    ]
     while len(found) < count:
-        storage, precision = drawn.choice(ways)
-        asked = drawn.random()
-        wish = StepWish(
-            storage=storage,
-            precision=precision,
+        kind, asked = drawn.choice(kinds), drawn.random()
+        wish = replace(
+            kind["wish"],
             streamed=drawn.randint(1, 48) if asked < 0.15 else None,
             slots=drawn.randint(1, 3) if asked < 0.1 else None,
             recompute_all=0.15 <= asked < 0.25,
             inputs_to_host=0.25 <= asked < 0.35,
         )
         case = Case(
-            tokens=drawn.choice((1024, 2688, 6144, 14080)),
-            wish=wish,
-            cap_gib=round(drawn.uniform(_MEASURED_CAPS[0], most_gib), 1),
-            audio=drawn.random() < 0.75,
-            rank=drawn.choice((16, 32, 64)),
-            batch=drawn.choice((1, 1, 2)),
+            **kind | {"wish": wish},
+            cap_gib=round(math.exp(drawn.uniform(math.log(_MEASURED_CAPS[0]), math.log(most_gib))), 1),
             adam=EIGHT_BIT_ADAM if drawn.random() < 0.25 else AdamSettings(),
         )
         if said_to_fit(case):
             found.append(case)
-    found.sort(key=lambda case: (case.tokens, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision))
-    return {f"random{seed}-{index}": case for index, case in enumerate(found)}
+    return one_of_each_first({f"random{seed}-{index}": case for index, case in enumerate(found)})
+
+
+def one_of_each_first(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """The cases that compile something new, then the others, which find it: several at once would each compile it."""
+    seen: dict[Kind, int] = {}
+    turns = {}
+    for name, case in cases.items():
+        kind = kind_of(case)
+        turns[name] = seen[kind] = seen.get(kind, -1) + 1
+    return dict(sorted(cases.items(), key=lambda item: min(turns[item[0]], 1)))
+
+
+def kind_of(case: Case) -> Kind:
+    """What the compiler sees of a case."""
+    return case.latents, case.batch, case.audio, case.rank, case.wish.storage, case.wish.precision
 
 
 def preset_cases() -> dict[str, Case]:
@@ -144,20 +168,26 @@ def preset_cases() -> dict[str, Case]:
             rank=job.rank,
             batch=job.batch,
         )
-    return dict(sorted(found.items(), key=lambda item: (item[1].tokens, item[1].audio, item[1].rank, item[1].wish.storage)))
+    return one_of_each_first(found)
 
 
 def said_to_fit(case: Case) -> bool:
     """Whether a run under the case's cap would find a plan."""
+    return host_gib(case) is not None
+
+
+def host_gib(case: Case) -> float | None:
+    """GiB of host memory that the case's plan takes; None where it finds none under its cap."""
+    from ltx2core.planning.phases import host_bytes
     from ltx2core.planning.step_plan import plan_step
     from tests.benchmarks.step_time import CONTEXT_GIB, GIB, released_need
 
-    assert case.cap_gib is not None
+    need, cap = released_need(case), case.cap_gib or _CARD_GIB
     try:
-        plan_step(released_need(case), case.wish, free_bytes=int((case.cap_gib - CONTEXT_GIB) * GIB))
+        plan = plan_step(need, case.wish, free_bytes=int((cap - CONTEXT_GIB) * GIB))
     except RunError:
-        return False
-    return True
+        return None
+    return sum(host_bytes(need, plan, waiting=case.waiting).values()) / GIB
 
 
 def chosen(names: Sequence[str], wanted: str) -> list[str]:
@@ -216,53 +246,45 @@ class Out:
 
 
 class Cards:
-    """Hands out cards: each to one case at a time, or to as many as their caps leave room for on cards of `gib`."""
+    """Hands out cards: each to one case at a time, or to as many as their caps leave room for on cards of `gib`, and in RAM."""
 
-    def __init__(self, count: int, *, gib: float) -> None:
+    def __init__(self, count: int, *, gib: float, ram_gib: float = math.inf) -> None:
         self._count, self._gib = count, gib
         self._free = [gib or 1.0] * count
+        self._ram = self._all_ram = ram_gib
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def room(self, cap_gib: float | None) -> Iterator[int | None]:
-        """A card's number, None where there is but one to choose. cap_gib: None for all of a card."""
+    def room(self, cap_gib: float | None, ram_gib: float = 0.0) -> Iterator[int | None]:
+        """A card's number, None where there is but one to choose. cap_gib: None for all of a card. ram_gib: that the case takes; one
+        that takes more than there is comes alone."""
         needed = min(cap_gib or self._gib, self._gib) if self._gib else 1.0
+        ram_gib = min(ram_gib, self._all_ram)
         with self._changed:
-            self._changed.wait_for(lambda: max(self._free) >= needed)
+            self._changed.wait_for(lambda: max(self._free) >= needed and self._ram >= ram_gib)
             card = self._free.index(max(self._free))
             self._free[card] -= needed
+            self._ram -= ram_gib
         try:
             yield card if self._count > 1 else None
         finally:
             with self._changed:
                 self._free[card] += needed
+                self._ram += ram_gib
                 self._changed.notify_all()
 
 
 def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Line:
     """The line that a process of its own prints; `error` where it printed none, or took too long and was ended."""
-    variables = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)})
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
-        process = subprocess.Popen(  # a group of its own: the compiler has processes, too
-            [sys.executable, "-m", "tests.benchmarks.plan_grid", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=told,
-            text=True,
-            env=variables,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return {"error": f"took longer than {limit:g} s"}
-        for text in reversed(output.splitlines()):
-            if text.startswith("{"):
-                found: Line = json.loads(text)
-                return found
-        told.seek(0)
-        return {"error": f"exit status {process.returncode}: {told.read()[-600:]}"}
+    variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)}
+    output, status = run_process("tests.benchmarks.plan_grid", arguments, limit=limit, variables=variables)
+    if status is None:
+        return {"error": f"took longer than {limit:g} s"}
+    for text in reversed(output.splitlines()):
+        if text.startswith("{"):
+            found: Line = json.loads(text)
+            return found
+    return {"error": f"exit status {status}: {output[-600:]}"}
 
 
 def _device(gpu: int) -> str:
@@ -272,17 +294,24 @@ def _device(gpu: int) -> str:
 
 def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> None:
     """Every case, on as many cards as there are to be used, each card one at a time."""
-    cards = Cards(options.gpus, gib=_CARD_GIB if options.together > 1 else 0.0)
+    together = options.gpus * options.together > 1
+    cards = Cards(
+        options.gpus,
+        gib=_CARD_GIB if options.together > 1 else 0.0,
+        ram_gib=_SHARE_OF_RAM * available_memory() / 2**30 if together else math.inf,
+    )
     cases = cases_of(options)
     common = [f"--steps={options.steps}", f"--layers={options.layers}", *(["--small"] if options.small else [])]
     if options.random:
-        common += [f"--random={options.random}", f"--seed={options.seed}"]
+        common += [f"--random={options.random}", f"--seed={options.seed}", f"--shapes={options.shapes}"]
     if options.together > 1:
         common.append("--together=2")
     if options.presets:
         common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
+    if options.compile_first:
+        _compile(names, cases, options, rates, common, out=out)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
@@ -294,7 +323,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
                 name = waiting.get_nowait()
             except queue.Empty:
                 return
-            with cards.room(cases[name].cap_gib) as gpu:
+            ram = host_gib(cases[name]) if together else None
+            with cards.room(cases[name].cap_gib, ram or 0.0) as gpu:
                 begun = time.monotonic()
                 line = run_alone(["--run", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
             out.write({"case": name} | line | {"whole_seconds": round(time.monotonic() - begun, 1)})
@@ -306,6 +336,21 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         worker.join()
     if not waiting.empty():
         print(json.dumps({"left": waiting.qsize()}), flush=True)
+
+
+def _compile(
+    names: Sequence[str], cases: Mapping[str, Case], options: argparse.Namespace, rates: Line, common: Sequence[str], *, out: Out
+) -> None:
+    """One small model of each kind, so many at once as were asked for, dealt out to the cards."""
+    kinds = list({kind_of(cases[name]): name for name in names}.values())
+
+    def compile_one(turn: int, name: str) -> None:
+        gpu = turn % options.gpus if options.gpus > 1 else None
+        line = run_alone(["--compile", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
+        out.write({"compiled": name} | line)
+
+    with ThreadPoolExecutor(options.compile_first) as pool:
+        list(pool.map(compile_one, range(len(kinds)), kinds))
 
 
 def summary(paths: Iterable[Path]) -> dict[str, object]:
@@ -330,7 +375,13 @@ def _errors(lines: Iterable[Line], predicted: str, measured: str) -> dict[str, f
 
 
 def cases_of(options: argparse.Namespace) -> dict[str, Case]:
-    found = random_cases(options.random, seed=options.seed) if options.random else preset_cases() if options.presets else grid()
+    found = (
+        random_cases(options.random, seed=options.seed, shapes=options.shapes)
+        if options.random
+        else preset_cases()
+        if options.presets
+        else grid()
+    )
     if not options.small:
         return found
     return {name: replace(case, tokens=32, grid=None, cap_gib=None, batch=min(case.batch, 2), small=True) for name, case in found.items()}
@@ -352,6 +403,9 @@ def _run_here(options: argparse.Namespace) -> None:
         return
     told = json.loads(options.rates)
     rates = rates_from_json(told["rates"]) if "rates" in told else None
+    if options.compile:
+        plan_case.print_line(plan_case.compile_kind(options.compile, cases_of(options)[options.compile], rates=rates))
+        return
     case, layers = cases_of(options)[options.run], 2 if options.small else options.layers
     plan_case.print_line(
         plan_case.run_case(options.run, case, steps=options.steps, layers=layers, rates=rates, shared=options.together > 1)
@@ -372,8 +426,11 @@ def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "--random", {"type": int, "default": 0, "help": "so many random plans instead of the grid"}
     yield "--presets", {"action": "store_true", "help": "a step of every preset, under the memory of its size of card"}
     yield "--seed", {"type": int, "default": 0}
+    yield "--shapes", {"type": int, "default": 20, "help": "kinds of batch and weights among random plans"}
     yield "--list", {"action": "store_true"}
     yield "--summary", {"nargs": "+", "type": Path}
+    yield "--compile-first", {"type": int, "default": 0, "help": "before the cases, compile for so many kinds at once, with four blocks"}
+    yield "--compile", {"help": argparse.SUPPRESS}
     yield "--run", {"help": argparse.SUPPRESS}
     yield "--rates", {"default": "{}", "help": argparse.SUPPRESS}
     yield "--rates-only", {"action": "store_true", "help": argparse.SUPPRESS}
@@ -387,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.summary:
         print(json.dumps(summary(options.summary), indent=1))
         return
-    if options.run or options.rates_only:
+    if options.run or options.compile or options.rates_only:
         _run_here(options)
         return
     try:
