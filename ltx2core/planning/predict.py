@@ -34,6 +34,7 @@ from ltx2core.planning.phases import (
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds
+from ltx2core.planning.wishes import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "
 
 TEXT_TOKENS = 1024  # every caption is padded to so many
 _HELD_OUT_LEVELS = 5
+NO_FP8 = "this card multiplies nothing in fp8, so weights are widened for each product: int8-torchao is nearer to the model and as fast"
 _TOLD = 0.03  # by how much a measured block has to change compute to be spoken of
 _SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
 _CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
@@ -109,6 +111,7 @@ def predict(
 
 def predict_job(job: Job, hardware: Hardware) -> Prediction:
     """The same of a job, without looking for what would make it fit."""
+    asked, job = job.wish, replace(job, wish=within(job.wish, fp8=hardware.fp8))
     sizes = released_sizes(job.version, joint=job.audio)
     free = hardware.free_bytes if job.limit_bytes is None else min(hardware.free_bytes, job.limit_bytes)
     need, speed = step_need(sizes, job), _speed(sizes, job, hardware, tokens=job.clip.tokens, batch=job.batch)
@@ -143,6 +146,7 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
     if plan is not None and host is not None:
         because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *_of_block(hardware), *because]
+        because += [NO_FP8] if job.wish != asked else []
         phases += _of_training(sizes, job, need, plan, host, speed, hardware)
     problems += _over(phases, free, hardware)
     seconds = [phase.seconds for phase in phases if phase.seconds is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
@@ -42,6 +43,13 @@ def step_wish(config: TrainConfig) -> StepWish:
         keep_all=not config.gradient_checkpointing,
         inputs_to_host=config.gradient_checkpointing_backend.startswith("unsloth"),
     )
+
+
+def within(wish: StepWish, *, fp8: bool) -> StepWish:
+    """The wish on a device. fp8: whether that multiplies fp8; where it does not, such weights are widened for each product."""
+    if wish.storage == "fp8" and wish.precision != "dequant" and not fp8:
+        return replace(wish, precision="dequant")
+    return wish
 
 
 def storage_of(name: str) -> Storage:

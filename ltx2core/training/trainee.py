@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,10 @@ from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.lora.shape import names_single_block
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
+from ltx2core.models.quantised import has_fp8
 from ltx2core.offload.shared_memory import local_group
 from ltx2core.planning.flops import model_shape
+from ltx2core.planning.wishes import within
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
 from ltx2core.training.crepa import Crepa, CrepaSettings, check_blocks
@@ -103,6 +105,11 @@ def build_trainee(
     """
     reason = _against_fast(settings, device=device)
     if reason is None:
+        if (able := on_device(settings, device)) != settings:
+            text = f"8-bit products are asked for, and {_words_of(device)} has none in fp8: weights are widened for each product."
+            fix = 'base_model_precision "int8-torchao" is nearer to the model and as fast.'
+            emit(Notice(code="no_fp8_products", level="warning", text=text, fix=fix))
+            settings = able
         return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
@@ -121,7 +128,7 @@ def check_trainee(
     if _against_fast(settings, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+        hold(checkpoint, on_device(settings, device), video=video, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, video=video, audio=audio)
     check_package(settings.rule.rule)
     num_blocks = len(empty.transformer_blocks)
@@ -129,6 +136,16 @@ def check_trainee(
     if video and settings.crepa is not None:
         check_blocks(settings.crepa, num_blocks=num_blocks, backbone=settings.crepa.width is None, routes=routes)
     return empty
+
+
+def on_device(settings: TrainSettings, device: torch.device) -> TrainSettings:
+    """The settings with products that the device has."""
+    fp8 = device.type == "cuda" and has_fp8(torch.cuda.current_device() if device.index is None else device.index)
+    return replace(settings, wish=within(settings.wish, fp8=fp8))
+
+
+def _words_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
 
 
 def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | None:

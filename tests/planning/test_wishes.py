@@ -18,6 +18,7 @@ from ltx2core.planning.wishes import step_wish, text_settings
 from ltx2core.training.fast_model import load_fast
 from ltx2core.training.holding import hold
 from ltx2core.training.settings import train_settings
+from ltx2core.training.trainee import on_device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +148,21 @@ def test_each_key_of_memory_moves_the_prediction() -> None:
     assert "inputs of blocks" in host.ram
     assert of(gpu_memory_limit_gib=24).phase("train").vram_bytes <= 24 * 2**30
     assert predict_job(job_of(config(ramtorch_text_encoder=True), clips=8), card).phase("text").vram_bytes < 6 * 2**30  # type: ignore[union-attr]
+
+
+def test_a_card_without_fp8_units_is_planned_to_widen_and_holds_nothing_transposed() -> None:
+    keys = config(base_model_precision="fp8-torchao", fp8_gradients=True, validation_disable=True)
+    ampere, hopper = (predict(keys, hardware_named(card, ram_gib=128), clips=8) for card in ("A100 80GB", "H100"))
+    assert ampere.plan is not None
+    assert hopper.plan is not None
+    assert (ampere.plan.precision, ampere.plan.turned) == ("dequant", False)
+    assert (hopper.plan.precision, hopper.plan.turned) == ("w8a8_full", True)
+    assert any("multiplies nothing in fp8" in line for line in ampere.because)
+    assert not any("multiplies nothing in fp8" in line for line in hopper.because)
+
+
+def test_products_that_a_device_has_not_are_widened_and_those_that_it_has_stay() -> None:
+    for precision, expected in (("fp8-torchao", "dequant"), ("int8dq-torchao", "w8a8")):
+        settings = train_settings(config(pretrained_model_name_or_path="nano", base_model_precision=precision), tokens=8)
+        assert settings.wish.precision == "w8a8"
+        assert on_device(settings, CPU).wish.precision == expected

@@ -57,7 +57,7 @@ def test_sound_alone_is_trained_and_drawn_either_way(make_config: MakeConfig, op
 
 
 @pytest.mark.parametrize(
-    ("precision", "storage", "decibels"), [("int8-torchao", "int8", 35), ("fp8-quanto", "fp8", 30), ("nf4-bnb", "nf4", 19)]
+    ("precision", "storage", "decibels"), [("int8-torchao", "int8", 35), ("fp8-torchao", "fp8", 30), ("nf4-bnb", "nf4", 19)]
 )
 def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_file(
     make_config: MakeConfig, open_run: OpenRun, precision: str, storage: str, decibels: float
@@ -69,6 +69,7 @@ def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_fi
     assert found[1] == storage
     assert float(found[2]) > decibels
     assert f"{storage} weights, widened for each product" in told(run)["engine"]
+    assert ("no_fp8_products" in told(run)) == (storage == "fp8")  # which a CPU has not
 
 
 def test_layers_of_a_single_block_are_trained_by_the_reference_path_which_is_told(make_config: MakeConfig, open_run: OpenRun) -> None:
