@@ -68,11 +68,14 @@ def recommend(
         if best is None:
             return ()
         above = None if larger is None else best_for(goal, job, larger)
+        values, of_datasets = best.values(job), best.of_datasets(job)
+        if "train_batch_size" in values:
+            _leave_batches_to_it(config, datasets, values, of_datasets)
         found.append(
             Recommendation(
                 goal=goal,
-                values=best.values(job),
-                of_datasets=best.of_datasets(job),
+                values=values,
+                of_datasets=of_datasets,
                 prediction=best.prediction,
                 why=tuple(_why(goal, job, best, hardware)),
                 binds=_binds(best, hardware),
@@ -80,6 +83,16 @@ def recommend(
             )
         )
     return tuple(found)
+
+
+def _leave_batches_to_it(
+    config: TrainConfig, datasets: DatasetList | None, values: dict[str, JsonValue], of_datasets: dict[str, JsonValue]
+) -> None:
+    """Take away what would come before train_batch_size."""
+    if config.max_tokens_per_batch is not None:
+        values["max_tokens_per_batch"] = None
+    if datasets is not None and any(dataset.train_batch_size for dataset in datasets.videos):
+        of_datasets["train_batch_size"] = None
 
 
 def best_for(goal: Goal, job: Job, hardware: Hardware) -> Tried | None:

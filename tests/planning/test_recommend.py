@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from ltx2core.config.load import look_at
 from ltx2core.config.train import TrainConfig
 from ltx2core.hardware.cards import card_names
 from ltx2core.planning.clips import ClipShape
+from ltx2core.planning.document import applied
 from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.job import job_of
 from ltx2core.planning.levers import PRECISIONS
@@ -135,3 +138,16 @@ def test_no_routes_are_put_where_features_are_aligned_or_routes_are_the_configs_
     fastest = recommend(config(**values), hardware_named("RTX 4090", ram_gib=64), clip=SMALL, clips=20)[0]
     assert "tread_config" not in fastest.values
     assert fastest.prediction.job.routed == job_of(config(**values)).routed
+
+
+def test_a_recommended_batch_is_not_overruled_by_a_budget_of_tokens_or_a_dataset_of_its_own_size() -> None:
+    hardware = hardware_named("RTX 4070", ram_gib=64)
+    entry = {"id": "clips", "instance_data_dir": "clips", "resolution": 512, "video": {"num_frames": 121}, "train_batch_size": 4}
+    for values, datasets in (({}, [entry]), ({"max_tokens_per_batch": 25_000}, [entry | {"train_batch_size": None}])):
+        loaded = look_at(values, base=Path(), datasets=datasets)
+        fastest = recommend(loaded.config, hardware, datasets=loaded.datasets, clips=20)[0]
+        assert fastest.prediction.job.batch < 4
+        written, entries = applied(fastest, values, datasets)
+        again = look_at(written, base=Path(), datasets=entries)
+        job = job_of(again.config, datasets=again.datasets, clips=20)
+        assert (job.batch, job.accumulation) == (fastest.prediction.job.batch, fastest.prediction.job.accumulation)
