@@ -314,6 +314,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
+    if "error" in rates:
+        raise SystemExit(f"the card's rates could not be measured: {rates['error']}")
     if options.compile_first:
         _compile(names, cases, options, rates, common, out=out)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
