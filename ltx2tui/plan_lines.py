@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -101,9 +102,9 @@ def _recommendation(one: dict[str, Any]) -> list[RenderableType]:
 
 
 def _shown(value: object) -> str:
-    return (
-        {True: "true", False: "false", None: "left out"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
-    )
+    if value is None:
+        return "left out"
+    return json.dumps(value) if isinstance(value, bool | dict) else str(value)
 
 
 def _bullet(line: str) -> Table:

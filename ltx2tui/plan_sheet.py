@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -254,5 +255,8 @@ def _path(name: str) -> str:
 
 
 def _plain(value: JsonValue) -> Value:
+    """As a draft keeps it: a group of keys as the text that config.json may have in its place."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     assert value is None or isinstance(value, str | int | float | bool)
     return value

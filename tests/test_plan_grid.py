@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ltx2core.config.sources import preset_files
 from tests.benchmarks.plan_grid import (
     Cards,
     Out,
@@ -94,13 +95,15 @@ def test_errors_are_added_up_by_the_newest_line_of_a_case(tmp_path: Path) -> Non
 
 def test_every_preset_is_a_case_under_the_memory_of_its_card() -> None:
     cases = preset_cases()
-    assert len(cases) == 45
-    case = cases["12gb-motion"]
+    by_preset = {preset: case for name, case in cases.items() for preset in name.split("+")}
+    assert set(by_preset) == set(preset_files())
+    case, alone = by_preset["12gb-motion"], by_preset["24gb-style"]
     assert (case.latents[0] - 1) * 8 + 1 == 89
     assert case.tokens == case.latents[0] * case.latents[1] * case.latents[2]
     assert case.cap_gib is not None
     assert 11 < case.cap_gib < 12
     assert all(one.cap_gib is None or said_to_fit(one) for one in cases.values())
+    assert (by_preset["2x24gb-style"].cap_gib or 0) < (alone.cap_gib or 0)  # what the cards tell each other takes some
 
 
 def test_random_plans_are_the_same_for_a_seed_and_are_said_to_fit() -> None:

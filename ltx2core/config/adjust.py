@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from ltx2core.config.keys import Later, facts_of, switched_on
 from ltx2core.config.media_keys import AudioSettings
+from ltx2core.config.memory_checks import idle_notices
 from ltx2core.config.method_checks import adjust_methods, changed
 from ltx2core.config.validation import read_size
 from ltx2core.config.wording import shown
@@ -48,11 +49,7 @@ def adjust_config(config: TrainConfig, *, file: str) -> tuple[TrainConfig, list[
         text = f"{file} {', '.join(overruled)}: no effect, since noise levels are drawn in another way."
         notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     adjust_methods(config, changes, notices, file=file)
-    if config.base_model_precision.startswith("nf4") and (
-        asked := [name for name in ("quantize_activations", "sdnq_use_quantized_matmul") if getattr(config, name)]
-    ):
-        text = f"{file} {', '.join(asked)}: no effect, since weights of 4 bits are widened for each product."
-        notices.append(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
+    notices += idle_notices(config, file=file)
     if config.flow_schedule_shift == 0:
         changes["flow_schedule_shift"] = None
     return config.model_copy(update=changes), notices

@@ -193,8 +193,13 @@ class VideoDataset(Keys):
     @classmethod
     def _large_enough(cls, value: float, info: ValidationInfo) -> float:
         """At least two latents a side: less is a mistake, such as megapixels without their resolution_type."""
-        if value < LEAST_SIDE and info.data.get("resolution_type", "pixel") == "pixel" and info.data.get("dataset_type") != "audio":
-            raise PydanticCustomError("too_few_pixels", "the shorter edge has at least {least} pixels", {"least": LEAST_SIDE})
+        if info.data.get("dataset_type") == "audio":
+            return value
+        if info.data.get("resolution_type", "pixel") != "area":
+            if value < LEAST_SIDE:
+                raise PydanticCustomError("too_few_pixels", "the shorter edge has at least {least} pixels", {"least": LEAST_SIDE})
+        elif value * 1e6 < LEAST_SIDE**2:
+            raise PydanticCustomError("too_few_megapixels", "a clip has at least 64 x 64 pixels, 0.0041 megapixels")
         return value
 
 

@@ -169,7 +169,8 @@ def _remark(model: BaseModel, name: str, facts: KeyFacts) -> str:
         return ""
     if later.switch and not switched_on(model, later):
         return "" if name == later.switch else f" No effect: {later.switch} is off."
-    return f" Not built yet: {later.instead}." if later.switch or getattr(model, name) not in facts.built else ""
+    unbuilt = bool(later.switch) and facts_of(type(model).model_fields[later.switch]).later is not None  # whatever is set
+    return f" Not built yet: {later.instead}." if unbuilt or getattr(model, name) not in facts.built else ""
 
 
 def _paragraph(key: Key) -> str:

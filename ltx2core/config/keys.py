@@ -65,8 +65,8 @@ def switched_on(model: BaseModel, feature: Later) -> bool:
     """Whether the key that turns a feature on does so; True for features without such a key."""
     if not feature.switch:
         return True
-    built = facts_of(type(model).model_fields[feature.switch]).built
-    return getattr(model, feature.switch) not in built
+    field = type(model).model_fields[feature.switch]
+    return getattr(model, feature.switch) not in (field.default, *facts_of(field).built)
 
 
 class Keys(BaseModel):

@@ -72,10 +72,15 @@ def load_config_dict(values: object, *, base: Path, datasets: object = None) -> 
     return _load(values, base=base.absolute(), path=None, datasets=datasets, part=False, notes=[])
 
 
-def look_at(values: object, *, base: Path, datasets: object = None) -> LoadedConfig:
-    """Values to be looked at, perhaps on another machine: a whole config or a few keys of one. No file that they name need be there."""
+def look_at(values: object, *, base: Path, datasets: object = None, file: str = "config") -> LoadedConfig:
+    """Values to be looked at, perhaps on another machine: a whole config or a few keys of one. No file that they name need be there.
+
+    file: what errors call the place that they come from.
+    """
     part = datasets is None and isinstance(values, dict) and not any(str(name).lstrip("-") == LIST_KEY for name in values)
-    return _load(values, base=base.absolute(), path=None, datasets=datasets, part=part, notes=[], need_clips=False, need_files=False)
+    return _load(
+        values, base=base.absolute(), path=None, datasets=datasets, part=part, notes=[], need_clips=False, need_files=False, file=file
+    )
 
 
 def load_part(path: Path) -> LoadedConfig:
@@ -114,9 +119,10 @@ def _load(
     notes: list[str],
     need_clips: bool = True,
     need_files: bool = True,
+    file: str = "config",
 ) -> LoadedConfig:
-    """need_clips: folders of clips must be there. need_files: so must the model and the dataset list."""
-    file = path.name if path is not None else "config"
+    """need_clips: folders of clips must be there. need_files: so must the model and the dataset list. file: its name where path is None."""
+    file = path.name if path is not None else file
     found = _Findings([], _twice(notes), need_files)
     if not isinstance(values, dict):
         hint = "this is a dataset list; name it with data_backend_config in a config.json" if isinstance(values, list) else "use { }"

@@ -14,7 +14,7 @@ GROUP_OFFLOAD = Later(
 LEAF_LEVEL = Later(name="offload by single layers", instead="whole blocks travel", switch="enable_group_offload")
 BLOCK_SWAP = Later(name="swapping to another place", instead="blocks wait in RAM", switch="musubi_blocks_to_swap")
 RAMTORCH = Later(name="RamTorch for single layers, or other parts", instead="ramtorch lets whole blocks of the transformer wait in RAM")
-CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="gradient_checkpointing recomputes every block, or none")
+CHECKPOINTING_MODES = Later(name="other ways of gradient checkpointing", instead="as many blocks are computed twice as memory asks for")
 MODEL_PLACEMENT = Later(name="choosing when models are kept or freed", instead="each phase loads what it needs and frees it at its end")
 CACHE_LATER = Later(
     name="encoding while training", instead="latents and captions are encoded before training, so that no encoder lies on the GPU beside it"
@@ -72,16 +72,25 @@ class MemoryKeys(Keys):
         "block_level", LEAF_LEVEL, "Offload unit", "Whether blocks or single layers travel."
     )
     group_offload_blocks_per_group: int = key(
-        1, "Blocks a group", "Blocks on the GPU at a time with enable_group_offload; twice as many where copies overlap.", ge=1, le=24
+        1,
+        "Blocks a group",
+        "Blocks on the GPU at a time with enable_group_offload; twice as many where copies overlap.",
+        switch="enable_group_offload",
+        ge=1,
+        le=24,
     )
-    group_offload_use_stream: bool = key(False, "Overlap copies", "Copy the next blocks while these compute: twice the room, far faster.")
+    group_offload_use_stream: bool = key(
+        False, "Overlap copies", "Copy the next blocks while these compute: twice the room, far faster.", switch="enable_group_offload"
+    )
     group_offload_to_disk_path: str | None = key(
         None,
         "Offload to disk",
         "A folder on a fast disk where blocks that do not stay on the GPU wait, instead of in RAM: up to 38 GB, written once and used by "
         "later runs. Slower; for machines whose RAM does not hold them.",
     )
-    group_offload_text_encoder: bool = key(False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder.")
+    group_offload_text_encoder: bool = key(
+        False, "Offload text encoder", "With enable_group_offload, the same as ramtorch_text_encoder.", switch="enable_group_offload"
+    )
     group_offload_vae: bool = later(False, GROUP_OFFLOAD, "Offload VAE", "Offload the VAE too.")
     musubi_blocks_to_swap: int = key(
         0,
@@ -93,7 +102,9 @@ class MemoryKeys(Keys):
     musubi_block_swap_device: str = later("cpu", BLOCK_SWAP, "Swap to", "Where swapped blocks are kept.")
     ramtorch: bool = key(False, "RamTorch", "Keep blocks in RAM, ramtorch_transformer_percent of them, and bring them when needed.")
     ramtorch_target_modules: JsonValue = later(None, RAMTORCH, "RamTorch layers", "Which layers are kept in RAM.")
-    ramtorch_transformer_percent: int = key(100, "RamTorch share", "How many of the blocks are kept in RAM with ramtorch.", ge=1, le=100)
+    ramtorch_transformer_percent: int = key(
+        100, "RamTorch share", "How many of the blocks are kept in RAM with ramtorch.", switch="ramtorch", ge=1, le=100
+    )
     ramtorch_text_encoder: bool = key(
         False,
         "Stream the text encoder",

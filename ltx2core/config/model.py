@@ -9,7 +9,10 @@ from pydantic import JsonValue
 from ltx2core.config.keys import Keys, Later, key, later
 
 FULL_TRAINING = Later(name="training all weights", instead="a LoRA is trained")
-QUANTISATION = Later(name="quantisation", instead="weights keep the precision of their file")
+QUANTISATION = Later(
+    name="choosing how a library rounds", instead="weights are rounded in one way of our own, as base_model_precision says"
+)
+FURTHER_ENCODERS = Later(name="a further text encoder", instead="LTX-2 has one")
 INT8 = ("int8-torchao", "int8-quanto", "int8-sdnq")  # SimpleTuner's names of libraries; one way of our own stands for all of them
 Precision = Literal[
     "no_change",
@@ -34,8 +37,11 @@ TEXT_QUANTISATION = Later(name="a text encoder in fewer bits other than int8", i
 OTHER_PARTS = Later(name="taking parts of the model from elsewhere", instead="every part comes from the checkpoint itself")
 VARIANT = Later(name="choosing a variant of a hub repository's files", instead="those without one in their name are used")
 DTYPES = Later(name="choosing the number format of single parts", instead="mixed_precision decides for all of them")
-COMPILING = Later(name="compiling the model", instead="it runs uncompiled")
-ATTENTION = Later(name="choosing the attention kernel", instead="PyTorch's own attention is used")
+COMPILING = Later(
+    name="choosing a compiler",
+    instead="compile_blocks compiles the blocks for training, in which query, key and value are one product; samples run uncompiled",
+)
+ATTENTION = Later(name="choosing the attention kernel", instead="the fastest of PyTorch's is measured as a run starts, and used")
 TOKENIZER_LENGTH = Later(name="another caption length", instead="the text encoder's own length is used")
 
 
@@ -110,9 +116,15 @@ class ModelKeys(Keys):
         "int8-torchao, int8-quanto or int8-sdnq hold the text encoder in 8 bits: half the memory, captions that differ a little.",
         built=INT8,
     )
-    text_encoder_2_precision: str = later("no_change", QUANTISATION, "Second text encoder", "LTX-2 has one text encoder; read, never used.")
-    text_encoder_3_precision: str = later("no_change", QUANTISATION, "Third text encoder", "LTX-2 has one text encoder; read, never used.")
-    text_encoder_4_precision: str = later("no_change", QUANTISATION, "Fourth text encoder", "LTX-2 has one text encoder; read, never used.")
+    text_encoder_2_precision: str = later(
+        "no_change", FURTHER_ENCODERS, "Second text encoder", "LTX-2 has one text encoder; read, never used."
+    )
+    text_encoder_3_precision: str = later(
+        "no_change", FURTHER_ENCODERS, "Third text encoder", "LTX-2 has one text encoder; read, never used."
+    )
+    text_encoder_4_precision: str = later(
+        "no_change", FURTHER_ENCODERS, "Fourth text encoder", "LTX-2 has one text encoder; read, never used."
+    )
     quantize_via: str = later("accelerator", QUANTISATION, "Quantise on", "Where weights are quantised: cpu or accelerator.")
     quantization_config: JsonValue = later(None, QUANTISATION, "Quantisation details", "Settings of the quantisation library, as JSON.")
     quantize_activations: bool = key(

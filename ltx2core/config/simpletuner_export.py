@@ -79,6 +79,7 @@ _TRANSLATED = (
     "ltx2_checkpoint_filename",
     "num_train_epochs",
     "max_train_steps",
+    "tread_config",
 )
 
 
@@ -106,6 +107,9 @@ def _translate(loaded: LoadedConfig, theirs: dict[str, object]) -> list[Row]:
     if ours.ltx2_checkpoint_filename:
         why = "SimpleTuner's parser refuses it: name the file itself as pretrained_model_name_or_path"
         rows.append(Row(verdict="refused", source=said("ltx2_checkpoint_filename", ours.ltx2_checkpoint_filename), why=why))
+    if ours.tread_config is not None:
+        why = f"SimpleTuner's TREAD ends in an error on LTX-2, and has no tread_share_of_steps, {ours.tread_share_of_steps:g} here"
+        rows.append(Row(verdict="refused", source=said("tread_config", ours.tread_config), why=why))
     return rows
 
 

@@ -17,6 +17,7 @@ from ltx2core.config.entries import KINDS, LEFT_OUT
 from ltx2core.config.exchange import Exchange, Row, reason_of, said
 from ltx2core.config.keys import Keys, facts_of
 from ltx2core.config.load import LIST_KEY, look_at
+from ltx2core.config.memory_checks import idle_keys
 from ltx2core.config.paths import find
 from ltx2core.config.reading import read_settings
 from ltx2core.config.simpletuner_keys import DEFAULTS, KEYS
@@ -82,7 +83,11 @@ class _Reading:
     def settle(self, config: dict[str, object], loaded: LoadedConfig) -> dict[str, object]:
         """The config as it will be used, which LTX-2 may need otherwise than it was written; a row for each key."""
         written: dict[str, object] = {}
+        idle = {name: f"no effect, since {one.why}" for one in idle_keys(loaded.config) for name in one.names}
         for name, value in config.items():
+            if name in idle:
+                self.refuse(self.sources[name], idle[name])
+                continue
             used, before = getattr(loaded.config, name), getattr(TrainConfig.model_validate({name: value}), name)
             why = self.turned if name == "validation_resolution" else ""
             if used != before and name not in _PLACES:

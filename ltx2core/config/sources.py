@@ -68,4 +68,5 @@ def _from_file(path: Path, *, name: str, kind: Kind) -> Source:
     if isinstance(values, dict) and isinstance(values.get("config"), dict):
         kind = "plan" if kind == "config" else kind
         values, datasets = values["config"], values.get("datasets")
-    return Source(name=name, kind=kind, loaded=look_at(values, base=path.absolute().parent, datasets=datasets), path=path)
+    loaded = look_at(values, base=path.absolute().parent, datasets=datasets, file=path.name)
+    return Source(name=name, kind=kind, loaded=loaded, path=path)

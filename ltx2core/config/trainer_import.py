@@ -6,12 +6,14 @@ so the clips themselves are needed.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ltx2core.config.exchange import Exchange, Row, reason_of, said
 from ltx2core.config.load import look_at
 from ltx2core.config.train import TrainConfig
+from ltx2core.config.trainer_keys import DEFAULTS, NONE, SAME, SECTIONS
 from ltx2core.config.wording import reword
 from ltx2core.errors import ConfigError
 
@@ -21,78 +23,9 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
 
-SECTIONS = (
-    "model",
-    "lora",
-    "training_strategy",
-    "optimization",
-    "acceleration",
-    "data",
-    "validation",
-    "checkpoints",
-    "flow_matching",
-    "hub",
-    "wandb",
-)
 PLACEHOLDER = "datasets/videos"
 _PIXELS = 32  # of a latent cell
-
-# Keys that mean the same under another name.
-_SAME = {
-    "seed": "seed",
-    "output_dir": "output_dir",
-    "model.model_path": "pretrained_model_name_or_path",
-    "model.text_encoder_path": "pretrained_gemma_model_name_or_path",
-    "model.training_mode": "model_type",
-    "lora.rank": "lora_rank",
-    "lora.alpha": "lora_alpha",
-    "lora.dropout": "lora_dropout",
-    "lora.target_modules": "peft_lora_target_modules",
-    "optimization.learning_rate": "learning_rate",
-    "optimization.steps": "max_train_steps",
-    "optimization.batch_size": "train_batch_size",
-    "optimization.gradient_accumulation_steps": "gradient_accumulation_steps",
-    "optimization.max_grad_norm": "max_grad_norm",
-    "optimization.enable_gradient_checkpointing": "gradient_checkpointing",
-    "acceleration.mixed_precision_mode": "mixed_precision",
-    "validation.negative_prompt": "validation_negative_prompt",
-    "validation.frame_rate": "frame_rate",
-    "validation.seed": "validation_seed",
-    "validation.inference_steps": "validation_num_inference_steps",
-    "validation.skip_initial_validation": "disable_benchmark",
-    "training_strategy.first_frame_conditioning_p": "ltx2_first_frame_conditioning_probability",
-}
-
-# Keys that have no meaning here, and why.
-_NONE = {
-    "model.video_vae_path": "every part comes from the checkpoint, or from the folders beside it that ComfyUI uses",
-    "model.audio_vae_path": "every part comes from the checkpoint, or from the folders beside it that ComfyUI uses",
-    "training_strategy.audio_latents_dir": "sound is read from the clips themselves",
-    "training_strategy.reference_latents_dir": "references are clips of a conditioning dataset: add one to the dataset list",
-    "optimization.scheduler_params": "lr_end, lr_power and lr_num_cycles shape the learning rate here",
-    "acceleration.offload_optimizer_during_validation": "what a phase needs is loaded for it alone",
-    "data.preprocessed_data_root": "prepared latents are not read, the clips are: name their folder with --clips",
-    "data.num_dataloader_workers": "the program chooses how batches are read",
-    "validation.audio_cfg_scale": "validation_guidance counts for sound too",
-    "validation.video_stg_scale": "plain guidance is used",
-    "validation.audio_stg_scale": "plain guidance is used",
-    "validation.stg_blocks": "plain guidance is used",
-    "validation.stg_scale": "plain guidance is used",
-    "validation.stg_mode": "plain guidance is used",
-    "validation.guidance_rescale": "plain guidance is used",
-    "validation.video_modality_guidance_scale": "plain guidance is used",
-    "validation.audio_modality_guidance_scale": "plain guidance is used",
-    "validation.images": "samples are made from the prompt alone",
-    "validation.reference_videos": "samples are made from the prompt alone",
-    "validation.reference_downscale_factor": "samples are made from the prompt alone",
-    "validation.include_reference_in_output": "samples are made from the prompt alone",
-    "validation.generate_audio": "samples have sound when sound is trained",
-    "validation.generate_video": "samples have a picture when pictures are trained",
-    "checkpoints.no_resume": "a run goes on only when --resume asks for it",
-    "checkpoints.save_training_state": "a checkpoint always holds everything that a run needs to go on",
-    "flow_matching.timestep_sampling_params": "flow_sigmoid_scale and flow_shift_max_tokens shape the noise levels here",
-}
-_LATER = {"hub": "publishing to a hub is not built yet", "wandb": "reporting to trackers is not built yet; journal.jsonl has every number"}
+_PROMPTS = "prompts.json"  # the file of further prompts
 _PRECISIONS = {"int8-quanto": "int8-quanto", "fp8-quanto": "fp8-quanto", "fp8uz-quanto": "fp8-quanto"}
 _SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial")
 
@@ -133,9 +66,7 @@ def import_trainer(values: dict[str, object], *, base: Path, clips: str | None =
     """What the settings of the official trainer come to here. clips: the folder of clips, which its settings do not name."""
     reading = _Reading()
     for section, group in values.items():
-        if section in _LATER:
-            reading.later(section, group)
-        elif section in SECTIONS and isinstance(group, dict):
+        if section in SECTIONS and isinstance(group, dict):
             for name, value in group.items():
                 reading.take(f"{section}.{name}", _as_number(value))
         else:
@@ -144,7 +75,13 @@ def import_trainer(values: dict[str, object], *, base: Path, clips: str | None =
         reading.config["ltx2_intrinsic_conditioning"] = reading.parts
     dataset = reading.dataset(clips)
     loaded = look_at(reading.config, base=base, datasets=[dataset])
-    return Exchange(config=reading.settled(loaded), datasets=[dataset], rows=tuple(reading.rows))
+    config = reading.settled(loaded)
+    reading.defaults(values)
+    files = {}
+    if reading.prompts_of:  # not before: the file is not there yet
+        config["user_prompt_library"] = _PROMPTS
+        files[_PROMPTS] = json.dumps(reading.prompts_of, indent=2, ensure_ascii=False) + "\n"
+    return Exchange(config=config, datasets=[dataset], rows=tuple(reading.rows), files=files)
 
 
 @dataclass
@@ -153,6 +90,7 @@ class _Reading:
     rows: list[Row] = field(default_factory=list)
     sources: dict[str, tuple[str, str]] = field(default_factory=dict)  # our name: the setting as the file has it, and why it changed
     parts: list[dict[str, object]] = field(default_factory=list)
+    prompts_of: dict[str, str] = field(default_factory=dict)  # further ones, by names of their own
     sound: bool = False
     picture: bool = True
 
@@ -162,10 +100,10 @@ class _Reading:
             return
         if path in _OWN_WAY:
             _OWN_WAY[path](self, path, value)
-        elif path in _SAME:
-            self.put(_SAME[path], value, said(path, value))
+        elif path in SAME:
+            self.put(SAME[path], value, said(path, value))
         else:
-            self.refuse(said(path, value), _NONE.get(path, "the LTX-2 trainer has no such key"))
+            self.refuse(said(path, value), NONE.get(path, "the LTX-2 trainer has no such key"))
 
     def put(self, name: str, value: object, source: str, why: str = "") -> None:
         """Take a value for a key of ours, unless it is one that cannot be."""
@@ -187,10 +125,6 @@ class _Reading:
 
     def refuse(self, source: str, why: str) -> None:
         self.rows.append(Row(verdict="refused", source=source, why=why))
-
-    def later(self, section: str, group: object) -> None:
-        if isinstance(group, dict) and any(group.get(name) for name in ("push_to_hub", "enabled")):
-            self.refuse(said(section, group), _LATER[section])
 
     def load_checkpoint(self, path: str, value: object) -> None:
         self.put("init_lora", value, said(path, value), "a LoRA that training starts from")
@@ -286,14 +220,54 @@ class _Reading:
             self.put("text_encoder_1_precision", "int8-torchao", said(path, value))
 
     def prompts(self, path: str, value: object) -> None:
-        """The first prompt; samples of the others are not made."""
-        found = [item.get("prompt") if isinstance(item, dict) else item for item in value] if isinstance(value, list) else []
-        prompts = [item for item in found if isinstance(item, str)]
-        for index, prompt in enumerate(prompts):
-            if index:
-                self.refuse(said(f"{path}[{index}]", prompt), "one sample is made each time, of the first prompt")
+        """The first prompt stands in the config, further ones in a file."""
+        for index, item in enumerate(value if isinstance(value, list) else []):
+            sample = item if isinstance(item, dict) else {"prompt": item}
+            prompt, source = sample.get("prompt"), f"{path}[{index}]"
+            for name in sample.keys() - {"prompt"}:
+                self.refuse(said(f"{source}.{name}", sample[name]), "all samples have one size and seed, and start from their prompt")
+            if not isinstance(prompt, str) or not prompt.strip():
+                self.refuse(said(source, item), "a prompt is text")
+            elif "validation_prompt" not in self.config:
+                self.put("validation_prompt", prompt, said(source, prompt))
             else:
-                self.put("validation_prompt", prompt, said(f"{path}[0]", prompt))
+                self.prompts_of[f"sample-{index + 1}"] = prompt
+                target = said("user_prompt_library", _PROMPTS)
+                self.rows.append(Row(verdict="changed", source=said(source, prompt), target=target, why="further prompts are in a file"))
+
+    def sound_like_picture(self, path: str, value: object) -> None:
+        """Guidance of sound that has no key of its own here."""
+        ours = SAME[path.replace("audio_", "video_")]
+        if value == self.config.get(ours):
+            self.rows.append(Row(verdict="kept", source=said(path, value), target=f"{ours}, which counts for both"))
+        else:
+            self.refuse(said(path, value), f"{ours}, that of the picture, counts for both")
+
+    def drawn(self, path: str, value: object) -> None:
+        """Whether samples have a picture, or sound."""
+        if value is True:
+            self.rows.append(Row(verdict="kept", source=said(path, value), target="samples have what is trained"))
+        elif path.endswith("video"):
+            self.put("validation_audio_only", True, said(path, value), "said the other way round")
+        else:
+            self.refuse(said(path, value), "samples have sound where sound is trained")
+
+    def tracker(self, path: str, value: object) -> None:
+        self.put("report_to", "wandb" if value is True else "none", said(path, value), "named by report_to")
+
+    def tracked_videos(self, path: str, value: object) -> None:
+        if value is True:
+            self.rows.append(Row(verdict="kept", source=said(path, value), target="samples are told to the tracker"))
+        else:
+            self.refuse(said(path, value), "samples are always told to the tracker")
+
+    def defaults(self, values: dict[str, object]) -> None:
+        """Keys that the file leaves out, where what holds without them differs."""
+        for path, (theirs, name) in DEFAULTS.items():
+            section, _, key = path.partition(".")
+            group, ours = values.get(section), TrainConfig.model_fields[name].default
+            if name not in self.config and not (isinstance(group, dict) and key in group) and theirs != ours:
+                self.rows.append(Row(verdict="default", source=said(path, theirs), target=said(name, ours), why="not in the file"))
 
     def dims(self, path: str, value: object) -> None:
         """Width, height and frames of a sample."""
@@ -303,9 +277,6 @@ class _Reading:
         width, height, frames = value
         self.put("validation_resolution", f"{height}x{width}", said(path, value), "here it is height x width")
         self.put("validation_num_video_frames", frames, said(path, value))
-
-    def guidance(self, path: str, value: object) -> None:
-        self.put("validation_guidance", value, said(path, value))
 
     def interval(self, path: str, value: object) -> None:
         name = {"validation": "validation_step_interval", "checkpoints": "checkpoint_step_interval"}[path.partition(".")[0]]
@@ -372,8 +343,12 @@ _OWN_WAY: dict[str, Callable[[_Reading, str, object], None]] = {
     "validation.samples": _Reading.prompts,
     "validation.prompts": _Reading.prompts,
     "validation.video_dims": _Reading.dims,
-    "validation.video_cfg_scale": _Reading.guidance,
-    "validation.guidance_scale": _Reading.guidance,
+    "validation.audio_stg_scale": _Reading.sound_like_picture,
+    "validation.audio_modality_guidance_scale": _Reading.sound_like_picture,
+    "validation.generate_audio": _Reading.drawn,
+    "validation.generate_video": _Reading.drawn,
+    "wandb.enabled": _Reading.tracker,
+    "wandb.log_validation_videos": _Reading.tracked_videos,
     "validation.interval": _Reading.interval,
     "checkpoints.interval": _Reading.interval,
     "checkpoints.keep_last_n": _Reading.keep,

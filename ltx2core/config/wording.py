@@ -176,6 +176,8 @@ def _rule(kind: str, context: dict[str, Any], error: ErrorDetails, field: FieldI
         return str(error["msg"]), str(context["works"])
     if kind == "too_few_pixels":
         return str(error["msg"]), 'use 512, or resolution_type "area" for megapixels'
+    if kind == "too_few_megapixels":
+        return str(error["msg"]), "use 0.25"
     if kind == "no_region":
         return str(error["msg"]), 'use "spatial_region": [0, 0, 4, 4]'
     if kind == "not_a_size":

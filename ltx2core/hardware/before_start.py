@@ -172,8 +172,8 @@ def _of_samples(told: Forecast, config: TrainConfig, gpu: Gpu | None) -> Iterato
         return
     free = gpu.free_bytes if gpu is not None else None
     fails = free is not None and sample > free
-    when = " and would fail" if fails else ""
-    text = f"Samples need {_gib(sample)} of the GPU{when}, training {_gib(train)}."
+    then = f", of which {_gib(free)} is free: they would be drawn and decoded in parts, or left out" if fails and free is not None else ""
+    text = f"Samples need {_gib(sample)} of the GPU{then}, training {_gib(train)}."
     size = f"{config.validation_resolution} and {config.validation_num_video_frames} frames"
     fix = f"Make them smaller than {size}, or set vae_enable_temporal_roll."
     yield Notice(code="samples_need_more", level="warning" if fails else "info", text=text, fix=fix)

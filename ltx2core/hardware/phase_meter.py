@@ -5,7 +5,6 @@ A second-by-second sample misses a peak that lasts for milliseconds; the allocat
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -30,12 +29,13 @@ class PhaseMeter:
         self._emit = emit
         self._phase: Phase | None = None
         self._begin = 0.0
+        self._host_before: int | None = None  # the host's peak of earlier phases, where it could not be set back
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, PhaseStarted):
             self.close()
             self._phase, self._begin = event.phase, time.perf_counter()
-            _forget_peaks()
+            self._host_before = None if _forget_peaks() else _host_peak()
         self._emit(event)
 
     def close(self) -> None:
@@ -43,11 +43,14 @@ class PhaseMeter:
         if self._phase is None:
             return
         allocated, reserved = _device_peaks()
+        host = _host_peak()
+        if host is not None and self._host_before is not None and host <= self._host_before:
+            host = None  # an earlier phase held as much: what this one held is not known
         self._emit(
             PhaseMeasured(
                 phase=self._phase,
                 seconds=time.perf_counter() - self._begin,
-                ram_peak_bytes=_host_peak(),
+                ram_peak_bytes=host,
                 vram_peak_bytes=allocated,
                 vram_reserved_bytes=reserved,
             )
@@ -55,11 +58,15 @@ class PhaseMeter:
         self._phase = None
 
 
-def _forget_peaks() -> None:
-    with contextlib.suppress(OSError):
-        _CLEAR.write_text("5")  # sets VmHWM back to what is held now (proc(5), Linux 4.0)
+def _forget_peaks() -> bool:
+    """Set the counters back to what is held now; whether the host's could be: not everywhere is that file there, or may be written."""
     if (cuda := _cuda()) is not None:
         cuda.reset_peak_memory_stats()
+    try:
+        _CLEAR.write_text("5")  # sets VmHWM (proc(5), Linux 4.0)
+    except OSError:
+        return False
+    return True
 
 
 def _host_peak() -> int | None:

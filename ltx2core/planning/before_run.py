@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ltx2core.errors import ConfigError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltx2core.config.load import LoadedConfig
+    from ltx2core.config.train import TrainConfig
     from ltx2core.data.clip import Sample
     from ltx2core.hardware.machine import Machine
     from ltx2core.planning.hardware import Hardware
@@ -30,12 +31,24 @@ def hardware_here(machine: Machine, root: Path) -> Hardware | None:
     return None if found is None else replace(found, correction=correction(root, found))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargestBatch:
+    """The batch of a run that has the most tokens of pictures: its clips, and how many of them."""
+
+    clip: ClipShape
+    count: int
+
+    @property
+    def tokens(self) -> int:
+        return self.count * self.clip.tokens
+
+
 def predicted_for(
-    hardware: Hardware | None, loaded: LoadedConfig, *, clip: ClipShape | None = None, clips: int | None = None
+    hardware: Hardware | None, loaded: LoadedConfig, *, largest: LargestBatch | None = None, clips: int | None = None
 ) -> Prediction | None:
     """What a run of this config will need; None without a card, and for what is not predicted (nano, sound alone, the reference).
 
-    clip, clips: the largest, and how many are trained on, once a scan has found them.
+    largest, clips: its largest batch, and how many clips are trained on, once a scan has found them.
     """
     if hardware is None:
         return None
@@ -46,21 +59,30 @@ def predicted_for(
             hardware,
             datasets=datasets,
             clips=count_clips(loaded) if clips is None else clips,
-            clip=clip,
+            clip=None if largest is None else largest.clip,
+            batch=None if largest is None else largest.count,
             version=version_in_header(loaded),
         )
     except ConfigError:
         return None
 
 
-def largest_clip(samples: Iterable[Sample]) -> ClipShape | None:
-    """The shape of the sample with the most tokens; None where nothing has pictures."""
-    shapes = [
-        ClipShape(width=bucket.width, height=bucket.height, frames=bucket.frames, fps=sample.fps)
-        for sample in samples
-        if (bucket := sample.picture) is not None
-    ]
-    return max(shapes, key=lambda shape: shape.tokens, default=None)
+def largest_batch(samples: Iterable[Sample], config: TrainConfig) -> LargestBatch | None:
+    """Among those that samples make as training groups them: by dataset, size and length. None where nothing has pictures.
+
+    A dataset's own train_batch_size comes before max_tokens_per_batch, and that before the config's; a group of few clips fills no batch.
+    """
+    visits: dict[tuple[str, ClipShape, int], int] = {}
+    for sample in samples:
+        if (bucket := sample.picture) is not None:
+            shape = ClipShape(width=bucket.width, height=bucket.height, frames=bucket.frames, fps=sample.fps)
+            size = sample.treatment.batch_size or config.train_batch_size
+            if sample.treatment.batch_size is None and config.max_tokens_per_batch is not None:
+                size = max(1, config.max_tokens_per_batch // (shape.tokens + (shape.sound_tokens if sample.has_sound else 0)))
+            group = (sample.treatment.dataset, shape, size)
+            visits[group] = visits.get(group, 0) + sample.repeats + 1
+    found = (LargestBatch(clip=shape, count=min(size, count)) for (_, shape, size), count in visits.items())
+    return max(found, key=lambda batch: (batch.tokens, batch.clip.tokens), default=None)
 
 
 def warnings_of(machine: Machine, loaded: LoadedConfig, *, root: Path) -> list[Notice]:

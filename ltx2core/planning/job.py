@@ -94,10 +94,12 @@ def job_of(
     datasets: DatasetList | None = None,
     clips: int | None = None,
     clip: ClipShape | None = None,
+    batch: int | None = None,
     version: Version | None = None,
     blocks: int = 48,
 ) -> Job:
-    """The numbers of a config. clip: the largest, version: the checkpoint's, where they are known; else version is told by names.
+    """The numbers of a config. clip, batch: those of the largest batch, version: the checkpoint's, where they are known; else version is
+    told by names.
     Without datasets, clips are as large and long as samples, with sound.
 
     Raises ConfigError for what is not predicted, with the reason.
@@ -106,7 +108,7 @@ def job_of(
     trained = () if datasets is None else datasets.videos
     clip = clip or _largest(config, trained)
     audio = datasets is None or any(dataset.audio is not None or dataset.s2v_datasets for dataset in trained)
-    batch = _batch(config, trained, clip, audio=audio)
+    batch = batch or _batch(config, trained, clip, audio=audio)
     steps = config.max_train_steps or None
     if steps is None and clips is not None:
         batches = config.num_train_epochs * -(-clips // batch)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ltx2core.planning.job import CROSS, Job
+from ltx2core.planning.model_sizes import released_sizes
 from ltx2core.planning.predict import Prediction, predict_job
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from ltx2core.models.quantised import EightBit, Storage
     from ltx2core.planning.clips import ClipShape
     from ltx2core.planning.hardware import Hardware
+
+# TREAD as a recommendation has it. nano's LoRA ended as good in the same time with such a route as without (docs/METHODS.md, TREAD).
+SKIPPING = 0.5  # share of the tokens that skip blocks
+ROUTED_STEPS = 0.3  # share of the run's steps in which they do
+_FIRST, _LAST = 2, -2  # of the blocks that are skipped, as in SimpleTuner's quickstart
 
 SAMPLE_FRAMES = 121  # of a sample at most: longer ones take longer than they tell
 
@@ -79,7 +85,8 @@ def precisions(hardware: Hardware) -> tuple[Precision, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """clip: the largest; batch, accumulation, processes: their product stays what the config asks for, where that is possible."""
+    """clip: the largest; batch, accumulation, processes: their product stays what the config asks for, where that is possible. routed:
+    whether tokens skip blocks at first, where the config has no routes of its own."""
 
     precision: Precision
     clip: ClipShape
@@ -87,15 +94,18 @@ class Choice:
     batch: int
     accumulation: int
     processes: int = 1
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A choice with what it comes to. job: with what of the other levers had to be pulled."""
+    """A choice with what it comes to. job: with what of the other levers had to be pulled. plain: where tokens skip blocks, the best
+    without."""
 
     choice: Choice
     job: Job
     prediction: Prediction
+    plain: Tried | None = None
 
     def values(self, given: Job) -> dict[str, JsonValue]:
         """Keys of the config that differ from those of the job that was given."""
@@ -115,6 +125,9 @@ class Tried:
             found["num_processes"] = job.processes
         if job.text.int8 != given.text.int8:
             found["text_encoder_1_precision"] = "int8-torchao"
+        if self.choice.routed:
+            route: dict[str, JsonValue] = {"selection_ratio": SKIPPING, "start_layer_idx": _FIRST, "end_layer_idx": _LAST}
+            found |= {"tread_config": {"routes": [route]}, "tread_share_of_steps": ROUTED_STEPS}
         for lever in ("temporal_roll", "patch_conv"):
             if getattr(job.levers, lever) != getattr(given.levers, lever):
                 found[f"vae_enable_{lever}"] = True
@@ -151,6 +164,9 @@ def as_job(given: Job, choice: Choice) -> Job:
     sample = given.sample
     if sample is not None and choice.clip != given.clip:
         sample = sample.with_clip(replace(choice.clip, frames=min(choice.clip.frames, SAMPLE_FRAMES)))
+    if choice.routed:
+        last = released_sizes(given.version, joint=choice.audio).blocks + _LAST
+        given = replace(given, routed=((_FIRST, last, 1 - SKIPPING),), routed_share=ROUTED_STEPS)
     return replace(
         given,
         clip=choice.clip,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ltx2core.errors import DoesNotFit, RunError
 from ltx2core.hardware.before_start import Forecast
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.planning.block_time import compute_factor, measured_speed
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
@@ -34,7 +35,8 @@ from ltx2core.planning.several import EXCHANGE_BYTES, exchange_seconds, of_all, 
 from ltx2core.planning.several import words as several_words
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
-from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds, step_speed
+from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds
+from ltx2core.planning.wishes import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,8 @@ __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "
 
 TEXT_TOKENS = 1024  # every caption is padded to so many
 _HELD_OUT_LEVELS = 5
+NO_FP8 = "this card multiplies nothing in fp8, so weights are widened for each product: int8-torchao is nearer to the model and as fast"
+_TOLD = 0.03  # by how much a measured block has to change compute to be spoken of
 _SPREAD = {"measured": 0.1, "card": 0.2}  # of seconds, by where rates are from
 _CACHE_TEXT_BYTES = {"2.0": 15_728_640, "2.3": 12_582_912, "2.5": 12_582_912}
 _LATENT_BYTES = 256  # 128 channels in bf16, of a token
@@ -101,14 +105,15 @@ def predict(
     clips: int | None = None,
     datasets: DatasetList | None = None,
     clip: ClipShape | None = None,
+    batch: int | None = None,
     version: Version | None = None,
 ) -> Prediction:
     """What a run of this config will need and take. clips: how many are trained on; datasets: where it is known, what is trained of them;
-    clip: the largest, once a scan has found it; version: of the checkpoint, where its header was read.
+    clip, batch: those of the largest batch, once a scan has found it; version: of the checkpoint, where its header was read.
 
     Raises ConfigError for what is not predicted (nano, sound alone, the reference engine).
     """
-    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, version=version), hardware)
+    found = predict_job(job_of(config, datasets=datasets, clips=clips, clip=clip, batch=batch, version=version), hardware)
     if found.fits:
         return found
     from ltx2core.planning.remedies import remedy  # here: it predicts, too
@@ -118,6 +123,7 @@ def predict(
 
 def predict_job(job: Job, hardware: Hardware) -> Prediction:
     """The same of a job, without looking for what would make it fit."""
+    asked, job = job.wish, replace(job, wish=within(job.wish, fp8=hardware.fp8))
     sizes = released_sizes(job.version, joint=job.audio)
     alone, hardware = hardware, with_shared_host(hardware, job.processes)
     reserved = CONTEXT_BYTES + (EXCHANGE_BYTES if job.processes > 1 else 0)
@@ -154,7 +160,8 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     except RunError as error:
         problems.append(_Miss("Training", error.text, _short_of_training(need, plan, free, hardware)))
     if plan is not None and host is not None:
-        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *because]
+        because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *_of_block(hardware), *because]
+        because += [NO_FP8] if job.wish != asked else []
         phases += _of_training(sizes, job, need, plan, host, speed, hardware, exchange)
         if job.processes > 1:
             because.insert(0, several_words(need.lora_numbers, job.processes, job.clips_an_update, alone))
@@ -247,12 +254,22 @@ def _speed(sizes: ModelSizes, job: Job, hardware: Hardware, *, tokens: int, batc
     def of(video: int) -> StepSpeed:
         shape = BatchShape(count=batch, video=video, audio=sound, text=TEXT_TOKENS)
         model = sizes.shape(job.rank_of)
-        return step_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
+        return measured_speed(model, shape, hardware.rates, width=sizes.width, storage=wish.storage, precision=wish.precision)
 
     found = of(tokens)
     for first, last, share in job.routed:
         found = _between(found, of(max(1, int(share * tokens))), job.routed_share * (last - first + 1) / sizes.blocks)
     return replace(found.scaled(hardware.correction), looks=job.looks)
+
+
+def _of_block(hardware: Hardware) -> Iterator[str]:
+    """What measuring a block has changed."""
+    block, factor = hardware.rates.block, compute_factor(hardware.rates)
+    if block is not None and abs(factor - 1) > _TOLD:
+        yield (
+            f"a block of LTX-2 took {1000 * block.seconds:.1f} ms here, so that compute counts {factor:.2g} times what products and "
+            "memory alone say"
+        )
 
 
 def _of_rollouts(plan: StepPlan, need: StepNeed, speed: StepSpeed) -> Iterator[str]:

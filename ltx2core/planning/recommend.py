@@ -5,7 +5,6 @@ Layouts of memory are searched by step_plan.py; here it is precision, resolution
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +12,7 @@ from ltx2core.data.buckets import MAX_SECONDS
 from ltx2core.data.segments import snap_frames
 from ltx2core.planning.hardware import Hardware, next_larger
 from ltx2core.planning.job import Job, job_of
-from ltx2core.planning.levers import BF16, NF4, Choice, Precision, Tried, precisions, try_choice
-from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.levers import BF16, NF4, ROUTED_STEPS, SKIPPING, Choice, Precision, Tried, precisions, try_choice
 from ltx2core.planning.predict import Prediction, predict_job
 
 if TYPE_CHECKING:
@@ -33,10 +31,8 @@ DAY = 24 * 3600.0  # longer runs are not recommended while a shorter one is to b
 _USUAL_STEPS = 2000
 _SIDES = (1088, 704, 576, 512, 448, 384, 320, 256)
 _FRAMES = (481, 361, 297, 241, 193, 161, 121, 97, 81, 65, 49, 41, 33, 25, 17, 9)
-_ROUTE = {"start_layer_idx": 2, "end_layer_idx": -2}  # of TREAD, as SimpleTuner's quickstart has it
-_SKIP = 0.5  # of the tokens
-_ROUTED_STEPS = 0.3  # tread_share_of_steps by default
-_GAIN = 0.97  # what binds is what would make a step faster by more than this
+_GAIN = 0.97  # what binds is what would make a step faster by more than this; so much routed tokens have to give, too
+_LEAST_ROUTED = 1 - ROUTED_STEPS * (1 - (1 - SKIPPING) ** 2)  # what is left of a step, were it all attention and all blocks skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +68,14 @@ def recommend(
         if best is None:
             return ()
         above = None if larger is None else best_for(goal, job, larger)
+        values, of_datasets = best.values(job), best.of_datasets(job)
+        if "train_batch_size" in values:
+            _leave_batches_to_it(config, datasets, values, of_datasets)
         found.append(
             Recommendation(
                 goal=goal,
-                values=best.values(job),
-                of_datasets=best.of_datasets(job),
+                values=values,
+                of_datasets=of_datasets,
                 prediction=best.prediction,
                 why=tuple(_why(goal, job, best, hardware)),
                 binds=_binds(best, hardware),
@@ -84,6 +83,16 @@ def recommend(
             )
         )
     return tuple(found)
+
+
+def _leave_batches_to_it(
+    config: TrainConfig, datasets: DatasetList | None, values: dict[str, JsonValue], of_datasets: dict[str, JsonValue]
+) -> None:
+    """Take away what would come before train_batch_size."""
+    if config.max_tokens_per_batch is not None:
+        values["max_tokens_per_batch"] = None
+    if datasets is not None and any(dataset.train_batch_size for dataset in datasets.videos):
+        of_datasets["train_batch_size"] = None
 
 
 def best_for(goal: Goal, job: Job, hardware: Hardware) -> Tried | None:
@@ -94,8 +103,22 @@ def best_for(goal: Goal, job: Job, hardware: Hardware) -> Tried | None:
     elif goal == "longest":
         found = _first(_fastest(job, shape, hardware, within=DAY) for shape in shapes)
     else:
-        found = _fastest(job, job.clip, hardware)
+        found = _with_routes(job, _each(job, job.clip, hardware), hardware)
     return found or _fastest(job, job.clip, hardware) or _fastest(job, job.clip, hardware, kinds=(NF4,)) or _whatever_fits(job, hardware)
+
+
+def _with_routes(job: Job, plain: list[Tried], hardware: Hardware) -> Tried | None:
+    """The fastest, with tokens that skip blocks at first where that gives more than a little.
+
+    Not where the config has routes of its own, or aligns features of a block (CREPA), for which every token should be there.
+    """
+    best = min(plain, key=_step, default=None)
+    if best is None or job.routed or job.aligned is not None:
+        return best
+    near = [one for one in plain if _LEAST_ROUTED * _step(one) <= _GAIN * _step(best)]
+    tried = (try_choice(job, replace(one.choice, routed=True), hardware) for one in near)
+    routed = min((one for one in tried if one is not None), key=_step, default=None)
+    return replace(routed, plain=best) if routed is not None and _step(routed) <= _GAIN * _step(best) else best
 
 
 def _shapes(goal: Goal, job: Job) -> Iterator[ClipShape]:
@@ -129,12 +152,23 @@ def _fastest(
     kinds: tuple[Precision, ...] = (),
 ) -> Tried | None:
     """kinds: of weights; 4 bits, which cost quality, are asked for where the others do not fit."""
+    fitting = _each(job, clip, hardware, audio=audio, kinds=kinds)
+    return min((one for one in fitting if within is None or one.prediction.total_seconds <= within), key=_step, default=None)
+
+
+def _each(job: Job, clip: ClipShape, hardware: Hardware, *, audio: bool | None = None, kinds: tuple[Precision, ...] = ()) -> list[Tried]:
+    """The fastest way with each precision that fits, the nearest to the model first."""
     tried = (_at(job, clip, precision, hardware, audio=audio) for precision in kinds or precisions(hardware))
-    fitting = [one for one in tried if one is not None and (within is None or one.prediction.total_seconds <= within)]
-    return min(fitting, key=lambda one: one.prediction.step_seconds, default=None)  # of two as fast, the nearer to the model
+    return [one for one in tried if one is not None]
 
 
-def _at(job: Job, clip: ClipShape, precision: Precision, hardware: Hardware, *, audio: bool | None = None) -> Tried | None:
+def _step(one: Tried) -> float:
+    return one.prediction.step_seconds
+
+
+def _at(
+    job: Job, clip: ClipShape, precision: Precision, hardware: Hardware, *, audio: bool | None = None, routed: bool = False
+) -> Tried | None:
     """The fastest way to see as many clips in an update as the config asks for, on all cards: or, where these are more, one on each."""
     processes = hardware.cards or job.processes
     each = -(-job.clips_an_update // processes)
@@ -147,12 +181,13 @@ def _at(job: Job, clip: ClipShape, precision: Precision, hardware: Hardware, *, 
             batch=batch,
             accumulation=each // batch,
             processes=processes,
+            routed=routed,
         )
         tried = try_choice(job, choice, hardware)
         if tried is None:
             break  # larger batches need more
         found.append(tried)
-    return min(found, key=lambda one: one.prediction.step_seconds, default=None)
+    return min(found, key=_step, default=None)
 
 
 def _whatever_fits(job: Job, hardware: Hardware) -> Tried | None:
@@ -196,13 +231,17 @@ def _why(goal: Goal, job: Job, best: Tried, hardware: Hardware) -> Iterator[str]
         length = f"{choice.clip.frames} frames, {choice.clip.frames / choice.clip.fps:.1f} s,"
         yield f"{length} are the longest clips that train within a day here, {step}."
         yield f"{_capital(choice.precision.words)}, the fastest way to hold them."
-    if goal == "fastest" and (routed := _routed(best, hardware)) is not None:
-        yield routed
+    if best.plain is not None:
+        yield (
+            f"{SKIPPING:.0%} of the tokens skip most blocks in the first {ROUTED_STEPS:.0%} of steps (TREAD): that is a step's average, "
+            f"without it {seconds(_step(best.plain))}. The small model's LoRAs ended as good either way; on LTX-2 it was not "
+            "measured, so leave tread_config out where quality goes first."
+        )
     if choice.clip.tokens < job.clip.tokens:
         yield f"Clips of {job.clip} do not fit in any way, so they are trained as {choice.clip}."
     if choice.audio != job.audio:
         yield "Sound is left out, which takes a third of the weights away; with it nothing fits."
-    elif choice.audio and (silent := _at(job, choice.clip, choice.precision, hardware, audio=False)) is not None:
+    elif choice.audio and (silent := _at(job, choice.clip, choice.precision, hardware, audio=False, routed=choice.routed)) is not None:
         yield f"Pictures alone would take {seconds(silent.prediction.step_seconds)} a step."
     if choice.processes != job.processes:
         yield _of_ranks(job, best)
@@ -230,26 +269,11 @@ def _of_ranks(job: Job, best: Tried) -> str:
     )
 
 
-def _routed(best: Tried, hardware: Hardware) -> str | None:
-    """What TREAD would give: told, and not taken, since it changes what a step learns. None where it would give nothing, or is on."""
-    job, now = best.job, best.prediction.step_seconds
-    first, last = _ROUTE["start_layer_idx"], _ROUTE["end_layer_idx"]
-    span = (first, released_sizes(job.version, joint=job.audio).blocks + last, 1 - _SKIP)
-    found = predict_job(replace(job, routed=(span,), routed_share=_ROUTED_STEPS), hardware)
-    if job.routed or not found.fits or found.step_seconds > _GAIN * now:
-        return None
-    route = json.dumps({"tread_config": {"routes": [{"selection_ratio": _SKIP} | _ROUTE]}})[1:-1]
-    return (
-        f"With half of the tokens skipping most blocks in the first {_ROUTED_STEPS:.0%} of steps ({route}) a step would take "
-        f"{seconds(found.step_seconds)} on average; each of those learns less, so that is yours to choose."
-    )
-
-
 def _against(job: Job, best: Tried, hardware: Hardware) -> str:
     """How the others do."""
     if best.choice.precision is BF16:
         return ", and no rounding of weights is faster"
-    plain = _at(job, best.choice.clip, BF16, hardware, audio=best.choice.audio)
+    plain = _at(job, best.choice.clip, BF16, hardware, audio=best.choice.audio, routed=best.choice.routed)
     return ", and bf16 does not fit" if plain is None else f", {seconds(plain.prediction.step_seconds)} in bf16"
 
 

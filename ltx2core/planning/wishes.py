@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltx2core.config.model import EIGHT_BIT_PRODUCTS, INT8
@@ -44,6 +45,13 @@ def step_wish(config: TrainConfig) -> StepWish:
     )
 
 
+def within(wish: StepWish, *, fp8: bool) -> StepWish:
+    """The wish on a device. fp8: whether that multiplies fp8; where it does not, such weights are widened for each product."""
+    if wish.storage == "fp8" and wish.precision != "dequant" and not fp8:
+        return replace(wish, precision="dequant")
+    return wish
+
+
 def storage_of(name: str) -> Storage:
     """The storage that SimpleTuner's name of a precision stands for."""
     few: tuple[Storage, ...] = ("int8", "fp8", "nf4")
@@ -52,10 +60,11 @@ def storage_of(name: str) -> Storage:
 
 def precision_of(config: TrainConfig) -> EightBit:
     """How 8-bit weights are multiplied: dynamic kinds of SimpleTuner's list multiply in 8 bits, the others widen the weight."""
+    storage = storage_of(config.base_model_precision)
     low = config.quantize_activations or config.sdnq_use_quantized_matmul or config.base_model_precision in EIGHT_BIT_PRODUCTS
-    if not low or storage_of(config.base_model_precision) == "nf4":  # which is only ever widened
+    if not low or storage not in ("int8", "fp8"):  # 4 bits are only ever widened
         return "dequant"
-    return "w8a8_full" if config.fp8_gradients else "w8a8"
+    return "w8a8_full" if config.fp8_gradients and storage == "fp8" else "w8a8"
 
 
 def state_bytes(config: TrainConfig) -> float:

@@ -10,6 +10,7 @@ from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.errors import DatasetError
 from ltx2core.models.latents import latent_grid
+from ltx2core.planning.before_run import largest_batch
 from ltx2core.runs.events import Notice
 from ltx2core.training.data import Reader
 from ltx2core.training.order import order_of
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """clips: those that are trained on, by their numbers in the order. tokens: of pictures in the largest, its reference counted."""
+    """clips: those that are trained on, by their numbers in the order. tokens: of pictures in a clip of the largest batch, its reference
+    counted; batch_size: how many clips that has, None where there are no pictures."""
 
     reader: Reader
     clips: list[CachedClip]
@@ -42,6 +44,7 @@ class Course:
     order: Order
     total_steps: int
     tokens: int
+    batch_size: int | None
     data: str  # a fingerprint of clips, captions and batches
 
 
@@ -55,6 +58,7 @@ def course_of(
     in_a_step = config.gradient_accumulation_steps * config.num_processes
     total_steps = config.max_train_steps or -(-order.batches_in(config.num_train_epochs) // in_a_step)
     order.batch(total_steps * in_a_step - 1)  # now, not in the night: is there data at every step?
+    largest = largest_batch((clip.sample for clip in clips), config)
     batches = f"{config.train_batch_size} {in_a_step}"
     if config.max_tokens_per_batch:
         batches += f" {config.max_tokens_per_batch} tokens"
@@ -64,7 +68,8 @@ def course_of(
         held_out=held_out,
         order=order,
         total_steps=total_steps,
-        tokens=most_tokens(clip.sample.picture for clip in clips) + most_tokens(clip.reference_bucket for clip in clips),
+        tokens=(1 if largest is None else largest.clip.tokens) + _most_tokens(clip.reference_bucket for clip in clips),
+        batch_size=None if largest is None else largest.count,
         data=fingerprint({"clips": " ".join(_trained_on(clip) for clip in clips), "batches": batches}),
     )
 
@@ -78,6 +83,7 @@ def trainee_of(
         train_settings(
             config,
             tokens=course.tokens,
+            batch_size=course.batch_size,
             total_steps=course.total_steps,
             features=prepared.passes.features,
             rungs=root / "cache" / "memory.json",
@@ -92,9 +98,9 @@ def trainee_of(
     )
 
 
-def most_tokens(buckets: Iterable[Bucket | None]) -> int:
-    """Video tokens of the largest of these; 1 where nothing has pictures."""
-    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=1)
+def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
+    """Video tokens of the largest of these; 0 where there are none."""
+    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=0)
 
 
 def _split(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from ltx2core.errors import RunError, StorageError
+from ltx2core.errors import DoesNotFit, RunError, StorageError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def lend(self) -> AbstractContextManager[None]:
-        """Keep the model's weights in RAM, inside: something needs the device for itself. No forward may run meanwhile. Raises RunError
+        """Keep the model's weights in RAM, inside: something needs the device for itself. No forward may run meanwhile. Raises DoesNotFit
         when there is no room in RAM."""
         ...
 
@@ -285,12 +285,12 @@ class FastEngine:
 
 
 def check_ram(needed_bytes: int, *, kind: str) -> None:
-    """Raises RunError when weights of that many bytes, on a device of that kind, do not fit into the RAM that is free."""
+    """Raises DoesNotFit when weights of that many bytes, on a device of that kind, do not fit into the RAM that is free."""
     needed, free = needed_bytes / 2**30, available_memory() / 2**30
     if kind != "cpu" and needed > free:
-        raise RunError(
-            f"It needs the GPU for itself, and the transformer's {needed:.1f} GiB do not fit into the {free:.1f} GiB of RAM that are free.",
-            fix="Lower validation_resolution or validation_num_video_frames, or free RAM.",
+        raise DoesNotFit(
+            f"To make room there, {needed:.1f} GiB of the transformer would lie in RAM meanwhile, where {free:.1f} GiB are free.",
+            fix="Free RAM, so that it can.",
         )
 
 

@@ -15,12 +15,12 @@ from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.limits import available_memory, lock_limit
 from ltx2core.hardware.probe import probe_machine
 from ltx2core.offload.block_files import block_files, check_room
+from ltx2core.planning.block_time import measured_speed
 from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.method_costs import alignment_bytes, state_bytes
 from ltx2core.planning.model_sizes import sizes_as_released
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
-from ltx2core.planning.step_time import step_speed
 from ltx2core.runs.events import Notice
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
 from ltx2core.training.rungs import Rungs
@@ -174,7 +174,7 @@ def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, devic
     if rates is None:
         return None
     wish = settings.wish
-    speed = step_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
+    speed = measured_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
     return replace(speed, looks=settings.looks)
 
 

@@ -16,7 +16,7 @@ from ltx2core.lora.start import check_layers, check_rank, start_from
 from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.named_file import find_named_file
 from ltx2core.models.upsampler import check_upsampler
-from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
+from ltx2core.planning.before_run import hardware_here, largest_batch, predicted_for
 from ltx2core.planning.history import predicted_events
 from ltx2core.runs.events import LoraExported, Notice, PhaseStarted
 from ltx2core.runs.files import write_json
@@ -26,7 +26,7 @@ from ltx2core.training.adapter import check_patterns, load_adapter, module_names
 from ltx2core.training.agreement import same_start
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, open_step
-from ltx2core.training.course import course_of, most_tokens, trainee_of
+from ltx2core.training.course import course_of, trainee_of
 from ltx2core.training.export import average_path, export_lora, training_metadata
 from ltx2core.training.follower import Task
 from ltx2core.training.head_optimizer import load_state
@@ -128,10 +128,10 @@ class Pipeline:
     def _predict(self, samples: Sequence[Sample]) -> None:
         """Tell what this run will need and take, by its largest clip: `ltx2tui plan --history` compares it with what it does take."""
         trained = [sample for sample in samples if not sample.treatment.measured]
-        if self.machine is None or (largest := largest_clip(trained)) is None:
+        if self.machine is None or (largest := largest_batch(trained, self.loaded.config)) is None:
             return
         hardware = hardware_here(self.machine, self.root)
-        prediction = predicted_for(hardware, self.loaded, clip=largest, clips=len(trained))
+        prediction = predicted_for(hardware, self.loaded, largest=largest, clips=len(trained))
         if hardware is not None and prediction is not None:
             for event in predicted_events(prediction, hardware):
                 self.emit(event)
@@ -140,8 +140,13 @@ class Pipeline:
         """Refuse, before hours of caching, what could not be trained after them: weights that are not whole or have no room, layers that
         the model does not have, a LoRA to start from that does not fit."""
         config, audio, video = self.loaded.config, prepared.audio, prepared.video
-        tokens = most_tokens(sample.picture for sample in prepared.samples)
-        settings = train_settings(config, tokens=tokens, features=prepared.passes.features)
+        largest = largest_batch((sample for sample in prepared.samples if not sample.treatment.measured), config)
+        settings = train_settings(
+            config,
+            tokens=1 if largest is None else largest.clip.tokens,
+            batch_size=None if largest is None else largest.count,
+            features=prepared.passes.features,
+        )
         empty = check_trainee(prepared.checkpoint, settings, video=video, audio=audio, device=prepared.device, dtype=prepared.dtype)
         layers = target_modules(empty, video=video, audio=audio, wanted=adapter_settings(config).targets)
         check_patterns(adapter_settings(config), layers)

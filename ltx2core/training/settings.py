@@ -120,9 +120,16 @@ def export_settings(config: TrainConfig) -> ExportSettings:
 
 
 def train_settings(
-    config: TrainConfig, *, tokens: int, total_steps: int = 0, features: FeatureWish | None = None, rungs: Path | None = None
+    config: TrainConfig,
+    *,
+    tokens: int,
+    batch_size: int | None = None,
+    total_steps: int = 0,
+    features: FeatureWish | None = None,
+    rungs: Path | None = None,
 ) -> TrainSettings:
-    """tokens: video tokens of the longest clip. total_steps: 0 for as many as the config names. features: what CREPA aligns with.
+    """tokens, batch_size: video tokens of a clip, and clips, of the largest batch; None for as many as the config names. total_steps: 0
+    for as many as the config names. features: what CREPA aligns with.
 
     rungs: the file that remembers what did not fit.
     """
@@ -137,7 +144,7 @@ def train_settings(
         audio_weight=config.audio_loss_weight,
         seed=config.seed,
         tokens=tokens,
-        batch_size=config.train_batch_size,
+        batch_size=batch_size or config.train_batch_size,
         disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
         rungs=rungs,
         routes=tread_routes(config),

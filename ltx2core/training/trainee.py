@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,9 @@ from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.lora.shape import names_single_block
 from ltx2core.models.attention_choice import choose_attention
 from ltx2core.models.components import check_transformer, load_transformer
+from ltx2core.models.quantised import has_fp8
 from ltx2core.planning.flops import model_shape
+from ltx2core.planning.wishes import within
 from ltx2core.runs.events import EngineChosen, Notice
 from ltx2core.training.adapter import AdapterSettings, add_adapter, module_names
 from ltx2core.training.crepa import Crepa, CrepaSettings, check_blocks
@@ -110,10 +112,18 @@ def build_trainee(
     """
     reason = _against_fast(settings, device=device)
     if reason is None:
+        if (able := on_device(settings, device)) != settings:
+            text = f"8-bit products are asked for, and {_words_of(device)} has none in fp8: weights are widened for each product."
+            fix = 'base_model_precision "int8-torchao" is nearer to the model and as fast.'
+            emit(Notice(code="no_fp8_products", level="warning", text=text, fix=fix))
+            settings = able
         return _fast(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, kept=kept, ranks=ranks)
     if settings.fast or (settings.fast is None and device.type == "cuda"):
         text = f"Steps are computed by diffusers and PEFT as they are, several times slower: {reason}."
         emit(Notice(code="reference_engine", level="warning", text=text))
+    if idle := _only_fast(settings):
+        text = f"{', '.join(idle)}: no effect, since diffusers and PEFT hold all weights on the device, as they are: {reason}."
+        emit(Notice(code="no_effect", level="warning", text=text, fix="Remove what you do not want."))
     return _reference(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype, emit=emit, ranks=ranks)
 
 
@@ -125,7 +135,7 @@ def check_trainee(
     if _against_fast(settings, device=device) is not None:
         empty = check_transformer(checkpoint, dtype=dtype, device=device, video=video, audio=audio)
     else:
-        hold(checkpoint, settings, video=video, audio=audio, device=device, dtype=dtype)
+        hold(checkpoint, on_device(settings, device), video=video, audio=audio, device=device, dtype=dtype)
         empty = check_transformer(checkpoint, video=video, audio=audio)
     check_package(settings.rule.rule)
     num_blocks = len(empty.transformer_blocks)
@@ -133,6 +143,16 @@ def check_trainee(
     if video and settings.crepa is not None:
         check_blocks(settings.crepa, num_blocks=num_blocks, backbone=settings.crepa.width is None, routes=routes)
     return empty
+
+
+def on_device(settings: TrainSettings, device: torch.device) -> TrainSettings:
+    """The settings with products that the device has."""
+    fp8 = device.type == "cuda" and has_fp8(torch.cuda.current_device() if device.index is None else device.index)
+    return replace(settings, wish=within(settings.wish, fp8=fp8))
+
+
+def _words_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
 
 
 def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | None:
@@ -156,6 +176,19 @@ def _against_fast(settings: TrainSettings, *, device: torch.device) -> str | Non
     if settings.fast is None and device.type != "cuda" and not wanted:
         return "there is no GPU"
     return None
+
+
+def _only_fast(settings: TrainSettings) -> list[str]:
+    """What is asked for, by the keys that ask, and the step engine alone can do."""
+    wish = settings.wish
+    found = {
+        "base_model_precision": wish.storage != "bf16",
+        "the offloading of blocks": bool(wish.streamed),
+        "group_offload_to_disk_path": settings.disk is not None,
+        "recompute_all_blocks": wish.recompute_all and not settings.checkpointing,
+        "gradient_checkpointing_backend": wish.inputs_to_host,
+    }
+    return [name for name, asked in found.items() if asked]
 
 
 def _outside(target: str) -> bool:

@@ -1,4 +1,5 @@
-"""Decodes samples beside a model that fills the card: at once, else in parts, else with the model's weights out of the way.
+"""Decodes samples beside a model that fills the card: at once, else in parts, else with the model's weights out of the way, else in
+tiles.
 
 Training takes the memory that there is, so what a decoder needs is seldom left, and an error there would end a run for the sake of a
 picture. What has worked is what the next sample begins with.
@@ -7,13 +8,13 @@ picture. What has worked is what the next sample begins with.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.caching.passes import free_memory
-from ltx2core.errors import RunError
+from ltx2core.errors import DoesNotFit, RunError
 from ltx2core.validation.media import decode
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class _Way:
 
 @dataclass(kw_only=True)
 class SampleDecoder:
-    """Decodes each sample in the first way that fits. lend: inside it, the model's weights are away from the card.
+    """Decodes each sample in the first way that fits. lend: inside it, the model's weights are away from the card; it raises DoesNotFit
+    where RAM has no room for them. None: no model is there.
 
     tell: is given a sentence when a way has not fitted and the next is taken.
     """
@@ -45,39 +47,63 @@ class SampleDecoder:
     device: torch.device
     dtype: torch.dtype
     levers: VaeLevers
-    lend: Callable[[], AbstractContextManager[None]]
+    lend: Callable[[], AbstractContextManager[None]] | None
     tell: Callable[[str], None]
-    _tried: int = 0  # ways that have not fitted
+    _ways: list[_Way] = field(init=False)  # those that have not failed yet, and the last one
+    _no_ram: DoesNotFit | None = None  # why the weights cannot leave the card
+
+    def __post_init__(self) -> None:
+        self._ways = [way for way in _ways(self.levers) if self.lend is not None or not way.alone]
 
     def __call__(self, latents: SampledLatents) -> Media:
         """The decoded sample. Raises RunError when it fits in no way."""
-        ways = _ways(self.levers)
         while True:
-            media = self._attempt(latents, ways[self._tried])
+            way, rest = self._ways[0], self._ways[1:]
+            media = self._attempt(latents, way)
             if media is not None:
                 return media
-            free_memory(self.device)  # outside the handler: its traceback would keep the decoder's tensors alive
-            if self._tried + 1 == len(ways):
-                raise RunError(
-                    "Its decoder does not fit on the GPU, even in parts and with the transformer's weights in RAM.",
-                    fix="Lower validation_resolution or validation_num_video_frames.",
-                )
-            self._tried += 1
-            self.tell(f"Decoding a sample did not fit on the GPU: {_words(ways[self._tried], self.levers)} from now on.")
+            free_memory(self.device)  # outside the handlers: their tracebacks would keep the decoder's tensors alive
+            if self._no_ram is not None:
+                rest = [other for other in rest if not other.alone]
+            elif way.alone:
+                rest = [other for other in rest if other.levers != way.levers]  # beside the weights it fits even less
+            if not rest:
+                raise self._in_no_way()
+            self._ways = rest
+            because = "" if self._no_ram is None else f" {self._no_ram.text}"
+            self.tell(f"Decoding a sample did not fit on the GPU: {_words(rest[0], self.levers)} from now on.{because}")
 
     def _attempt(self, latents: SampledLatents, way: _Way) -> Media | None:
-        """None: it did not fit."""
-        with self.lend() if way.alone else contextlib.nullcontext():
+        """None: it did not fit on the card, or the weights could not leave it."""
+        with contextlib.ExitStack() as room:
+            if way.alone and self.lend is not None:
+                try:
+                    room.enter_context(self.lend())
+                except DoesNotFit as error:
+                    self._no_ram = error
+                    return None
             try:
                 return decode(self.checkpoint, latents, device=self.device, dtype=self.dtype, levers=way.levers)
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, DoesNotFit):  # the latter before the decoder's own weights are loaded
                 return None
+
+    def _in_no_way(self) -> RunError:
+        fix = "Lower validation_resolution or validation_num_video_frames"
+        if self._no_ram is None:
+            alone = "" if self.lend is None else " and with the transformer's weights in RAM"
+            return RunError(f"Its decoder does not fit on the GPU, even in tiles{alone}.", fix=f"{fix}.")
+        return RunError(
+            f"Its decoder does not fit on the GPU beside the transformer, even in tiles. {self._no_ram.text}",
+            fix=f"{fix}. {self._no_ram.fix}",
+        )
 
 
 def _ways(levers: VaeLevers) -> list[_Way]:
-    """From the asked one down. Parts of time and rows give the same picture within rounding; tiles do not at their seams: they are last."""
+    """From the asked one down. Parts of time and rows give the same picture within rounding; tiles do not at their seams: they are last,
+    and beside the weights only where those cannot leave."""
     parts = replace(levers, temporal_roll=True, patch_conv=True)
-    ways = [_Way(levers), _Way(parts), _Way(parts, alone=True), _Way(replace(parts, tiling=True), alone=True)]
+    tiles = replace(parts, tiling=True)
+    ways = [_Way(levers), _Way(parts), _Way(parts, alone=True), _Way(tiles, alone=True), _Way(tiles)]
     return [way for index, way in enumerate(ways) if way not in ways[:index]]
 
 

@@ -22,9 +22,10 @@ from ltx2core.training.objective_settings import references as references_of
 from ltx2core.training.reference import Reference
 from ltx2core.training.sample_reference import encode_reference
 from ltx2core.training.settings import find_text_encoder, find_upsampler, pick_device, sample_settings
+from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.drawing import draw_take
 from ltx2core.validation.inputs import beside, make_takes, sizes_of
-from ltx2core.validation.media import decode, write_media
+from ltx2core.validation.media import write_media
 from ltx2core.validation.sample_model import sample_model
 from ltx2core.validation.shots import Moment, Shot, check_inputs, find_adapters
 
@@ -67,7 +68,7 @@ def sample_with_lora(
 
     lora: a LoRA file of any layout, None for the model as it is. given: files that the sample is made from. tell: is given sentences
     about a download, a limit of memory, and what is done to those files. Raises CheckpointError when model or LoRA cannot be used,
-    DatasetError when one of the files cannot.
+    DatasetError when one of the files cannot, RunError when it does not fit.
     """
     config = loaded.config
     device, dtype = pick_device(config)
@@ -108,7 +109,8 @@ def sample_with_lora(
         latents = draw_take(model, checkpoint, take, text=texts[0], negative=texts[1], on_step=on_step)
     del model
     free_memory(device)
-    return write_media(folder, decode(checkpoint, latents, device=device, dtype=dtype, levers=settings.levers), take.settings)
+    decoder = SampleDecoder(checkpoint=checkpoint, device=device, dtype=dtype, levers=settings.levers, lend=None, tell=tell)
+    return write_media(folder, decoder(latents), take.settings)
 
 
 def _shot(config: TrainConfig, prompt: str, given: GivenFiles, *, tell: Callable[[str], None]) -> Shot:

@@ -145,32 +145,34 @@ def kind_of(case: Case) -> Kind:
 
 
 def preset_cases() -> dict[str, Case]:
-    """A step of every preset for one card, under the memory of the smallest card of its size."""
+    """A step of every preset, under the memory of the smallest card of its size; of several cards, without what their exchange takes.
+    Presets whose steps are the same are one case, their names with + between."""
     from ltx2core.config.load import look_at
     from ltx2core.config.sources import preset_files
     from ltx2core.planning.clips import SPATIAL, TEMPORAL
     from ltx2core.planning.job import job_of
     from ltx2core.planning.make_presets import smallest_of
+    from ltx2core.planning.several import EXCHANGE_BYTES
     from tests.benchmarks.step_time import GIB, Case
 
-    found: dict[str, Case] = {}
+    found: dict[Case, list[str]] = {}
     for name, path in preset_files().items():
         preset = json.loads(path.read_text(encoding="utf-8"))
-        if preset["for"]["gpus"] > 1:  # a step on each of several cards is one of these, with a little less memory
-            continue
         loaded = look_at(preset["config"], base=Path(), datasets=preset["datasets"])
         job = job_of(loaded.config, datasets=loaded.datasets)
         clip, size = job.clip, preset["for"].get("gpu_memory_gb")
-        found[name] = Case(
+        free = None if size is None else smallest_of(size).free_bytes - (EXCHANGE_BYTES if job.processes > 1 else 0)
+        case = Case(
             tokens=clip.tokens,
             grid=((clip.frames - 1) // TEMPORAL + 1, clip.height // SPATIAL, clip.width // SPATIAL),
             wish=job.wish,
-            cap_gib=None if size is None else smallest_of(size).free_bytes / GIB,
+            cap_gib=None if free is None else free / GIB,
             audio=job.audio,
             rank=job.rank,
             batch=job.batch,
         )
-    return one_of_each_first(found)
+        found.setdefault(case, []).append(name)
+    return one_of_each_first({"+".join(names): case for case, names in found.items()})
 
 
 def said_to_fit(case: Case) -> bool:
@@ -312,6 +314,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         common.append("--presets")
     rates = run_alone(["--rates-only", *common], limit=options.limit, gpu=0 if options.gpus > 1 else None)
     out.write(rates)
+    if "error" in rates:
+        raise SystemExit(f"the card's rates could not be measured: {rates['error']}")
     if options.compile_first:
         _compile(names, cases, options, rates, common, out=out)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()

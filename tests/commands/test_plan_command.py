@@ -49,6 +49,31 @@ def test_a_plan_is_read_by_export_and_says_what_its_goal_changed(here: Path, cap
     assert clips["video"]["num_frames"] == advice["of_datasets"]["video.num_frames"] > 49
 
 
+def test_the_fastest_plan_is_written_with_its_routes_and_what_simpletuner_has_not_is_listed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", "config.json", "--card", "4090"]) == 0
+    assert '"selection_ratio": 0.5' in capsys.readouterr().out
+    (here / "plan.json").write_text(json.dumps(plan(capsys, "--config", "config.json", "--card", "4090", "--goal", "fastest")))
+    assert main(["export", "plan.json", "--out", "out/config.json"]) == 0
+    exported = json.loads((here / "out" / "config.json").read_text())
+    assert exported["tread_config"]["routes"][0]["end_layer_idx"] == -2
+    assert exported["tread_share_of_steps"] == 0.3
+    capsys.readouterr()
+    assert main(["export", "plan.json", "--out", "theirs/config.json", "--for", "simpletuner"]) == 0
+    assert "tread_share_of_steps" in capsys.readouterr().out
+    assert "tread_share_of_steps" not in json.loads((here / "theirs" / "config.json").read_text())
+
+
+def test_nonsense_in_a_config_is_refused_with_the_files_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "config.json").write_text(json.dumps(CONFIG | {"lora_rank": 0}))
+    (here / "list.json").write_text(json.dumps([LIST[0] | {"resolution": 63}]))
+    assert main(["plan", "--config", "config.json", "--card", "4090"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("config.json lora_rank = 0: it is at least 1") for line in said)
+    assert any(line.startswith("list.json [0].resolution = 63: the shorter edge has at least 64 pixels") for line in said)
+
+
 def test_a_plan_counts_the_clips_that_are_here(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prediction = plan(capsys, "--config", "config.json", "--card", "4090")["prediction"]
     assert prediction["clips"] == 3  # type: ignore[index]

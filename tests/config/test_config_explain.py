@@ -48,6 +48,7 @@ def test_the_quickstart_is_explained_key_by_key(tmp_path: Path, monkeypatch: pyt
     assert any(line.startswith("train_batch_size = 1: Clips looked at together.") for line in lines)
     assert any(line.startswith("crepa_lambda = 0.5:") and "No effect" not in line for line in lines)
     assert any(line.startswith("  video.num_frames = 57:") for line in lines)
+    assert not any("Not built yet" in line for line in lines)  # what it asks for, whole blocks and RAM, is what there is
     assert not any(line.startswith("lora_rank") for line in lines)  # not in the file
 
 
@@ -56,11 +57,19 @@ def test_a_key_that_is_not_built_says_what_happens_instead(tmp_path: Path) -> No
     assert any(line.startswith('lora_init_type = "pissa":') and "Not built yet: a standard LoRA" in line for line in explain_config(loaded))
 
 
-def test_a_key_of_a_feature_that_is_off_is_said_to_have_no_effect(tmp_path: Path) -> None:
-    loaded = load_config_dict({"crepa_lambda": 0.1}, base=tmp_path, datasets=[{"instance_data_dir": str(tmp_path)}])
-    assert any(
-        line.startswith("crepa_lambda = 0.1:") and line.endswith("No effect: crepa_enabled is off.") for line in explain_config(loaded)
-    )
+@pytest.mark.parametrize(
+    ("name", "value", "switch"),
+    [
+        ("crepa_lambda", 0.1, "crepa_enabled"),
+        ("group_offload_use_stream", True, "enable_group_offload"),
+        ("group_offload_blocks_per_group", 4, "enable_group_offload"),
+        ("group_offload_type", "leaf_level", "enable_group_offload"),
+        ("ramtorch_transformer_percent", 50, "ramtorch"),
+    ],
+)
+def test_a_key_of_a_feature_that_is_off_is_said_to_have_no_effect(tmp_path: Path, name: str, value: object, switch: str) -> None:
+    loaded = load_config_dict({name: value}, base=tmp_path, datasets=[{"instance_data_dir": str(tmp_path)}])
+    assert any(line.startswith(f"{name} = ") and line.endswith(f"No effect: {switch} is off.") for line in explain_config(loaded))
 
 
 @pytest.mark.parametrize("name", ["lora_rank", "--lora-rank", "checkpointing_steps", "num_frames", "video.num_frames", "caption_strategy"])

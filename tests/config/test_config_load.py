@@ -127,6 +127,45 @@ def test_products_in_8_bits_are_told_to_have_no_effect_on_weights_of_4() -> None
     assert load({"base_model_precision": "nf4-bnb"}).notices == ()
 
 
+@pytest.mark.parametrize(
+    ("values", "idle", "why"),
+    [
+        ({"enable_group_offload": True, "musubi_blocks_to_swap": 6}, "musubi_blocks_to_swap", "enable_group_offload lets every block wait"),
+        ({"enable_group_offload": True, "ramtorch": True}, "ramtorch", "enable_group_offload"),
+        ({"ramtorch": True, "musubi_blocks_to_swap": 6}, "musubi_blocks_to_swap", "ramtorch says"),
+        ({"quantize_activations": True}, "quantize_activations", "weights keep 16 bits"),
+        ({"base_model_precision": "int8dq-torchao", "fp8_gradients": True}, "fp8_gradients", "weights are in int8"),
+        ({"base_model_precision": "fp8-quanto", "fp8_gradients": True}, "fp8_gradients", "widens weights"),
+    ],
+)
+def test_a_key_of_memory_that_another_overrules_is_told_to_have_no_effect(values: dict[str, object], idle: str, why: str) -> None:
+    (notice,) = load(values).notices
+    assert notice.code == "no_effect"
+    assert notice.text.startswith(f"config {idle}: no effect")
+    assert why in notice.text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"enable_group_offload": True, "group_offload_use_stream": True, "group_offload_blocks_per_group": 2},
+        {"ramtorch": True, "ramtorch_transformer_percent": 50},
+        {"musubi_blocks_to_swap": 6},
+        {"base_model_precision": "fp8-torchao", "fp8_gradients": True},
+        {"base_model_precision": "fp8-quanto", "quantize_activations": True, "fp8_gradients": True},
+        {"base_model_precision": "int8-quanto", "sdnq_use_quantized_matmul": True},
+    ],
+)
+def test_keys_of_memory_that_work_together_are_no_matter(values: dict[str, object]) -> None:
+    assert load(values).notices == ()
+
+
+def test_a_key_of_offloading_that_is_not_built_is_named_only_where_offloading_is_on() -> None:
+    leaf: dict[str, object] = {"group_offload_type": "leaf_level"}
+    assert notices(load(leaf), "not_built_yet") == []
+    assert "whole blocks travel" in notices(load(leaf | {"enable_group_offload": True}), "not_built_yet")[0].text
+
+
 @pytest.mark.parametrize("name", ["int4-quanto", "int2-quanto", "int4-torchao", "uint4-sdnq"])
 def test_other_kinds_of_few_bits_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"base_model_precision = '?\"?{name}"):
@@ -323,7 +362,7 @@ def test_what_is_saved_with_a_run_loads_again_from_anywhere_as_an_equal_config(p
     again = load_config(folder.config)
     assert again.datasets == loaded.datasets
     assert again.config == loaded.config.model_copy(update={"data_backend_config": folder.datasets})
-    assert {notice.code for notice in again.notices} == {"cache_place"}
+    assert {notice.code for notice in again.notices} == {"cache_place", "no_effect"}  # of musubi_blocks_to_swap
     saved = folder.config.read_bytes(), folder.datasets.read_bytes()
     save_config(folder, again)
     assert (folder.config.read_bytes(), folder.datasets.read_bytes()) == saved
@@ -357,6 +396,9 @@ def test_clips_of_fewer_pixels_than_two_latents_are_refused_and_megapixels_are_n
         with pytest.raises(ConfigError, match="at least 64 pixels") as caught:
             load(resolution=size)
         assert "resolution_type" in caught.value.fix or "resolution_type" in caught.value.text
+    for kind, size in (("pixel_area", 63), ("area", 0.004)):
+        with pytest.raises(ConfigError, match="at least 64"):
+            load(resolution=size, resolution_type=kind)
     assert load(resolution=64).datasets.videos[0].resolution == 64
     assert load(resolution=0.25, resolution_type="area").datasets.videos[0].resolution == 0.25
 

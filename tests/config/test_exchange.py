@@ -141,6 +141,15 @@ def test_keys_that_its_parser_refuses_are_listed_with_the_reason_and_not_written
     assert "audio_loss_weight" not in exchange.config
 
 
+def test_routes_that_stop_simpletuner_with_an_error_are_not_written_for_it(tmp_path: Path) -> None:
+    routes = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 2, "end_layer_idx": -2}]}
+    exchange = simpletuner_files(_loaded(tmp_path, tread_config=routes))
+    assert "tread_config" not in exchange.config
+    row = _row(exchange.rows, "tread_config")
+    assert row.verdict == "refused"
+    assert "tread_share_of_steps, 0.3 here" in row.why
+
+
 def test_sizes_names_and_rules_that_differ_are_turned(tmp_path: Path) -> None:
     exchange = simpletuner_files(_loaded(tmp_path, validation_resolution="512x768", frame_rate=24.0, base_model_precision="fp8"))
     assert exchange.config["validation_resolution"] == "768x512"  # width first

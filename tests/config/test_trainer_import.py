@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ltx2core.config.load import look_at
-from ltx2core.config.trainer_import import SECTIONS, import_trainer, is_trainer_config, read_yaml
+from ltx2core.config.trainer_import import import_trainer, is_trainer_config, read_yaml
+from ltx2core.config.trainer_keys import SECTIONS
 from ltx2core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ acceleration:
   offload_optimizer_during_validation: true
 data: {preprocessed_data_root: /data/prepared, num_dataloader_workers: 2}
 validation:
-  samples: [{prompt: A red kite circles.}, {prompt: A second one.}]
+  samples: [{prompt: A red kite circles.}, {prompt: A second one., seed: 3}]
   negative_prompt: blurry
   video_dims: [960, 540, 89]
   frame_rate: 24
@@ -57,12 +59,20 @@ validation:
   inference_steps: 30
   interval: 100
   video_cfg_scale: 3.0
+  audio_cfg_scale: 7.0
+  video_stg_scale: 1.0
+  audio_stg_scale: 1.0
   stg_blocks: [28]
+  guidance_rescale: 0.7
+  video_modality_guidance_scale: 3.0
+  audio_modality_guidance_scale: 2.0
+  generate_audio: true
+  generate_video: true
   skip_initial_validation: false
 checkpoints: {interval: null, keep_last_n: -1, precision: bfloat16, save_training_state: minimal}
 flow_matching: {timestep_sampling_mode: shifted_logit_normal, timestep_sampling_params: {}}
-hub: {push_to_hub: false}
-wandb: {enabled: true, project: kites}
+hub: {push_to_hub: true, hub_model_id: me/kites}
+wandb: {enabled: true, project: kites, entity: me, tags: [a], log_validation_videos: true}
 seed: 7
 output_dir: outputs
 """
@@ -96,8 +106,17 @@ def test_what_means_the_same_is_kept_under_our_names(whole: Exchange) -> None:
         "validation_num_video_frames": 89,
         "frame_rate": 24,
         "validation_guidance": 3.0,
+        "ltx2_validation_audio_guidance": 7.0,
+        "ltx2_validation_stg_scale": 1.0,
+        "ltx2_validation_stg_blocks": [28],
+        "validation_guidance_rescale": 0.7,
+        "ltx2_validation_modality_guidance": 3.0,
         "validation_step_interval": 100,
         "disable_benchmark": False,
+        "push_to_hub": True,
+        "hub_model_id": "me/kites",
+        "report_to": "wandb",
+        "tracker_project_name": "kites",
         "lora_dtype": "bf16",
         "seed": 7,
     }
@@ -133,11 +152,12 @@ def test_what_has_no_meaning_here_is_refused_one_by_one(whole: Exchange) -> None
         "acceleration.offload_optimizer_during_validation",
         "data.preprocessed_data_root",
         "data.num_dataloader_workers",
-        "validation.samples[1]",
-        "validation.stg_blocks",
+        "validation.samples[1].seed",
+        "validation.audio_modality_guidance_scale",
         "checkpoints.save_training_state",
         "flow_matching.timestep_sampling_params",
-        "wandb",
+        "wandb.entity",
+        "wandb.tags",
     }
     assert all(refused.values())
     assert "--clips" in refused["data.preprocessed_data_root"]
@@ -155,8 +175,33 @@ def test_the_dataset_has_the_clips_that_were_named_and_the_samples_size(whole: E
             "audio": {},
         }
     ]
+    for name, text in whole.files.items():
+        (tmp_path / name).write_text(text)
     loaded = look_at(whole.config, base=tmp_path, datasets=whole.datasets)
     assert loaded.config.validation_resolution == "544x960"
+    assert json.loads(whole.files["prompts.json"]) == {"sample-2": "A second one."}
+    assert loaded.config.user_prompt_library == tmp_path / "prompts.json"
+
+
+def test_what_holds_in_the_trainer_without_a_key_is_told_where_ours_differs(tmp_path: Path) -> None:
+    exchange = import_trainer({"lora": {"rank": 8}, "validation": {"video_cfg_scale": 4.0}}, base=tmp_path)
+    told = {row.source: row.target for row in exchange.rows if row.verdict == "default"}
+    assert told["optimization.learning_rate = 0.0005"] == "learning_rate = 0.0001"
+    assert told["validation.video_stg_scale = 1"] == "ltx2_validation_stg_scale = 0"
+    assert not any(source.startswith(("lora.rank", "validation.video_cfg_scale")) for source in told)
+
+
+@pytest.mark.parametrize(
+    ("group", "kept"),
+    [
+        ({"validation": {"generate_video": False}}, {"validation_audio_only": True}),
+        ({"validation": {"generate_audio": False}}, {}),
+        ({"wandb": {"enabled": False}}, {"report_to": "none"}),
+        ({"validation": {"samples": [{"prompt": ""}, {"prompt": "One."}]}}, {"validation_prompt": "One."}),
+    ],
+)
+def test_switches_and_odd_samples_come_to_what_they_mean(tmp_path: Path, group: dict[str, object], kept: dict[str, object]) -> None:
+    assert import_trainer(group, base=tmp_path).config == kept
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,18 @@ def test_a_card_that_is_hidden_is_not_warned_about(config: LoadedConfig) -> None
     assert warnings_before(machine, config) == []
 
 
+def test_of_cards_that_differ_it_is_told_which_one_a_run_takes_unless_the_order_or_the_choice_is_the_users(config: LoadedConfig) -> None:
+    other = dataclasses.replace(CARD, index=1, name="NVIDIA GeForce RTX 3060")
+    both = dataclasses.replace(MACHINE, gpus=(CARD, other))
+    notice = _only(both, config)
+    assert notice.code == "several_cards"
+    assert "RTX 4090 and NVIDIA GeForce RTX 3060" in notice.text
+    assert "CUDA_VISIBLE_DEVICES" in notice.fix
+    twins = dataclasses.replace(MACHINE, gpus=(CARD, dataclasses.replace(CARD, index=1)))
+    for settled in (twins, dataclasses.replace(both, device_order="PCI_BUS_ID"), dataclasses.replace(both, visible_devices="GPU-1,GPU-2")):
+        assert warnings_before(settled, config) == []
+
+
 @pytest.mark.parametrize(
     ("name", "whose"), [("NVIDIA GeForce RTX 4090 Laptop GPU", "laptop's GPU"), ("NVIDIA GeForce RTX 4090", "The GPU")]
 )
@@ -172,11 +184,12 @@ def test_more_page_locked_memory_than_windows_allows_is_told(config: LoadedConfi
     assert [notice.code for notice in notices] == ["driver_spill", "pinned_limit"]
 
 
-def test_samples_that_need_more_than_training_are_told_and_more_loudly_when_they_would_fail(tmp_path: Path) -> None:
+def test_samples_that_need_more_than_training_are_told_and_more_loudly_when_they_do_not_fit_at_once(tmp_path: Path) -> None:
     told = Forecast(train_peak_bytes=16 * GIB, sample_peak_bytes=20 * GIB)
     assert _only(MACHINE, _config(tmp_path), told).level == "info"
     failing = _only(_with({"free_bytes": 18 * GIB}), _config(tmp_path), told)
     assert (failing.code, failing.level) == ("samples_need_more", "warning")
+    assert "18.0 GiB is free: they would be drawn and decoded in parts" in failing.text
     assert warnings_before(MACHINE, _config(tmp_path, validation_disable=True), told) == []
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 
+from ltx2core.hardware import phase_meter
 from ltx2core.hardware.phase_meter import PhaseMeter
 from ltx2core.runs.events import Event, PhaseMeasured, PhaseStarted, Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1024**2
 
@@ -43,3 +50,22 @@ def test_the_host_peak_of_a_phase_forgets_the_phase_before() -> None:
     assert large is not None
     assert small is not None
     assert large - small > 200 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak counter is Linux's")
+def test_a_peak_of_an_earlier_phase_that_cannot_be_forgotten_is_not_told_as_a_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase_meter, "_CLEAR", tmp_path / "not" / "there")
+    events: list[Event] = []
+    meter = PhaseMeter(events.append)
+    meter(phase("scan"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    held = np.ones(max(0, most - psutil.Process().memory_info().rss) + 256 * MIB, dtype=np.uint8)  # more than ever before
+    meter(phase("cache_video"))
+    del held
+    meter(phase("train"))
+    meter.close()
+    first, *later = (event.ram_peak_bytes for event in events if isinstance(event, PhaseMeasured))
+    assert first is not None
+    assert later == [None, None]

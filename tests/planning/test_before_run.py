@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ltx2core.config.load import look_at
+from ltx2core.config.train import TrainConfig
+from ltx2core.data.clip import Bucket, Clip, Sample, Treatment
 from ltx2core.hardware.cards import find_card, rates_of
 from ltx2core.hardware.machine import Gpu, Machine
-from ltx2core.planning.before_run import predicted_for, warnings_of
+from ltx2core.planning.before_run import largest_batch, predicted_for, warnings_of
 from ltx2core.planning.hardware import hardware_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ltx2core.config.load import LoadedConfig
 
 GIB = 2**30
@@ -127,3 +128,48 @@ def test_a_run_plans_with_what_was_counted_for_its_release_and_estimates_for_ano
     assert sizes_as_released("2.0.0", fewer, joint=True) is None
     assert sizes_as_released("2.0.0", shape, joint=False) is None
     assert sizes_as_released("9.9.9", shape, joint=True) is None
+
+
+def sample(width: int, frames: int, *, dataset: str = "a", own: int | None = None, repeats: int = 0) -> Sample:
+    return Sample(
+        clip=Clip(path=Path("x.mp4")),
+        bucket=Bucket(width=width, height=512, frames=frames),
+        fps=25.0,
+        captions=("x",),
+        repeats=repeats,
+        treatment=Treatment(dataset=dataset, batch_size=own),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "samples", "shape", "count"),
+    [
+        ({}, [sample(768, 49), sample(512, 49)], (768, 49), 1),
+        (
+            {"train_batch_size": 4},
+            [sample(768, 49), *[sample(512, 49)] * 4],
+            (512, 49),
+            4,
+        ),  # four of 1,792 tokens are more than one of 2,688
+        ({"train_batch_size": 4}, [sample(768, 49, repeats=2), *[sample(512, 49)] * 2], (768, 49), 3),
+        ({}, [sample(768, 49), *[sample(512, 49, dataset="b", own=8)] * 9], (512, 49), 8),
+        ({"train_batch_size": 8}, [*[sample(768, 49, dataset="b", own=1)] * 9, *[sample(512, 9)] * 9], (512, 9), 8),
+        ({"max_tokens_per_batch": 6000}, [sample(768, 49), *[sample(512, 9)] * 40], (512, 9), 11),
+    ],
+)
+def test_the_largest_batch_is_that_of_the_most_tokens_as_training_groups_clips(
+    values: dict[str, Any], samples: list[Sample], shape: tuple[int, int], count: int
+) -> None:
+    found = largest_batch(samples, TrainConfig.model_validate(values))
+    assert found is not None
+    assert ((found.clip.width, found.clip.frames), found.count) == (shape, count)
+
+
+def test_what_is_predicted_is_the_largest_batch_that_a_scan_has_found(tmp_path: Path) -> None:
+    here = hardware_of(MACHINE)
+    largest = largest_batch([sample(512, 49, own=4)] * 4, TrainConfig())
+    one, four = predicted_for(here, settings(tmp_path)), predicted_for(here, settings(tmp_path), largest=largest)
+    assert one is not None
+    assert four is not None
+    assert (four.job.batch, four.job.clip.width) == (4, 512)
+    assert four.step_seconds > 2 * one.step_seconds

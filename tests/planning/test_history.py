@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from test_before_run import MACHINE, settings
 
+from ltx2core.config.train import TrainConfig
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
-from ltx2core.planning.before_run import hardware_here, largest_clip, predicted_for
+from ltx2core.planning.before_run import hardware_here, largest_batch, predicted_for
 from ltx2core.planning.hardware import hardware_of
 from ltx2core.planning.history import Check, checked_in, correction, errors, predicted_events, told
 from ltx2core.runs import events
@@ -260,10 +261,11 @@ def test_a_session_writes_its_prediction_before_it_encodes_and_says_at_its_end_h
     clips: list[object] = []
 
     def by_clip(hardware: Hardware | None, loaded: object, **others: object) -> Prediction:  # nano itself is never predicted
-        clips.append((others["clip"], others["clips"]))
+        clips.append((others["largest"], others["clips"]))
         return predicted(tmp_path)
 
-    monkeypatch.setattr("ltx2core.training.session.TrainingSession._probe", lambda self: MACHINE)
+    crowded = dataclasses.replace(MACHINE, gpus=(dataclasses.replace(MACHINE.gpus[0], used_by_others_bytes=9 * GIB),))
+    monkeypatch.setattr("ltx2core.training.session.TrainingSession._probe", lambda self: crowded)
     monkeypatch.setattr("ltx2core.training.pipeline.predicted_for", by_clip)
     opened = open_run(make_config(max_train_steps=2))
     assert opened.run() == "finished"
@@ -275,11 +277,13 @@ def test_a_session_writes_its_prediction_before_it_encodes_and_says_at_its_end_h
     assert str(clips[0]).count("width=64, height=64, frames=9") == 1
     notices = [event for event in happened if isinstance(event, events.Notice)]
     assert [notice.code for notice in notices].count("prediction_checked") == 1
+    held = next(n for n, event in enumerate(happened) if isinstance(event, events.Notice) and event.code == "gpu_in_use")
+    assert held < encoding, "what should be known is told before anything takes long"
     assert kinds[-1] == "run_finished"
 
 
-def test_nothing_with_pictures_has_no_largest_clip() -> None:
-    assert largest_clip([]) is None
+def test_nothing_with_pictures_has_no_largest_batch() -> None:
+    assert largest_batch([], TrainConfig()) is None
 
 
 def test_the_command_prints_errors_by_run_and_phase_and_json_for_scripts(tmp_path: Path) -> None:

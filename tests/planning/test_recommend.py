@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from ltx2core.config.load import look_at
 from ltx2core.config.train import TrainConfig
 from ltx2core.hardware.cards import card_names
 from ltx2core.planning.clips import ClipShape
+from ltx2core.planning.document import applied
 from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.job import job_of
 from ltx2core.planning.levers import PRECISIONS
@@ -45,7 +47,8 @@ def test_every_recommendation_fits_and_keeps_what_is_not_its_own(
         assert found.ram_bytes <= hardware.ram_bytes
         assert found.job.rank == rank
         assert found.job.batch * found.job.accumulation == each[0] * each[1]
-        assert found.job.routed == ()
+        assert found.job.routed == () or one.goal == "fastest"
+        assert bool(found.job.routed) == ("tread_config" in one.values)
         assert one.why
         assert "binds" in one.binds
         assert one.next_card
@@ -113,14 +116,38 @@ def test_four_bits_are_recommended_only_where_nothing_else_fits() -> None:
     }
 
 
-def test_routed_tokens_are_told_as_a_way_to_be_faster_and_not_taken() -> None:
+def test_tokens_that_skip_blocks_are_part_of_the_fastest_plan_alone_with_what_they_give_and_what_is_known() -> None:
     hardware = hardware_named("RTX 4090", ram_gib=64)
-    fastest = recommend(config(), hardware, clip=SMALL, clips=20)[0]
-    (line,) = [line for line in fastest.why if "tread_config" in line]
+    fastest, *others = recommend(config(), hardware, clip=SMALL, clips=20)
+    assert not any("tread_config" in one.values for one in others)
+    taken = config(**fastest.values)
+    job = replace(job_of(taken, clip=SMALL, clips=20), steps=2000)
+    assert predict_job(job, hardware).step_seconds == pytest.approx(fastest.prediction.step_seconds)
+    plain = predict_job(replace(job, routed=()), hardware)
+    assert fastest.prediction.step_seconds < 0.97 * plain.step_seconds
+    (line,) = [line for line in fastest.why if "TREAD" in line]
+    assert f"without it {plain.step_seconds:.2f} s" in line
+    assert "tread_config" in line
+    again = recommend(taken, hardware, clip=SMALL, clips=20)[0]
+    assert again.prediction.job.routed == fastest.prediction.job.routed
+    assert "tread_config" not in again.values
+
+
+@pytest.mark.parametrize("values", [{"crepa_enabled": True}, {"tread_config": {"routes": [{"start_layer_idx": 4, "end_layer_idx": 8}]}}])
+def test_no_routes_are_put_where_features_are_aligned_or_routes_are_the_configs_own(values: dict[str, object]) -> None:
+    fastest = recommend(config(**values), hardware_named("RTX 4090", ram_gib=64), clip=SMALL, clips=20)[0]
     assert "tread_config" not in fastest.values
-    routes = json.loads("{" + line[line.index("(") + 1 : line.index(")")] + "}")
-    given_config = config(**fastest.values, **routes)
-    routed = predict_job(replace(job_of(given_config, clip=SMALL, clips=20), steps=2000), hardware)
-    assert routed.step_seconds < fastest.prediction.step_seconds
-    assert f"{routed.step_seconds:.2f} s on average" in line
-    assert not any("tread_config" in line for line in recommend(given_config, hardware, clip=SMALL, clips=20)[0].why)
+    assert fastest.prediction.job.routed == job_of(config(**values)).routed
+
+
+def test_a_recommended_batch_is_not_overruled_by_a_budget_of_tokens_or_a_dataset_of_its_own_size() -> None:
+    hardware = hardware_named("RTX 4070", ram_gib=64)
+    entry = {"id": "clips", "instance_data_dir": "clips", "resolution": 512, "video": {"num_frames": 121}, "train_batch_size": 4}
+    for values, datasets in (({}, [entry]), ({"max_tokens_per_batch": 25_000}, [entry | {"train_batch_size": None}])):
+        loaded = look_at(values, base=Path(), datasets=datasets)
+        fastest = recommend(loaded.config, hardware, datasets=loaded.datasets, clips=20)[0]
+        assert fastest.prediction.job.batch < 4
+        written, entries = applied(fastest, values, datasets)
+        again = look_at(written, base=Path(), datasets=entries)
+        job = job_of(again.config, datasets=again.datasets, clips=20)
+        assert (job.batch, job.accumulation) == (fastest.prediction.job.batch, fastest.prediction.job.accumulation)

@@ -57,7 +57,7 @@ def test_sound_alone_is_trained_and_drawn_either_way(make_config: MakeConfig, op
 
 
 @pytest.mark.parametrize(
-    ("precision", "storage", "decibels"), [("int8-torchao", "int8", 35), ("fp8-quanto", "fp8", 30), ("nf4-bnb", "nf4", 19)]
+    ("precision", "storage", "decibels"), [("int8-torchao", "int8", 35), ("fp8-torchao", "fp8", 30), ("nf4-bnb", "nf4", 19)]
 )
 def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_file(
     make_config: MakeConfig, open_run: OpenRun, precision: str, storage: str, decibels: float
@@ -69,9 +69,12 @@ def test_a_run_on_rounded_weights_learns_and_says_how_far_they_are_from_their_fi
     assert found[1] == storage
     assert float(found[2]) > decibels
     assert f"{storage} weights, widened for each product" in told(run)["engine"]
+    assert ("no_fp8_products" in told(run)) == (storage == "fp8")  # which a CPU has not
 
 
 def test_layers_of_a_single_block_are_trained_by_the_reference_path_which_is_told(make_config: MakeConfig, open_run: OpenRun) -> None:
-    run = open_run(make_config(step_engine="fast", peft_lora_target_modules=["transformer_blocks.1.attn1.to_q"], max_train_steps=1))
+    keys: dict[str, object] = {"base_model_precision": "int8-torchao", "musubi_blocks_to_swap": 2, "max_train_steps": 1}
+    run = open_run(make_config(step_engine="fast", peft_lora_target_modules=["transformer_blocks.1.attn1.to_q"], **keys))
     assert len(losses(run)) == 1
     assert "names layers of single blocks" in told(run)["reference_engine"]
+    assert told(run)["no_effect"].startswith("base_model_precision, the offloading of blocks: no effect")  # which it cannot do

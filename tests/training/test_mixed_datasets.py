@@ -14,6 +14,9 @@ from ltx2core.data.write import write_png, write_video, write_wav
 from ltx2core.errors import ConfigError
 from ltx2core.runs.control import Control
 from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
+from ltx2core.training import pipeline
+from ltx2core.training.settings import train_settings
+from ltx2core.training.trainee import TrainSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +173,9 @@ def test_a_schedule_that_leaves_steps_without_data_is_told_before_training(make_
     assert _steps(run) == []
 
 
-def test_a_token_budget_sizes_the_batches_of_each_bucket(make_config: MakeConfig, open_run: OpenRun, tmp_path: Path) -> None:
+def test_a_token_budget_sizes_the_batches_of_each_bucket(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in range(4):
         _clip(tmp_path / "clips" / f"{seed}.mp4", frames=9 if seed < 2 else 25, seed=seed)
         (tmp_path / "clips" / f"{seed}.txt").write_text("a clip")
@@ -181,8 +186,10 @@ def test_a_token_budget_sizes_the_batches_of_each_bucket(make_config: MakeConfig
         max_train_steps=0,
         max_tokens_per_batch=17,
     )
-    run = open_run(loaded)
+    run, held = open_run(loaded), list[TrainSettings]()
+    monkeypatch.setattr(pipeline, "train_settings", lambda *given, **named: held.append(train_settings(*given, **named)) or held[-1])
     assert run.run() == "finished", run.failure
+    assert {one.tokens * one.batch_size for one in held} == {16}  # what memory is planned for
     assert Counter(step.bucket for step in _steps(run)) == {"64x64@9": 1, "64x64@25": 2}  # 8 tokens a short clip, 16 a long one
     assert "1 of 64x64@25 (16 tokens), 2 of 64x64@9 (16 tokens)" in _notices(run)["batch_sizes"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from nano_world import AUDIO_STEPS, GRID, World
 
-from ltx2core.errors import RunError
+from ltx2core.errors import DoesNotFit, RunError
 from ltx2core.models import latents as coding
+from ltx2core.models.components import load_video_vae
 from ltx2core.models.latents import NO_LEVERS
 from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.sampling import SampledLatents
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 class Card:
     """A card on which decoding video fits only under some conditions, and a model that can be put away from it."""
 
-    def __init__(self, world: World, fits: Callable[[VaeLevers, bool], bool], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.away, self.tries, self.told = False, 0, list[str]()
+    def __init__(self, world: World, fits: Callable[[VaeLevers, bool], bool], monkeypatch: pytest.MonkeyPatch, *, ram: bool = True) -> None:
+        self.away, self.tries, self.told, self.ram = False, 0, list[str](), ram
         real = coding.decode_video
 
         def decode_video(vae: AutoencoderKLLTX2Video, latents: torch.Tensor, *, levers: VaeLevers) -> torch.Tensor:
@@ -49,6 +51,8 @@ class Card:
 
     @contextlib.contextmanager
     def _lend(self) -> Iterator[None]:
+        if not self.ram:
+            raise DoesNotFit("19.0 GiB would lie in RAM meanwhile, where 7.0 GiB are free.", fix="Free RAM.")
         self.away = True
         yield
         self.away = False
@@ -96,3 +100,52 @@ def test_a_sample_that_fits_in_no_way_is_an_error_with_what_would_help(world: Wo
     with pytest.raises(RunError, match="does not fit") as caught:
         card.decode()
     assert "validation_num_video_frames" in caught.value.fix
+
+
+def test_a_model_that_ram_has_no_room_for_stays_and_tiles_are_decoded_beside_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda levers, away: away or levers.tiling, monkeypatch, ram=False)
+    assert card.decode().frames is not None
+    assert "vae_enable_tiling" in card.told[-1]
+    assert "where 7.0 GiB are free" in card.told[-1]
+    assert "wait in RAM meanwhile" not in card.told[-1]
+    tries = card.tries
+    card.decode()
+    assert card.tries == tries + 1  # what has worked is what the next sample begins with
+
+
+def test_a_sample_that_does_not_fit_beside_a_model_that_cannot_leave_says_how_much_ram_that_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(world, lambda _levers, away: away, monkeypatch, ram=False)
+    with pytest.raises(RunError, match=r"even in tiles.*where 7\.0 GiB") as caught:
+        card.decode()
+    assert "Free RAM" in caught.value.fix
+
+
+def test_tiles_that_did_not_fit_alone_are_not_tried_beside_the_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda _levers, _away: False, monkeypatch)
+    with pytest.raises(RunError):
+        card.decode()
+    assert card.tries == 4
+
+
+def test_a_decoder_whose_own_weights_have_no_room_makes_the_model_leave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda _levers, _away: True, monkeypatch)
+    real = load_video_vae
+
+    def load(*given: Any, **named: Any) -> Any:
+        if not card.away:
+            raise DoesNotFit("The video VAE needs 1.0 GiB of memory, and GPU 0 has 0.2 GiB free.")
+        return real(*given, **named)
+
+    monkeypatch.setattr("ltx2core.validation.media.load_video_vae", load)
+    assert card.decode().frames is not None
+    assert "the transformer's weights wait in RAM meanwhile" in card.told[-1]
+
+
+def test_without_a_model_there_a_sample_is_decoded_in_parts_then_in_tiles(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda levers, _away: levers.tiling, monkeypatch)
+    card.decoder = replace(card.decoder, lend=None)
+    assert card.decode().frames is not None
+    assert card.tries == 3
+    assert not any("transformer" in line for line in card.told)
