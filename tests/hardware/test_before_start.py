@@ -107,7 +107,7 @@ def test_of_cards_that_differ_it_is_told_which_one_a_run_takes_unless_the_order_
     assert "CUDA_VISIBLE_DEVICES" in notice.fix
     twins = dataclasses.replace(MACHINE, gpus=(CARD, dataclasses.replace(CARD, index=1)))
     for settled in (twins, dataclasses.replace(both, device_order="PCI_BUS_ID"), dataclasses.replace(both, visible_devices="GPU-1,GPU-2")):
-        assert warnings_before(settled, config) == []
+        assert "several_cards" not in {notice.code for notice in warnings_before(settled, config)}
 
 
 @pytest.mark.parametrize(
