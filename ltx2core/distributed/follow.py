@@ -79,8 +79,10 @@ def run(rank: int, size: int, task: Callable[[], dict[str, Any]], voice: Voice) 
         return 1
     except Exception as error:  # noqa: BLE001 - the last frame of the process: what is not said here is never said
         traceback.print_exc()
-        memory = type(error).__name__ == "OutOfMemoryError"
-        voice.failed("The GPU has run out of memory." if memory else f"{type(error).__name__}: {error}")
+        if type(error).__name__ == "OutOfMemoryError":
+            voice.failed("its GPU has run out of memory.", fix="Lower the resolution or video.num_frames, or set train_batch_size to 1.")
+        else:
+            voice.failed(f"{type(error).__name__}: {error}")
         return 1
     return 0
 

@@ -156,7 +156,8 @@ class Others:
                     self._repeat(other, said["notice"])
         code = other.process.wait()
         if not self._closing and (code != 0 or words is not None):
-            other.failure, other.lost = _failure(name_of(other.rank, self.size), code, words), bool(words and words["lost"])
+            other.lost = bool(words and words["lost"])  # first: who looks for the cause may come between
+            other.failure = _failure(name_of(other.rank, self.size), code, words)
         other.ended.set()
         if other.failure is not None and self._ranks is not None:
             self._ranks.abort()
