@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
@@ -88,12 +90,16 @@ def run(rank: int, size: int, task: Callable[[], dict[str, Any]], voice: Voice) 
 
 
 def _listen(tasks: SimpleQueue[dict[str, Any]]) -> None:
-    """Take the task; end the process when the run's has ended, whatever is under way: it may be killed, too."""
+    """Take the task; end the process when the run's has ended, whatever is under way. That may have been killed: then nobody else removes
+    the folder where all met."""
     line = sys.stdin.buffer.readline()
-    if line:
-        tasks.put(json.loads(line))
+    task = json.loads(line) if line else None
+    if task is not None:
+        tasks.put(dict(task))
     while sys.stdin.buffer.read(4096):
         pass
+    if task is not None:
+        shutil.rmtree(Path(task["store"]).parent, ignore_errors=True)
     os._exit(0)
 
 
