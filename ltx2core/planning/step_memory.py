@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
 GIB = 1024**3
-# What a step needs beyond what is counted, measured on an H100 in 25 layouts (tests/data/step_times.jsonl), with 0.6 GiB of CUDA's context
-# there before: the context grows by 0.5 to 0.7 with kernels and graphs, and the allocator holds 0.2 to 0.4 more than it gave.
-RESERVE_BYTES = GIB
-_SPARE = 0.011  # of the activations that are kept, the same
-# What lies beside what blocks keep, in what one block keeps: gradients on their way through a block, and what is outside all blocks.
-_SCRATCH_BLOCKS = 1.6
+# What lies beside what is counted, fitted to 104 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
+# step_times.jsonl and step_times_h200.jsonl): what PyTorch had given at most, in GiB and in what one block keeps.
+_SCRATCH = {True: 0.4 * GIB, False: 0.3 * GIB}  # with sound, without: what is outside the blocks, workspaces of products
+_SCRATCH_BLOCKS = 0.62  # gradients on their way through a block
+_AGAIN, _AGAIN_BLOCKS = 0.06 * GIB, 0.83  # more where a block is computed again beside all that others keep
+_ROUNDED_WIDTHS = 7.5  # of what lies between products that the compiler does not know, where weights are in fewer bits
+# What the allocator holds beyond that, which it would give back if it had to.
+_SPARE, _SPARE_BLOCKS = 0.25 * GIB, 0.07
+_SPARE_ROUNDED, _SPARE_ROUNDED_BLOCKS, _SPARE_ROUNDED_MOST = 0.2 * GIB, 0.3, 1.1 * GIB
+_SPARE_OF_KEPT = 0.011
+# What CUDA's own memory grows by, beyond the 0.6 GiB that it has before a step: kernels, graphs.
+_KERNELS = {True: 0.5 * GIB, False: 0.32 * GIB}
+_KERNELS_AGAIN = 0.17 * GIB
 _LORA_BYTES = 10  # a number: float32 master and gradient, and the copy that is computed with; the optimizer's state comes on top
 
 
@@ -34,12 +41,13 @@ class StepBytes:
     kept: int
     scratch: int
     reserve: int
+    kernels: int
     beside: int = 0
 
     @property
     def total(self) -> int:
-        beside = self.outside + self.lora + self.inputs + self.attention + self.kept + self.scratch + self.reserve + self.beside
-        return self.blocks + self.ring + self.turned + beside
+        beside = self.outside + self.lora + self.inputs + self.attention + self.kept + self.scratch + self.beside
+        return self.blocks + self.ring + self.turned + beside + self.reserve + self.kernels
 
     @property
     def parts(self) -> dict[str, int]:
@@ -56,6 +64,7 @@ class StepBytes:
             "scratch": self.scratch,
             "feature alignment": self.beside,
             "reserve": self.reserve,
+            "CUDA kernels": self.kernels,
         }
         return {name: value for name, value in named.items() if value}
 
@@ -83,10 +92,29 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         inputs=inputs * need.inputs_bytes,
         attention=layout.attention * need.attended_bytes,
         kept=kept,
-        scratch=int((at_once - layout.kept + _SCRATCH_BLOCKS) * need.kept_bytes) + need.rounded,
-        reserve=RESERVE_BYTES + int(_SPARE * kept),
+        scratch=int(_scratch(need, again=at_once > layout.kept)),
+        reserve=int(_reserve(need, kept)),
+        kernels=int(_KERNELS[need.joint] + (_KERNELS_AGAIN if again else 0)),
         beside=need.beside_bytes,
     )
+
+
+def _scratch(need: StepNeed, *, again: bool) -> float:
+    """again: whether at the peak a block is computed again."""
+    bytes_of = _SCRATCH[need.joint] + _SCRATCH_BLOCKS * need.kept_bytes
+    if again:
+        bytes_of += _AGAIN + _AGAIN_BLOCKS * need.kept_bytes
+    if need.rounded:
+        bytes_of += max(need.rounded, _ROUNDED_WIDTHS * need.tokens * need.width * need.itemsize)
+    return bytes_of
+
+
+def _reserve(need: StepNeed, kept: int) -> float:
+    if need.rounded:
+        bytes_of = min(_SPARE_ROUNDED + _SPARE_ROUNDED_BLOCKS * need.kept_bytes, _SPARE_ROUNDED_MOST)
+    else:
+        bytes_of = _SPARE + _SPARE_BLOCKS * need.kept_bytes
+    return bytes_of + _SPARE_OF_KEPT * kept
 
 
 def _kept_behind(need: StepNeed, layout: Layout) -> int:

@@ -121,7 +121,7 @@ def step_speed(
         + heard
         + shares.passes * a_pass
         + shares.thin * sum(2 * rows[layer.stream] * (layer.inputs + 2 * layer.outputs) for layer in large if layer.rank) / memory
-        + shares.small
+        + (shares.small if heard else 0.0)
     )
     backward = (
         _operations((layer for layer in large if layer.learns_below), rows) / back
@@ -129,7 +129,7 @@ def step_speed(
         + heard
         + shares.passes_back * a_pass
         + shares.thin * sum(2 * rows[layer.stream] * (3 * layer.inputs + 2 * layer.outputs) for layer in large if layer.rank) / memory
-        + shares.small_back
+        + (shares.small_back if heard else 0.0)
     )
     matrices = _numbers(block.layers)
     turning = 0.0

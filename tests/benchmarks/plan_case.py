@@ -51,7 +51,7 @@ Line = dict[str, object]
 _ONES_OWN = ("process_gib", "context_gib", "seconds", "spread", "stalled_seconds")  # of a case that has its card for itself
 _OF_A_RUN = ("process", "compiler")  # parts of host memory that a benchmark, which has loaded less, has otherwise
 _COMPILED_LAYERS = 4
-HOST_BEFORE_GIB = 1.97  # of a case in which nothing waits in host memory, on the machine with the H100
+HOST_BEFORE_GIB = {True: 1.66, False: 1.45}  # of a case in which nothing waits in host memory, with sound and without: of an H200
 
 
 def run_case(name: str, case: Case, *, steps: int, layers: int, rates: Rates | None = None, shared: bool = False) -> Line:
@@ -102,7 +102,7 @@ def predicted(plan: StepPlan, need: StepNeed, case: Case) -> Line:
         "kept_bytes": need.kept_bytes,
         "planned_gib": None if plan.bytes is None else round(plan.bytes / GIB + CONTEXT_GIB, 3),
         "planned_parts_gib": {part: round(size / GIB, 3) for part, size in step_bytes(need, plan.layout).parts.items()},
-        "planned_host_gib": round(HOST_BEFORE_GIB + sum(size for part, size in host.items() if part not in _OF_A_RUN) / GIB, 3),
+        "planned_host_gib": round(HOST_BEFORE_GIB[case.audio] + sum(size for part, size in host.items() if part not in _OF_A_RUN) / GIB, 3),
         "planned_seconds": None if plan.seconds is None else round(plan.seconds, 4),
     }
 

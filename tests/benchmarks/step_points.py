@@ -45,6 +45,7 @@ class Point:
     seconds: float | None  # None: other work was on its way to the host's other cards
     rates: Rates
     process_gib: float | None = None
+    reserved_gib: float | None = None  # of that, what PyTorch's allocator held
     adam8: bool = False
     sound_tokens: int | None = None
     inputs_ahead: int = 1  # as it was before lines said so
@@ -53,6 +54,12 @@ class Point:
     def predicted_gib(self) -> float:
         """What the process holds by the model of memory, CUDA's context counted in."""
         return (step_bytes(self._need, self.layout).total + CONTEXT_BYTES) / GIB
+
+    @property
+    def predicted_reserved_gib(self) -> float:
+        """The allocator's part of that."""
+        found = step_bytes(self._need, self.layout)
+        return (found.total - found.kernels) / GIB
 
     def predicted(self, shares: Shares = SHARES) -> float:
         """Seconds by the model."""
@@ -132,6 +139,7 @@ def _point(line: dict[str, Any], rates: Rates) -> Point:
         "precision",
         "seconds",
         "process_gib",
+        "reserved_gib",
         "adam8",
         "sound_tokens",
         "inputs_ahead",
@@ -140,8 +148,11 @@ def _point(line: dict[str, Any], rates: Rates) -> Point:
 
 
 def _as_line(point: Point) -> dict[str, object]:
-    planned = {"planned_seconds": round(point.predicted(), 4), "planned_gib": round(point.predicted_gib, 3)}
-    return {"case": point.case, "seconds": point.seconds, "process_gib": point.process_gib} | planned
+    measured = {"case": point.case, "seconds": point.seconds}
+    planned = {"planned_seconds": round(point.predicted(), 4)}
+    if point.process_gib is None:  # other cases were on its card: what CUDA itself held cannot be told
+        return measured | planned | {"process_gib": point.reserved_gib, "planned_gib": round(point.predicted_reserved_gib, 3)}
+    return measured | planned | {"process_gib": point.process_gib, "planned_gib": round(point.predicted_gib, 3)}
 
 
 def main() -> None:

@@ -93,6 +93,6 @@ def test_what_is_recommended_uses_every_card_for_the_same_update_where_it_can_be
 def test_a_plan_for_several_cards_says_what_they_do_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", "8x80gb-style", "--card", "H100", "--gpus", "8", "--ram-gib", "512"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 at a time on each of 8 GPUs: 3.1 clips a second." in said, said[:300]
+    assert "1 at a time on each of 8 GPUs: 3.2 clips a second." in said, said[:300]
     with pytest.raises(ConfigError, match="1 to 64 GPUs"):
         hardware_named("H100", cards=65)

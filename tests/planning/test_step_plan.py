@@ -55,7 +55,7 @@ def test_blocks_that_would_fit_but_travel_are_explained_by_what_their_room_is_us
 
 
 def test_what_does_not_fit_is_refused_with_how_much_is_missing() -> None:
-    with pytest.raises(RunError, match=r"needs 3\.\d GiB more GPU memory than the 7\.4 GiB"):
+    with pytest.raises(RunError, match=r"needs 2\.\d GiB more GPU memory than the 7\.4 GiB"):
         plan_step(need(tokens=14_080), StepWish(), free_bytes=int(7.4 * GIB))
 
 
