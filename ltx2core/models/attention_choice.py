@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,29 @@ class AttentionChoice:
     @property
     def name(self) -> str:
         return "PyTorch's choice" if self.backend is None else self.backend.name.removesuffix("_ATTENTION").lower()
+
+    @property
+    def words(self) -> str:
+        """The kernel, and what each has taken."""
+        measured = ", ".join(f"{name} {time:g} ms" for name, time in self.milliseconds.items())
+        return f"{self.name}{f' ({measured})' if measured else ''}"
+
+
+@dataclass(kw_only=True)
+class AttentionKernels:
+    """The choice for each shape of a batch, measured when the first of it comes."""
+
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    _found: dict[tuple[int, int], AttentionChoice] = field(default_factory=dict)
+
+    def of(self, *, tokens: int, batch: int) -> AttentionChoice:
+        if (tokens, batch) not in self._found:
+            shape = {"heads": self.heads, "head_dim": self.head_dim}
+            self._found[tokens, batch] = choose_attention(tokens=tokens, batch=batch, **shape, dtype=self.dtype, device=self.device)
+        return self._found[tokens, batch]
 
 
 def choose_attention(*, tokens: int, heads: int, head_dim: int, batch: int, dtype: torch.dtype, device: torch.device) -> AttentionChoice:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ltx2core.lora.layers import Modality
+    from ltx2core.models.attention_choice import AttentionKernels
     from ltx2core.planning.step_plan import StepPlan
     from ltx2core.runs.events import Event
     from ltx2core.training.fast_model import FastModel
@@ -111,14 +112,18 @@ class FastEngine:
         emit: Callable[[Event], None],
         rungs: Rungs | None = None,
         penalty: Penalty = SQUARES,
+        attention: AttentionKernels | None = None,
     ) -> None:
-        """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs."""
+        """plan: how the model is held now. rungs: what earlier runs have learned; None to learn and remember nothing between runs.
+        attention: what picks a kernel for each shape; None for the one that is used now."""
         self._model, self._fast, self._optimizer, self._emit = model, fast, optimizer, emit
         self._rungs, self._chosen = rungs, chosen
         self._plan = self._held = plan  # of buckets that have no other; of the newest step
         self._plans: dict[str, StepPlan] = {}  # of buckets that have run before
         self._untold: set[str] = set()  # buckets whose new rung has not worked yet
         self._audio_weight, self._penalty = audio_weight, penalty
+        self._kernels, self._attended = attention, chosen.attention  # what picks a kernel; the one in use
+        self._told_kernels: set[str] = set()  # buckets of which it was said
         self._parts = 1
         lengths = 1 if model.rollouts is None else 1 + model.rollouts.most_steps  # of rollouts, none among them: a graph each
         self._runner = StepRunner(
@@ -144,6 +149,7 @@ class FastEngine:
         bucket = _bucket(drawn)
         self._hold(self._plan_for(bucket))
         self._watch_capture()
+        self._attend(drawn, bucket)
         values = self._attempt(drawn, part=part, parts=parts)
         while values is None:  # outside the handler: its traceback would keep the step's tensors alive
             self._descend(bucket)
@@ -213,6 +219,21 @@ class FastEngine:
         nothing, none = torch.zeros_like(losses.total), torch.zeros(count, device=losses.total.device)
         each = [none if loss is None else loss for loss in (losses.video_each, losses.audio_each)]
         return torch.cat([torch.stack([nothing if loss is None else loss for loss in scalars]), *each])
+
+    def _attend(self, drawn: Drawn, bucket: str) -> None:
+        """Use the attention kernel that is fastest for this shape of batch. Graphs of other shapes have theirs in them."""
+        batch = drawn.batch
+        if self._kernels is None or drawn.video is None or batch.video is None:
+            return
+        references = 0 if batch.reference is None else batch.reference.tokens.shape[1]
+        choice = self._kernels.of(tokens=batch.video.shape[1] + references, batch=batch.video.shape[0])
+        if choice.name == self._attended or not choice.milliseconds:  # there is but one, or no room to measure in
+            return
+        self._fast.blocks.use_attention(choice.backend)
+        self._attended = choice.name
+        if bucket not in self._told_kernels:
+            self._told_kernels.add(bucket)
+            self._emit(Notice(code="attention_kernel", text=f"Self-attention of {bucket}: {choice.words}."))
 
     def _watch_capture(self) -> None:
         """Capture no more once the host has got a part in a step's copies, and say so."""

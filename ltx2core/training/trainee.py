@@ -11,7 +11,7 @@ from ltx2core.config.optimizers import TITLES, Rule
 from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.hardware.matmul_rate import matmul_rate
 from ltx2core.lora.shape import names_single_block
-from ltx2core.models.attention_choice import choose_attention
+from ltx2core.models.attention_choice import AttentionKernels
 from ltx2core.models.components import check_transformer, load_transformer
 from ltx2core.models.quantised import has_fp8
 from ltx2core.planning.flops import model_shape
@@ -323,19 +323,12 @@ def _fast(
         kept=kept,
     )
     attention = kernel = "PyTorch's choice"  # of sound, some hundred tokens
+    kernels = None
     if video:
-        choice = choose_attention(
-            tokens=settings.tokens,
-            heads=blocks.heads,
-            head_dim=blocks.width // blocks.heads,
-            batch=settings.batch_size,
-            dtype=dtype,
-            device=device,
-        )
+        kernels = AttentionKernels(heads=blocks.heads, head_dim=blocks.width // blocks.heads, dtype=dtype, device=device)
+        choice = kernels.of(tokens=settings.tokens, batch=settings.batch_size)
         fast.blocks.use_attention(choice.backend)
-        measured = ", ".join(f"{name} {time:g} ms" for name, time in choice.milliseconds.items())
-        kernel = choice.name
-        attention = f"{kernel}{f' ({measured})' if measured else ''}"
+        kernel, attention = choice.name, choice.words
     _tell_rounding(plan.storage, fast.rounding, emit)
     tell_unlocked(fast.masters, emit)
     router = _router(fast.transformer, settings, video=video, emit=emit)
@@ -372,6 +365,7 @@ def _fast(
             emit=emit,
             rungs=rungs,
             penalty=settings.penalty,
+            attention=kernels,
         ),
         refresh=fast.adapter.refresh,
         software=_software(plan, attention, rule=settings.rule, compiled=compiled, captured=chosen.captured),
