@@ -23,6 +23,7 @@ import torch
 
 import ltx2core
 from ltx2core.errors import DatasetError, Stopped
+from ltx2core.hardware.helper_memory import HELPERS, peak_of
 from ltx2core.hardware.limits import usable_cores
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Ahead:
         count = max(1, min(processes, MOST_PROCESSES, len(requests), max_bytes // max(largest, 1)))
         address_space, threads = LIBRARIES_BYTES + 3 * largest, max(1, usable_cores() // count)
         self._threads = [threading.Thread(target=self._work, args=(address_space, threads), daemon=True) for _ in range(count)]
+        self._peaks: list[int] = []  # of host memory, of the processes of each thread
         self.seconds_waited = 0.0  # by the one who takes
 
     def __enter__(self) -> Ahead:
@@ -113,6 +115,7 @@ class Ahead:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        HELPERS.held(sum(self._peaks))
 
     def __iter__(self) -> Iterator[Decoded | DatasetError | None]:
         """What became of each request; None for one that need not be decoded any more. Raises Stopped when asked to."""
@@ -133,6 +136,7 @@ class Ahead:
 
     def _work(self, address_space: int, threads: int) -> None:
         process: _Process | None = None
+        most = 0
         try:
             while (index := self._claim()) is not None:
                 request = self._requests[index]
@@ -145,14 +149,15 @@ class Ahead:
                     found = process.decode(request, pinned=self._pinned, seconds=self._seconds_allowed, closed=lambda: self._closed)
                 except Exception as error:  # noqa: BLE001 - the last frame of a worker: without an answer the reader would wait for ever
                     if process is not None:
-                        process.end()
+                        most = max(most, process.end())
                     process = None
                     reason = error.reason if isinstance(error, _Ended) else f"it cannot be decoded ({type(error).__name__}: {error})."
                     found = DatasetError(reason)
                 self._give(index, found)
         finally:
             if process is not None:
-                process.end()
+                most = max(most, process.end())
+            self._peaks.append(most)
 
     def _give(self, index: int, found: Decoded | DatasetError | None) -> None:
         with self._changed:
@@ -248,10 +253,13 @@ class _Process:
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         return _Ended(f"it made the decoder crash ({how}).")
 
-    def end(self) -> None:
+    def end(self) -> int:
+        """End it; the most host memory that it has held, in bytes, 0 where that is not known."""
+        peak = peak_of(self._process.pid) or 0
         self._selector.close()
         self._process.kill()
         self._process.wait()
         for pipe in (self._input, self._output):
             with contextlib.suppress(OSError):
                 pipe.close()
+        return peak

@@ -47,6 +47,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, threads: int) -> None:
             answers.write(json.dumps({"shape": array.shape, "dtype": str(array.dtype), **extras}).encode() + b"\n")
             answers.write(array.reshape(-1).view(np.uint8).data)
         answers.flush()
+        del array  # while the next request is waited for, a long clip's frames would lie here, too
 
 
 def decode(request: dict[str, Any], *, threads: int) -> tuple[NDArray[Any], dict[str, object]]:

@@ -1,6 +1,7 @@
 """What each phase of a run took: its seconds and the most memory it held, from counters that are set back where a phase begins.
 
-A second-by-second sample misses a peak that lasts for milliseconds; the allocator's and the kernel's own counters do not.
+A second-by-second sample misses a peak that lasts for milliseconds; the allocator's and the kernel's own counters do not. Host memory is
+this process's and that of the processes it has beside it (helper_memory.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltx2core.hardware.helper_memory import HELPERS, peak_of
 from ltx2core.runs.events import PhaseMeasured, PhaseStarted
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event, Phase
 
 _CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
 
 
 class PhaseMeter:
@@ -35,7 +36,8 @@ class PhaseMeter:
         if isinstance(event, PhaseStarted):
             self.close()
             self._phase, self._begin = event.phase, time.perf_counter()
-            self._host_before = None if _forget_peaks() else _host_peak()
+            HELPERS.take()
+            self._host_before = None if _forget_peaks() else peak_of("self")
         self._emit(event)
 
     def close(self) -> None:
@@ -43,9 +45,11 @@ class PhaseMeter:
         if self._phase is None:
             return
         allocated, reserved = _device_peaks()
-        host = _host_peak()
+        host = peak_of("self")
         if host is not None and self._host_before is not None and host <= self._host_before:
             host = None  # an earlier phase held as much: what this one held is not known
+        helpers = HELPERS.take()
+        host = None if host is None else host + helpers
         self._emit(
             PhaseMeasured(
                 phase=self._phase,
@@ -67,16 +71,6 @@ def _forget_peaks() -> bool:
     except OSError:
         return False
     return True
-
-
-def _host_peak() -> int | None:
-    """The most host memory since the phase began, in bytes; None where the kernel does not count it."""
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
-    return int(peak) * 1024 if peak is not None else None
 
 
 def _device_peaks() -> tuple[int | None, int | None]:

@@ -39,6 +39,7 @@ class Hardware:
     disk_bytes: int | None
     correction: float = 1.0
     cards: int | None = None  # of this kind that can be used together; None: not known
+    cores: int | None = None  # that may be kept busy; None: not known
 
     @property
     def fp8(self) -> bool:
@@ -64,6 +65,7 @@ def hardware_of(machine: Machine, rates: Rates | None = None) -> Hardware | None
         ram_bytes=machine.ram_available_bytes,
         disk_bytes=machine.disk_free_bytes,
         cards=sum(one.name == gpu.name for one in machine.usable_gpus),
+        cores=machine.cores,
     )
 
 

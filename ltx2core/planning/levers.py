@@ -182,15 +182,18 @@ def as_job(given: Job, choice: Choice) -> Job:
 
 
 def try_choice(given: Job, choice: Choice, hardware: Hardware) -> Tried | None:
-    """A choice that fits, with as few other levers pulled as that takes; None where it does not."""
-    job = as_job(given, choice)
+    """A choice that fits, with as few other levers pulled as that takes; None where it does not. Where samples can only be decoded in a way
+    that the run has to find, the first that does this."""
+    job, found = as_job(given, choice), None
     for variant in _variants(job):
         prediction = predict_job(variant, hardware)
         if prediction.fits:
-            return Tried(choice=choice, job=variant, prediction=prediction)
+            found = found or Tried(choice=choice, job=variant, prediction=prediction)
+            if not prediction.decoded:
+                return Tried(choice=choice, job=variant, prediction=prediction)
         if prediction.plan is None:
             return None  # the others change nothing of training
-    return None
+    return found
 
 
 def _variants(job: Job) -> Iterator[Job]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ltx2core.planning.samples import SampleShape
     from ltx2core.planning.step_plan import StepNeed, StepPlan
     from ltx2core.planning.step_time import StepSpeed
+    from ltx2core.validation.decode_ways import DecodeWay
 
 PhaseName = Literal["text", "encode", "train", "sample", "decode"]
 _MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
@@ -65,6 +66,10 @@ _ENCODER_BUSY = 0.887  # of the pass over clips, 16 decoders beside it
 _AHEAD_BYTES = 4 * GIB  # of decoded clips that wait at most, or an eighth of what is free (caching/passes.py)
 
 _AHEAD_CLIPS = 16  # where it is not known how many there are
+# A process that decodes: 45 MB with its libraries, 118 after a 768x512 clip of 49 frames (55 MB) of a 720p file, 198 after one of 121 (136
+# MB), 389 after 1280x704 of 1080p (312 MB): the clip, a twentieth more, and this. Of larger files it holds some frames: 30 MB at 1080p.
+_DECODER_BYTES, _DECODER_CLIPS = 60 << 20, 1.05
+_MOST_DECODERS = 16  # caching/ahead.py
 
 # A sample is drawn without the compiler. diffusers' 48 blocks take 0.64 s a forward however few tokens there are, since the host launches
 # their kernels one by one: a quarter of the 2.57 s of its eager step (forward, forward again, and a backward of twice as many). With many
@@ -129,18 +134,30 @@ def text_phase(
 
 
 def encode_phase(
-    version: Version, clip: ClipShape, levers: VaeLevers, *, together: int, audio: bool, clips: int | None, ram_bytes: int, rates: Rates
+    version: Version,
+    clip: ClipShape,
+    levers: VaeLevers,
+    *,
+    together: int,
+    audio: bool,
+    clips: int | None,
+    ram_bytes: int,
+    cores: int | None,
+    rates: Rates,
 ) -> Phase:
-    """Encoding clips to latents. together: clips of one batch."""
+    """Encoding clips to latents. together: clips of one batch. cores: None for as many as decoders can use."""
     at_once = 1 if levers.slicing else together
     vram = {"VAE encoder": _VAE_BYTES[version][0], "activations": at_once * vae_activations("encode", clip, levers)}
     if together > at_once:
         vram["clips of the batch"] = int((together - at_once) * _CLIP_BYTES * clip.megapixels * 1e6)
     vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _VAE_RESERVE}
     frames = int(3 * clip.megapixels * 1e6)
+    ahead, count = min(_AHEAD_BYTES, ram_bytes // 8), _AHEAD_CLIPS if clips is None else max(1, clips)
+    decoders = max(1, min(cores or _MOST_DECODERS, _MOST_DECODERS, count, ahead // max(frames, 1)))
     ram = {
         "process": _PROCESS_BYTES,
-        "decoded clips": max(frames, min(_AHEAD_BYTES, ram_bytes // 8, frames * (_AHEAD_CLIPS if clips is None else clips))),
+        "decoded clips": max(frames, min(ahead, frames * count)),
+        "decoders": int(decoders * (_DECODER_BYTES + _DECODER_CLIPS * frames)),
     }
     each = vae_seconds("encode", clip, levers, rates) / _ENCODER_BUSY + (0.1 if audio else 0.0)  # 1.6 s for the sound of 16 clips
     return Phase(name="encode", vram=vram, ram=ram, seconds=None if clips is None else clips * each)
@@ -224,15 +241,20 @@ def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: i
 
 
 def decode_phase(
-    need: StepNeed, plan: StepPlan, version: Version, sample: SampleShape, levers: VaeLevers, *, ram: dict[str, int], rates: Rates
+    need: StepNeed, plan: StepPlan, version: Version, sample: SampleShape, way: DecodeWay, *, ram: dict[str, int], rates: Rates
 ) -> Phase:
-    """Decoding samples beside the weights, whose graphs and activations are dropped before."""
-    activations = max(vae_activations("decode", size, levers) for size in sample.sizes)
-    vram = _held(need, plan) | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
+    """Decoding samples beside the weights, whose graphs and activations are dropped before, or with these away from the card."""
+    activations = max(vae_activations("decode", size, way.levers) for size in sample.sizes)
+    held, lent = _held(need, plan), 0
+    if way.alone:
+        lent = held.pop("blocks", 0)
+        held.pop("transposed blocks", None)  # made anew from these
+    vram = held | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
     vram["reserve"] = _VAE_RESERVE
     frames = int(4 * max(size.megapixels for size in sample.sizes) * 1e6)
-    seconds = sample.times * sample.each * sum(vae_seconds("decode", size, levers, rates) for size in sample.sizes)
-    return Phase(name="decode", vram=vram, ram={**ram, "frames": frames}, seconds=seconds)
+    ram = {**ram, "frames": frames} | ({"weights meanwhile": lent} if lent else {})
+    seconds = sample.times * sample.each * sum(vae_seconds("decode", size, way.levers, rates) for size in sample.sizes)
+    return Phase(name="decode", vram=vram, ram=ram, seconds=seconds)
 
 
 def _held(need: StepNeed, plan: StepPlan) -> dict[str, int]:

@@ -37,6 +37,7 @@ from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds
 from ltx2core.planning.wishes import within
+from ltx2core.validation.decode_ways import decode_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,8 @@ class Prediction:
     misfit: str | None
     locked_bytes: int = 0
     over_bytes: int = 0  # by how much the worst of all misses
+    decoded: str = ""  # how samples are decoded where that does not fit as the config asks
+    decode_bytes: int | None = None  # of the card, decoding them as it asks
 
     @property
     def clips_a_second(self) -> float:
@@ -150,10 +153,11 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
             audio=job.audio,
             clips=job.clips,
             ram_bytes=hardware.ram_bytes,
+            cores=hardware.cores,
             rates=hardware.rates,
         )
     )
-    plan, host = None, None
+    plan, host, decode = None, None, None
     try:
         plan = _planned(need, job.wish, free - reserved, speed)
         host = _host(need, plan, job, hardware)
@@ -162,7 +166,9 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     if plan is not None and host is not None:
         because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *_of_block(hardware), *because]
         because += [NO_FP8] if job.wish != asked else []
-        phases += _of_training(sizes, job, need, plan, host, speed, hardware, exchange)
+        decode = _decoding(job, need, plan, host, hardware, free)
+        because += [f"decoding samples as asked does not fit: {decode.other}"] if decode is not None and decode.other else []
+        phases += _of_training(sizes, job, need, plan, host, speed, hardware, exchange, decode=None if decode is None else decode.phase)
         if job.processes > 1:
             because.insert(0, several_words(need.lora_numbers, job.processes, job.clips_an_update, alone))
     phases = [of_all(phase, job.processes) for phase in phases]
@@ -189,6 +195,8 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
         misfit=" ".join(problem.text for problem in problems) or None,
         locked_bytes=locked_bytes(ram) if host is not None and host.waiting == "locked" else 0,
         over_bytes=max((problem.bytes for problem in problems), default=0),
+        decoded="" if decode is None else decode.other,
+        decode_bytes=None if decode is None else decode.asked_bytes,
     )
 
 
@@ -225,6 +233,7 @@ def forecast_of(prediction: Prediction, *, cached: bool = False) -> Forecast:
     """What the warnings before a start need of a prediction. cached: whether clips and captions are in the cache already."""
     job = prediction.job
     sample = [phase.vram_bytes for phase in prediction.phases if phase.name in ("sample", "decode")]
+    sample += [] if prediction.decode_bytes is None else [prediction.decode_bytes]  # as asked: what it would take in one go
     train = prediction.phase("train")
     cache = None
     if job.clips is not None and not cached:
@@ -315,8 +324,10 @@ def _of_training(
     speed: StepSpeed,
     hardware: Hardware,
     exchange: float,
+    *,
+    decode: Phase | None,
 ) -> Iterator[Phase]:
-    """Training, and the samples that are made beside it. exchange: seconds of an update beyond its batches."""
+    """Training, and the samples that are made beside it. exchange: seconds of an update beyond its batches. decode: of the samples."""
     saved = 0 if job.steps is None else max(1, job.steps // 500)
     measured = 0.0
     if job.held_out and job.clips is not None:
@@ -325,7 +336,7 @@ def _of_training(
     trained = train_phase(need, plan, waiting=host.waiting, steps=steps, evaluations=measured, speed=speed, saves=saved)
     yield replace(trained, seconds=None if trained.seconds is None else trained.seconds + (job.steps or 0) * exchange)
     sample = job.sample
-    if sample is None or not sample.count:
+    if sample is None or decode is None:
         return
     ram = host_bytes(need, plan, waiting=host.waiting)
     drawing, kept = 0.0, 0
@@ -335,7 +346,32 @@ def _of_training(
         drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
         kept = max(kept, step_need(sizes, drawn).kept_bytes)
     yield sample_phase(need, plan, sample, kept=kept, drawing=drawing, ram=ram)
-    yield decode_phase(need, plan, job.version, sample, job.levers, ram=ram, rates=hardware.rates)
+    yield decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """How samples are decoded. other: what is other than was asked for, in words; asked_bytes: what that would hold on the card."""
+
+    phase: Phase
+    other: str
+    asked_bytes: int
+
+
+def _decoding(job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, hardware: Hardware, free: int) -> _Decoding | None:
+    """In the first way that fits, as a run finds it (validation/decoding.py), else in the one that needs least. None without samples."""
+    if job.sample is None or not job.sample.count:
+        return None
+    ram = host_bytes(need, plan, waiting=host.waiting)
+    tried = [
+        (way, decode_phase(need, plan, job.version, job.sample, way, ram=ram, rates=hardware.rates)) for way in decode_ways(job.levers)
+    ]
+    asked = tried[0][1]
+    for way, phase in tried:
+        together = of_all(phase, job.processes)
+        if together.vram_bytes <= free and together.ram_bytes <= hardware.ram_bytes:
+            return _Decoding(phase, way.words(job.levers), asked.vram_bytes)
+    return _Decoding(min((phase for _, phase in tried), key=lambda phase: phase.vram_bytes), "", asked.vram_bytes)
 
 
 _TITLES = {

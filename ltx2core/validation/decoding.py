@@ -8,13 +8,14 @@ picture. What has worked is what the next sample begins with.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from ltx2core.caching.passes import free_memory
 from ltx2core.errors import DoesNotFit, RunError
+from ltx2core.validation.decode_ways import DecodeWay, decode_ways
 from ltx2core.validation.media import decode
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
     from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.validation.media import Media
     from ltx2core.validation.sampling import SampledLatents
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How samples are decoded. alone: with the model's weights away from the card."""
-
-    levers: VaeLevers
-    alone: bool = False
 
 
 @dataclass(kw_only=True)
@@ -49,11 +42,11 @@ class SampleDecoder:
     levers: VaeLevers
     lend: Callable[[], AbstractContextManager[None]] | None
     tell: Callable[[str], None]
-    _ways: list[_Way] = field(init=False)  # those that have not failed yet, and the last one
+    _ways: list[DecodeWay] = field(init=False)  # those that have not failed yet, and the last one
     _no_ram: DoesNotFit | None = None  # why the weights cannot leave the card
 
     def __post_init__(self) -> None:
-        self._ways = [way for way in _ways(self.levers) if self.lend is not None or not way.alone]
+        self._ways = [way for way in decode_ways(self.levers) if self.lend is not None or not way.alone]
 
     def __call__(self, latents: SampledLatents) -> Media:
         """The decoded sample. Raises RunError when it fits in no way."""
@@ -71,9 +64,9 @@ class SampleDecoder:
                 raise self._in_no_way()
             self._ways = rest
             because = "" if self._no_ram is None else f" {self._no_ram.text}"
-            self.tell(f"Decoding a sample did not fit on the GPU: {_words(rest[0], self.levers)} from now on.{because}")
+            self.tell(f"Decoding a sample did not fit on the GPU: {rest[0].words(self.levers)} from now on.{because}")
 
-    def _attempt(self, latents: SampledLatents, way: _Way) -> Media | None:
+    def _attempt(self, latents: SampledLatents, way: DecodeWay) -> Media | None:
         """None: it did not fit on the card, or the weights could not leave it."""
         with contextlib.ExitStack() as room:
             if way.alone and self.lend is not None:
@@ -96,20 +89,3 @@ class SampleDecoder:
             f"Its decoder does not fit on the GPU beside the transformer, even in tiles. {self._no_ram.text}",
             fix=f"{fix}. {self._no_ram.fix}",
         )
-
-
-def _ways(levers: VaeLevers) -> list[_Way]:
-    """From the asked one down. Parts of time and rows give the same picture within rounding; tiles do not at their seams: they are last,
-    and beside the weights only where those cannot leave."""
-    parts = replace(levers, temporal_roll=True, patch_conv=True)
-    tiles = replace(parts, tiling=True)
-    ways = [_Way(levers), _Way(parts), _Way(parts, alone=True), _Way(tiles, alone=True), _Way(tiles)]
-    return [way for index, way in enumerate(ways) if way not in ways[:index]]
-
-
-def _words(way: _Way, asked: VaeLevers) -> str:
-    added = [f"vae_enable_{field.name}" for field in fields(way.levers) if getattr(way.levers, field.name) > getattr(asked, field.name)]
-    words = [f"{' and '.join(added)} {'are' if len(added) > 1 else 'is'} on"] if added else []
-    if way.alone:
-        words.append("the transformer's weights wait in RAM meanwhile")
-    return ", ".join(words)

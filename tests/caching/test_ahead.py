@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,11 @@ from ltx2core.caching.ahead import Ahead, Decoded, Request
 from ltx2core.data.clip import Bucket
 from ltx2core.data.decode import decode_frames
 from ltx2core.errors import DatasetError, Stopped
+from ltx2core.hardware.helper_memory import HELPERS
+from ltx2core.planning.phases import _DECODER_BYTES, _DECODER_CLIPS, _MOST_DECODERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import MakeClip
 
@@ -66,6 +68,19 @@ def test_sound_and_masks_come_the_same_way(make_clip: MakeClip) -> None:
     assert given.array.shape == (5, 2, 2)
     assert isinstance(seen, Decoded)
     assert seen.array.shape == (9, 64, 64, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel's peak counter is Linux's")
+def test_what_the_decoders_hold_is_told_and_is_what_a_plan_counts(make_clip: MakeClip) -> None:
+    path = make_clip(width=640, height=384, frames=49)
+    large = Request(kind="frames", path=str(path), fps=25, rotation=0, width=640, height=384, frames=49)
+    HELPERS.take()
+    with Ahead([large] * 4, processes=2, max_bytes=1 << 30) as ahead:
+        assert len(list(ahead)) == 4
+    held = HELPERS.take()
+    assert _MOST_DECODERS == module.MOST_PROCESSES
+    assert held == pytest.approx(2 * (_DECODER_BYTES + _DECODER_CLIPS * large.array_bytes), rel=0.25)
+    assert HELPERS.take() == 0
 
 
 def test_no_more_is_decoded_than_there_is_room_for(requests: list[Request]) -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from ltx2core.hardware import phase_meter
+from ltx2core.hardware.helper_memory import HELPERS
 from ltx2core.hardware.phase_meter import PhaseMeter
 from ltx2core.runs.events import Event, PhaseMeasured, PhaseStarted, Progress
 
@@ -50,6 +51,21 @@ def test_the_host_peak_of_a_phase_forgets_the_phase_before() -> None:
     assert large is not None
     assert small is not None
     assert large - small > 200 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak counter is Linux's")
+def test_memory_of_the_processes_beside_it_counts_in_the_phase_that_they_worked_in() -> None:
+    events: list[Event] = []
+    meter = PhaseMeter(events.append)
+    HELPERS.held(1 << 40)  # before any phase
+    meter(phase("cache_video"))
+    HELPERS.held(3 << 30)
+    HELPERS.held(2 << 30)
+    meter(phase("train"))
+    meter.close()
+    caching, training = (event.ram_peak_bytes or 0 for event in events if isinstance(event, PhaseMeasured))
+    assert 3 << 30 < caching < 6 << 30
+    assert training < 3 << 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak counter is Linux's")

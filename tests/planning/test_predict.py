@@ -103,13 +103,45 @@ def test_the_measured_run_is_predicted_phase_by_phase() -> None:
     assert train.seconds == pytest.approx(51.5 + 20 * 0.41 + 5, rel=0.2)
 
 
-def test_a_plan_that_does_not_fit_names_the_change_and_the_gap() -> None:
+def test_samples_that_cannot_be_decoded_as_asked_are_planned_as_a_run_decodes_them() -> None:
     samples = config(validation_resolution="704x1280", validation_num_video_frames=121)
     found = predict(samples, hardware_named("RTX 4090", ram_gib=128), clip=SHAPES[6])
+    assert found.fits
+    assert "vae_enable_temporal_roll" in found.decoded
+    assert any(found.decoded in sentence for sentence in found.because)
+    decode, asked = found.phase("decode"), found.decode_bytes or 0
+    assert decode is not None
+    assert decode.vram_bytes < 23.8 * GIB < asked == forecast_of(found).sample_peak_bytes
+    with_it = predict(
+        config(
+            validation_resolution="704x1280", validation_num_video_frames=121, vae_enable_temporal_roll=True, vae_enable_patch_conv=True
+        ),
+        hardware_named("RTX 4090", ram_gib=128),
+        clip=SHAPES[6],
+    )
+    assert with_it.decoded == ""
+    assert with_it.phase("decode") == decode
+
+
+def test_weights_leave_the_card_for_a_sample_only_where_ram_has_room_for_them() -> None:
+    huge = config(validation_resolution="1088x1920", validation_num_video_frames=121, base_model_precision="fp8-torchao")
+    card = hardware_named("RTX 4070", ram_gib=128)
+    found = predict(huge, card, clip=SHAPES[6])
+    decode = found.phase("decode")
+    assert decode is not None
+    assert "wait in RAM meanwhile" in found.decoded
+    assert "blocks" not in decode.vram
+    assert decode.ram["weights meanwhile"] == next(phase for phase in found.phases if phase.name == "train").vram["blocks"]
+    short = predict(huge, replace(card, ram_bytes=decode.ram_bytes - 1), clip=SHAPES[6])
+    assert "wait in RAM meanwhile" not in short.decoded
+
+
+def test_a_plan_that_does_not_fit_names_the_change_and_the_gap() -> None:
+    found = predict(config(), hardware_named("RTX 4070", ram_gib=128), clip=SHAPES[-1])
     assert not found.fits
     assert found.misfit is not None
-    assert "Decoding samples needs" in found.misfit
-    assert "GiB more than the 23.8 GiB that are free" in found.misfit
+    assert "Encoding clips needs" in found.misfit
+    assert "GiB more than the 11.8 GiB that are free" in found.misfit
     assert "vae_enable_temporal_roll" in found.misfit
 
 
