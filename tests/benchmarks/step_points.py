@@ -148,7 +148,8 @@ def _point(line: dict[str, Any], rates: Rates) -> Point:
 
 
 def _as_line(point: Point) -> dict[str, object]:
-    measured = {"case": point.case, "seconds": point.seconds}
+    kind = "" if point.case.startswith(point.storage) else f"{point.storage} "  # of a random plan, whose name does not tell
+    measured = {"case": f"{kind}{point.case} ({point.rates.device})", "seconds": point.seconds}
     planned = {"planned_seconds": round(point.predicted(), 4)}
     if point.process_gib is None:  # other cases were on its card: what CUDA itself held cannot be told
         return measured | planned | {"process_gib": point.reserved_gib, "planned_gib": round(point.predicted_reserved_gib, 3)}
