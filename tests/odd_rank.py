@@ -23,6 +23,14 @@ def main() -> int:
                 notice = {"code": "told", "text": text, "fix": "", "level": "warning", "sample": ""}
                 print(json.dumps({"notice": notice}), flush=True)
             print(json.dumps({"ready": True}), flush=True)
+        case "meet":
+            print(json.dumps({"ready": True}), flush=True)
+            print(json.dumps({"failed": {"text": f"heard {sys.stdin.readline().strip()}"}}), flush=True)
+            return 1
+        case "garble":  # as a library prints, and as one ends that is killed while it speaks
+            print("[1, 2]\nWARNING: none of JSON", flush=True)
+            print('{"failed": {"te', end="", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
     sys.stdin.read()
     return 0
 

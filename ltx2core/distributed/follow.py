@@ -65,17 +65,18 @@ def main() -> int:
     rank, size = int(sys.argv[1]), int(sys.argv[2])
     voice = Voice(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # libraries print
-    tasks: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    return run(rank, size, tasks.get, voice)
+    heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+    return run(rank, size, heard.get, voice)
 
 
-def run(rank: int, size: int, task: Callable[[], dict[str, Any]], voice: Voice) -> int:
-    """Follow the run, whose task comes when it is asked for, and say what goes wrong; the exit code."""
+def run(rank: int, size: int, hear: Callable[[], dict[str, Any]], voice: Voice) -> int:
+    """Follow the run and say what goes wrong; the exit code. hear: waits for what the run's process says next: the task, then that all are
+    ready to meet."""
     try:
         from ltx2core.training.follower import follow  # now, while the run's process fills the cache: it loads torch
 
-        follow(rank, size, task(), voice)
+        follow(rank, size, hear(), voice, go=hear)
     except Ltx2Error as error:
         voice.failed(error.text, fix=error.fix, lost=isinstance(error, RankLost))
         return 1
@@ -89,15 +90,14 @@ def run(rank: int, size: int, task: Callable[[], dict[str, Any]], voice: Voice) 
     return 0
 
 
-def _listen(tasks: SimpleQueue[dict[str, Any]]) -> None:
-    """Take the task; end the process when the run's has ended, whatever is under way. That may have been killed: then nobody else removes
-    the folder where all met."""
-    line = sys.stdin.buffer.readline()
-    task = json.loads(line) if line else None
-    if task is not None:
-        tasks.put(dict(task))
-    while sys.stdin.buffer.read(4096):
-        pass
+def _listen(heard: SimpleQueue[dict[str, Any]]) -> None:
+    """Take what the run's process says; end this one when that has ended, whatever is under way. That may have been killed: then nobody
+    else removes the folder where all met."""
+    task: dict[str, Any] | None = None
+    while (line := sys.stdin.buffer.readline()).endswith(b"\n"):  # else its end, maybe in the middle of a line
+        words = json.loads(line)
+        task = task or words
+        heard.put(words)
     if task is not None:
         shutil.rmtree(Path(task["store"]).parent, ignore_errors=True)
     os._exit(0)

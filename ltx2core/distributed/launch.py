@@ -1,8 +1,8 @@
 """Starts the run's other processes, hears what they say, notices when one ends, and ends them all with the run.
 
 Each is `python -m ltx2core.distributed.follow RANK SIZE`, in a session of its own so that ctrl+c reaches the run alone. Its stdin is a
-pipe that only the run's process holds: one line on it is the task, and its end, however that comes about, ends the process. Its stdout is
-lines of JSON; what else it and its libraries print goes to the run's output.log.
+pipe that only the run's process holds: one line on it is the task, the next says that all are ready to meet, and its end, however that
+comes about, ends the process. Its stdout is lines of JSON; what else it and its libraries print goes to the run's output.log.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Others:
         self._told: set[tuple[str, str]] = set()  # what this process has said itself
         self._ranks: Together | None = None
         self._closing = False
+        self._surroundings = contextlib.ExitStack()  # of this process, while it trains with others
         self.folder = Path()  # where they meet
 
     def emit(self, event: Event) -> None:
@@ -89,12 +90,7 @@ class Others:
 
     def send(self, task: Mapping[str, object]) -> None:
         """Give each its task. One that has ended is noticed by `join`."""
-        line = json.dumps({**task, "store": str(self.folder / "store")}).encode() + b"\n"
-        for other in self._others:
-            assert other.process.stdin is not None
-            with contextlib.suppress(OSError):
-                other.process.stdin.write(line)
-                other.process.stdin.flush()
+        self._write({**task, "store": str(self.folder / "store")})
 
     def join(self, device: torch.device) -> Ranks:
         """All of them together, once each has looked at its task. Raises RunError when one has ended, Stopped when asked to."""
@@ -108,8 +104,11 @@ class Others:
             if self._should_stop():
                 raise Stopped("Stopped before training began.")
             time.sleep(_LOOK_SECONDS)
-        self._ranks = Together(FileStore(str(self.folder / "store"), self.size), rank=0, size=self.size, device=device)
-        return self._ranks
+        self._write({"go": True})
+        self._surroundings.enter_context(_fewer_threads(self.size))  # not before: while this process cached, the others slept
+        ranks = self._ranks = Together(FileStore(str(self.folder / "store"), self.size), rank=0, size=self.size, device=device)
+        ranks.connect_cards()
+        return ranks
 
     def explain(self, error: Exception) -> Exception:
         """Why an exchange failed: what the process that ended first has said. Other errors as they are, unless a process has ended that
@@ -125,6 +124,7 @@ class Others:
     def close(self) -> None:
         """End them, if they have not ended by themselves: what this process has to say to them is said."""
         self._closing = True
+        self._surroundings.close()
         for other in self._others:
             with contextlib.suppress(OSError):
                 assert other.process.stdin is not None
@@ -139,28 +139,47 @@ class Others:
         if self._others:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _write(self, words: Mapping[str, object]) -> None:
+        """A line to each that is still there."""
+        line = json.dumps(words).encode() + b"\n"
+        for other in self._others:
+            assert other.process.stdin is not None
+            with contextlib.suppress(OSError):
+                other.process.stdin.write(line)
+                other.process.stdin.flush()
+
     def _cause(self) -> RunError | None:
         """The first that ended by itself."""
         return next((other.failure for other in self._others if other.failure is not None and not other.lost), None)
 
     def _hear(self, other: _Other) -> None:
-        """In a thread: take what one says until it has ended."""
-        assert other.process.stdout is not None
-        words: dict[str, Any] | None = None
-        with other.process.stdout as lines:
-            for line in lines:
-                said = json.loads(line)
-                other.ready = other.ready or "ready" in said
-                words = said.get("failed", words)
-                if "notice" in said:
-                    self._repeat(other, said["notice"])
-        code = other.process.wait()
-        if not self._closing and (code != 0 or words is not None):
-            other.lost = bool(words and words["lost"])  # first: who looks for the cause may come between
-            other.failure = _failure(name_of(other.rank, self.size), code, words)
-        other.ended.set()
+        """In a thread: take what one says until it has ended. Whatever happens, `ended` is set then, which `join` looks at."""
+        try:
+            words = self._listen(other)
+            code = other.process.wait()
+            if not self._closing and (code != 0 or words is not None):
+                other.lost = bool(words and words.get("lost"))  # first: who looks for the cause may come between
+                other.failure = _failure(name_of(other.rank, self.size), code, words)
+        finally:
+            other.ended.set()
         if other.failure is not None and self._ranks is not None:
             self._ranks.abort()
+
+    def _listen(self, other: _Other) -> dict[str, Any] | None:
+        """Hear one out: how it says that it failed, if it does. One whose words cannot be told, for a disk is full, is ended."""
+        assert other.process.stdout is not None
+        words: dict[str, Any] | None = None
+        try:
+            with other.process.stdout as lines:
+                for said in filter(None, map(_parsed, lines)):
+                    other.ready = other.ready or "ready" in said
+                    words = said.get("failed", words)
+                    if "notice" in said:
+                        self._repeat(other, said["notice"])
+        except Exception as error:  # noqa: BLE001 - the last frame of the thread
+            words = {"text": f"a warning of it could not be told: {error}"}
+            other.process.kill()
+        return words
 
     def _repeat(self, other: _Other, said: dict[str, Any]) -> None:
         notice = Notice(**said)
@@ -190,7 +209,6 @@ def others_of(size: int, *, emit: Callable[[Event], None], log: Path, should_sto
         stack.callback(others.close)
         if size > 1:
             _check_cards(size)
-            stack.enter_context(_fewer_threads(size))
             others.start()
         try:
             yield others
@@ -223,10 +241,19 @@ def _fewer_threads(size: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None for one that was cut or is a library's."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def _failure(name: str, code: int, words: dict[str, Any] | None) -> RunError:
     fix = "Go on from the last checkpoint by `ltx2tui train --resume`; output.log of the run has what that process printed."
     if words is None:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         memory = ": the system may have run out of memory" if code == -9 else ""
         return RunError(f"{name} {how}{memory}.", fix=fix)
-    return RunError(f"{name}: {words['text']}", fix=words["fix"] or fix)
+    return RunError(f"{name}: {words['text']}", fix=words.get("fix") or fix)

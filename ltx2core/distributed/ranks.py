@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from torch._C._distributed_c10d import Store
 
-_PATIENCE = timedelta(days=30)  # of words: samples may take hours, and a process that has ended closes its connections
+# Of words, samples may take hours; of tensors, NCCL counts from when the host asks, and the card may have an update's batches to do first.
+# A process that has ended is noticed without: it closes its connections, and `abort` is called.
+_PATIENCE = timedelta(days=30)
 _CONNECTING = timedelta(minutes=5)
-_ON_CARDS = timedelta(minutes=10)  # of an exchange that all have come to: what takes longer hangs
 _FRAME = 512  # bytes: what is longer takes a second exchange
 _BUCKET = 64 << 20  # bytes of small tensors that are exchanged as one
 _LARGE = 8 << 20  # bytes from which a tensor is exchanged by itself, in place
@@ -109,21 +110,36 @@ class Together:
     """Several processes of one host, or threads of a test."""
 
     def __init__(self, store: Store, *, rank: int, size: int, device: torch.device) -> None:
-        """store: theirs alone. device: of the tensors that are exchanged. Comes back when all are connected. Raises RankLost, and RunError
-        when the cards cannot reach each other."""
+        """store: theirs alone. device: of the tensors that are exchanged. Comes back when all can talk; `connect_cards` comes next. Raises
+        RankLost."""
         if not 0 <= rank < size:
             raise ValueError(f"rank {rank} is none of {size}")
         from torch._C._distributed_c10d import PrefixStore
 
         self.rank, self.size = rank, size
-        self._closed = False
+        self._store, self._device, self._closed = store, device, False
         store.set_timeout(_CONNECTING)
         with self._listening():
             self._words = _gloo(PrefixStore("words", store), rank, size)
         self._words._set_default_timeout(_PATIENCE)
         self._tensors = self._words
-        if device.type == "cuda":
-            self._tensors = self._nccl(PrefixStore("tensors", store), device)
+
+    def connect_cards(self) -> None:
+        """Let the cards reach each other; on a CPU there is nothing to do. `abort` may come meanwhile, from another thread. Raises RankLost
+        when another rank has ended or the cards cannot reach each other, OutOfMemoryError when this one is full."""
+        if self._device.type != "cuda":
+            return
+        one = torch.ones(1, device=self._device)
+        self.wait()  # for all to have room for as much: one that fails now would be waited for in NCCL
+        try:
+            self._tensors = self._nccl()
+            self._tensors.allreduce([one]).wait()  # now: its buffers must be there when memory is planned
+            total = int(one)  # waits for the card
+        except RuntimeError as error:
+            raise _card_error(error) from error
+        if self._closed or total != self.size:  # what is broken off ends as if it were done
+            raise _card_error(RuntimeError("their first exchange was broken off" if self._closed else f"1 of each makes {total}"))
+        self._tensors._set_default_timeout(_PATIENCE)
 
     @property
     def owner(self) -> bool:
@@ -176,8 +192,8 @@ class Together:
 
     def abort(self) -> None:
         """Break off what is exchanged between cards, which a process that has ended would hold up for ever. From any thread."""
-        if self._tensors is not self._words and not self._closed:
-            self._closed = True
+        closed, self._closed = self._closed, True
+        if self._tensors is not self._words and not closed:
             with contextlib.suppress(RuntimeError):
                 self._tensors.abort()
 
@@ -185,23 +201,15 @@ class Together:
         """Give the cards' memory for exchanges back. It waits for nobody, as the library's own way would: the others may be gone."""
         self.abort()
 
-    def _nccl(self, store: Store, device: torch.device) -> Any:
+    def _nccl(self) -> Any:
         import torch.distributed as dist
+        from torch._C._distributed_c10d import PrefixStore
 
         for name, value in _NCCL.items():
             os.environ.setdefault(name, value)
         options = dist.ProcessGroupNCCL.Options()
-        options._timeout = _ON_CARDS
-        try:
-            group: Any = dist.ProcessGroupNCCL(store, self.rank, self.size, options)
-            group.allreduce([torch.zeros(1, device=device)]).wait()  # now: its buffers must be there when memory is planned
-            torch.cuda.synchronize(device)
-        except RuntimeError as error:
-            raise RunError(
-                f"The GPUs of this run cannot reach each other: {_first_line(error)}",
-                fix="NCCL_DEBUG=INFO says more. Give a container shared memory (--shm-size=1g); NCCL_P2P_DISABLE=1 goes another way.",
-            ) from error
-        return group
+        options._timeout = _CONNECTING
+        return dist.ProcessGroupNCCL(PrefixStore("tensors", self._store), self.rank, self.size, options)
 
     def _broadcast(self, group: Any, tensor: Tensor) -> None:
         from torch.distributed import BroadcastOptions
@@ -237,6 +245,19 @@ def _gloo(store: Store, rank: int, size: int) -> Any:
     options._timeout = _CONNECTING
     options._devices = [group.create_device(hostname="127.0.0.1")]  # a host's own name may lead anywhere
     return group(store, rank, size, options)
+
+
+def _card_error(error: RuntimeError) -> RuntimeError | RankLost:
+    """What went wrong when cards were connected: memory that ran out as what it is, else that they do not reach each other, which may
+    come from a process that has ended."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return error
+    if "out of memory" in str(error):
+        return torch.OutOfMemoryError(f"NCCL found no room on the GPU: {_first_line(error)}")
+    return RankLost(
+        f"The GPUs of this run cannot reach each other: {_first_line(error)}",
+        fix="NCCL_DEBUG=INFO says more. Give a container shared memory (--shm-size=1g); NCCL_P2P_DISABLE=1 goes another way.",
+    )
 
 
 def _framed(data: bytes) -> Tensor:

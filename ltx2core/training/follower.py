@@ -26,6 +26,8 @@ from ltx2core.training.settings import loop_settings, schedule_of
 from ltx2core.validation.held_out import MEASURE, measure_held_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ltx2core.distributed.follow import Voice
     from ltx2core.runs.events import Event
     from ltx2core.training.between import Schedule
@@ -69,8 +71,9 @@ class Waiting:
         return
 
 
-def follow(rank: int, size: int, words: dict[str, Any], voice: Voice) -> None:
-    """Train to the run's end. words: a Task, and the `store` where all meet. Raises Ltx2Error."""
+def follow(rank: int, size: int, words: dict[str, Any], voice: Voice, *, go: Callable[[], object]) -> None:
+    """Train to the run's end. words: a Task, and the `store` where all meet. go: comes back when all are ready, for connecting has a time
+    limit, and rank 0 may encode what samples begin with, or a rank be slow. Raises Ltx2Error."""
     store = words.pop("store")
     task = Task(**words)
     loaded, root = load_config(Path(task.config)), Path(task.root)
@@ -79,7 +82,9 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice) -> None:
     cached = prepared.recall(frozenset(json.loads(folder.cached.read_text(encoding="utf-8"))))
     course = course_of(config, prepared, cached, folder=folder, resume=task.resume, emit=_unsaid)
     voice.ready()
+    go()
     ranks = Together(FileStore(store, size), rank=rank, size=size, device=prepared.device)
+    ranks.connect_cards()
     trainee = trainee_of(config, prepared, course, root=root, emit=voice.emit, ranks=ranks)
     start = _go_on_from(folder, task.step, trainee)
     same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}", device=trainee.model.device_name)

@@ -207,6 +207,7 @@ def main() -> None:
             ]
         try:
             ranks = Together(FileStore(store, arguments.ranks), rank=arguments.rank, size=arguments.ranks, device=DEVICE)
+            ranks.connect_cards()
             found = measure(arguments, ranks)
             if found is not None:
                 print(json.dumps(found), flush=True)

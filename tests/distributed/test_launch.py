@@ -59,6 +59,52 @@ def test_the_rank_that_was_killed_is_named_not_the_one_that_waited_for_it(tmp_pa
     assert "output.log" in found.value.fix
 
 
+def test_words_that_are_cut_or_a_library_s_are_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="Rank 1 of 2 was ended by signal 9"):
+        run("garble", tmp_path / "log")
+
+
+def test_a_warning_that_cannot_be_told_ends_the_run_and_not_the_thread_that_hears_it(tmp_path: Path) -> None:
+    def emit(event: Event) -> None:
+        raise OSError(28, "No space left on device")
+
+    def act() -> None:
+        with others_of(2, emit=emit, log=tmp_path / "log", should_stop=lambda: False) as others:
+            others.send({"do": "warn"})
+            assert others._others[0].ended.wait(30)
+            others.join(torch.device("cpu"))
+
+    with pytest.raises(RunError, match=r"Rank 1 of 2: a warning of it could not be told: .*No space left"):
+        act()
+
+
+def test_ranks_meet_when_all_are_ready_and_the_run_s_process_takes_its_share_of_the_cores_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def connect(*_: object, **__: object) -> None:
+        threads.append(torch.get_num_threads())
+        raise RankLost("waited in vain")
+
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(launch, "share_of_cores", lambda _: before + 2)
+    monkeypatch.setattr(launch, "Together", connect)
+
+    def act() -> None:
+        with others_of(2, emit=lambda _: None, log=tmp_path / "log", should_stop=lambda: False) as others:
+            others.send({"do": "meet"})
+            threads.append(torch.get_num_threads())
+            others.join(torch.device("cpu"))
+
+    with pytest.raises(RunError) as found:
+        act()
+    assert found.value.text == 'Rank 1 of 2: heard {"go": true}'
+    assert threads == [before, before + 2]
+    assert torch.get_num_threads() == before
+
+
 def test_a_stop_while_ranks_are_waited_for_ends_them(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run("wait", tmp_path / "log", stop=True)

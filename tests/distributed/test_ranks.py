@@ -7,7 +7,7 @@ import torch
 from rank_threads import in_ranks
 from torch.distributed import HashStore
 
-from ltx2core.distributed.ranks import ALONE, RankLost, Together
+from ltx2core.distributed.ranks import ALONE, RankLost, Together, _card_error
 
 
 def test_all_hear_what_the_owner_says_and_what_each_says_however_long() -> None:
@@ -55,3 +55,9 @@ def test_a_rank_that_is_none_of_them_is_refused_and_one_alone_waits_for_nobody()
         Together(HashStore(), rank=2, size=2, device=torch.device("cpu"))
     assert ALONE.told("text") == "text"
     assert ALONE.meet("text") == ["text"]
+
+
+def test_cards_that_do_not_reach_each_other_may_be_another_rank_s_fault_but_memory_that_ran_out_is_this_one_s() -> None:
+    assert isinstance(_card_error(RuntimeError("NCCL error: remote process exited")), RankLost)
+    assert isinstance(_card_error(torch.OutOfMemoryError("Tried to allocate 2 GiB")), torch.OutOfMemoryError)
+    assert isinstance(_card_error(RuntimeError("unhandled cuda error\nCuda failure 2 'out of memory'")), torch.OutOfMemoryError)
