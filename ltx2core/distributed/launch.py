@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from ltx2core.distributed.kinds import check_one_kind, kind_of
 from ltx2core.distributed.places import environment_of, name_of, share_of_cores, too_many
 from ltx2core.distributed.ranks import ALONE, RankLost, Ranks, Together
 from ltx2core.errors import Ltx2Error, RunError, Stopped
@@ -220,11 +221,15 @@ def others_of(size: int, *, emit: Callable[[Event], None], log: Path, should_sto
 
 
 def _check_cards(size: int) -> None:
-    """Raise RunError where CUDA sees fewer cards than there are processes, whatever the driver's tools have told before."""
+    """Raise RunError where CUDA sees fewer cards than there are processes, whatever the driver's tools have told before, or those that
+    the ranks would take are of different kinds. Caching takes hours, and comes after this."""
     import torch
 
-    if torch.cuda.is_available() and (visible := torch.cuda.device_count()) < size:
+    if not torch.cuda.is_available():
+        return
+    if (visible := torch.cuda.device_count()) < size:
         raise too_many(size, visible)
+    check_one_kind([kind_of(torch.device("cuda", rank)) for rank in range(size)])
 
 
 @contextlib.contextmanager

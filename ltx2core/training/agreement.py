@@ -11,12 +11,13 @@ several are not, and every hop of a ring rounds again: what N ranks learn would 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ltx2core.distributed.kinds import Kind, check_one_kind, kind_of
 from ltx2core.errors import RunError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class UpdateLosses:
 def agree(ranks: Ranks, own: UpdateLosses, optimizer: Optimizer, *, step: int, crepa: Crepa | None = None) -> UpdateLosses:
     """The losses over all ranks; the optimizer's gradients, and what it has reached, are those of all. `step`: updates finished before.
 
-    Raises RankLost when another rank has ended, RunError when one is at another step.
+    Raises RankLost when another rank has ended, RunError when one is at another step or has other gradients.
     """
     if ranks.size == 1:
         return own
@@ -81,27 +82,33 @@ def agree(ranks: Ranks, own: UpdateLosses, optimizer: Optimizer, *, step: int, c
     said = [json.loads(each) for each in ranks.meet(json.dumps(words))]  # from here on all are done with their batches
     if any(each["step"] != step for each in said):
         raise RunError(f"Ranks are at different steps: {[each['step'] for each in said]}.", fix="Resume the run.")
-    if any(each["reached"] != words["reached"] for each in said):
-        optimizer.reached = frozenset(modality for each in said for modality in each["reached"])
-    ranks.average(optimizer.gradients())
+    optimizer.reached = frozenset(modality for each in said for modality in each["reached"])
+    gradients = optimizer.gradients()
+    _check_alike(ranks, gradients, step=step)
+    ranks.average(gradients)
     if crepa is not None:
         crepa.agree(ranks)
     return _losses_of_all(ranks, own, said)
 
 
-def same_start(ranks: Ranks, tensors: Sequence[Tensor], *, course: str, device: str = "") -> list[str]:
-    """Give every rank rank 0's tensors; the devices of all come back. course: what is trained on, which must be the same. Raises RunError
-    when it is not."""
+def same_devices(ranks: Ranks, device: torch.device) -> list[str]:
+    """The names of all ranks' devices. Raises RunError unless they compute alike."""
+    kinds = [Kind(**json.loads(each)) for each in ranks.meet(json.dumps(asdict(kind_of(device))))]
+    check_one_kind(kinds)
+    return [kind.name for kind in kinds]
+
+
+def same_start(ranks: Ranks, tensors: Sequence[Tensor], *, course: str) -> None:
+    """Give every rank rank 0's tensors. course: what is trained on, which must be the same. Raises RunError when it is not."""
     if ranks.size == 1:
-        return [device]
-    courses, devices = ranks.meet(course), ranks.meet(device)
+        return
+    courses = ranks.meet(course)
     if odd := [rank for rank, other in enumerate(courses) if other != courses[0]]:
         raise RunError(
             f"Rank {odd[0]} of {ranks.size} has found other clips, or other steps, than rank 0.",
             fix="Do not change the dataset's folders while a run starts; then start it again.",
         )
     ranks.spread(tensors)
-    return devices
 
 
 def check_same(ranks: Ranks, tensors: Iterable[Tensor], *, step: int) -> None:
@@ -112,14 +119,24 @@ def check_same(ranks: Ranks, tensors: Iterable[Tensor], *, step: int) -> None:
     if odd := [rank for rank, other in enumerate(sums) if other != sums[0]]:
         raise RunError(
             f"After step {step} rank {odd[0]} of {ranks.size} has other weights than rank 0: they have drifted apart.",
-            fix="Resume from the last checkpoint, which all ranks begin with. If it repeats, a GPU computes wrongly, or they are of "
-            "different kinds: train on those of one kind.",
+            fix="Resume from the last checkpoint, which all ranks begin with. If it repeats, a GPU computes wrongly.",
         )
 
 
 def bits_of(tensors: Iterable[Tensor]) -> int:
     """A sum over the bits of float32 tensors, which changes with any of them."""
     return int(torch.stack([tensor.detach().view(torch.int32).sum(dtype=torch.int64) for tensor in tensors]).sum())
+
+
+def _check_alike(ranks: Ranks, gradients: Sequence[Tensor], *, step: int) -> None:
+    """Raise RunError unless all ranks have as many gradients, of as many numbers: what differs would be added up in the wrong places."""
+    own = f"{len(gradients)} gradients of {sum(gradient.numel() for gradient in gradients)} numbers"
+    said = ranks.meet(own)
+    if odd := [rank for rank, other in enumerate(said) if other != said[0]]:
+        raise RunError(
+            f"In step {step + 1} rank {odd[0]} of {ranks.size} has {said[odd[0]]}, rank 0 has {said[0]}.",
+            fix="Resume from the last checkpoint. If it repeats, it is a bug of this program: please report it.",
+        )
 
 
 def _losses_of_all(ranks: Ranks, own: UpdateLosses, said: list[dict[str, object]]) -> UpdateLosses:

@@ -16,7 +16,7 @@ from ltx2core.errors import RunError
 from ltx2core.runs.control import Control
 from ltx2core.runs.folder import RunFolder
 from ltx2core.training.adapter import load_adapter
-from ltx2core.training.agreement import same_start
+from ltx2core.training.agreement import same_devices, same_start
 from ltx2core.training.checkpoint import open_step
 from ltx2core.training.course import course_of, trainee_of
 from ltx2core.training.head_optimizer import load_state
@@ -85,9 +85,10 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice, *, go: Cal
     go()
     ranks = Together(FileStore(store, size), rank=rank, size=size, device=prepared.device)
     ranks.connect_cards()
+    same_devices(ranks, prepared.device)
     trainee = trainee_of(config, prepared, course, root=root, emit=voice.emit, ranks=ranks)
     start = _go_on_from(folder, task.step, trainee)
-    same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}", device=trainee.model.device_name)
+    same_start(ranks, trainee.shared, course=f"{course.data} {start} of {course.total_steps}")
     trainee.refresh()
 
     def serve(word: str) -> None:

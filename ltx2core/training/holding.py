@@ -136,7 +136,7 @@ def _least_free(device: torch.device, ranks: Ranks) -> tuple[int | None, int]:
 
 
 def _same_for_all(ranks: Ranks, planned: Callable[[], tuple[StepPlan, HostPlan]]) -> tuple[StepPlan, HostPlan]:
-    """The plans of rank 0. Each could make its own, but for cards that are not of one kind."""
+    """The plans of rank 0. Each could make its own, but for free memory and rates that differ."""
     if ranks.owner:
         plan, host = planned()
         ranks.told(json.dumps([asdict(plan), asdict(host)]))

@@ -23,7 +23,7 @@ from ltx2core.runs.files import write_json
 from ltx2core.runs.folder import RunFolder
 from ltx2core.runs.journal import read_journal
 from ltx2core.training.adapter import check_patterns, load_adapter, module_names, target_modules
-from ltx2core.training.agreement import same_start
+from ltx2core.training.agreement import same_devices, same_start
 from ltx2core.training.between import Milestones
 from ltx2core.training.checkpoint import Identity, open_step
 from ltx2core.training.course import course_of, trainee_of
@@ -194,6 +194,7 @@ class Pipeline:
         samples = replace(sample_settings(config, video=video, audio=audio), upsampler=upsampler)
         takes = self._takes(prepared, shots, [*held_out, *clips], samples)
         ranks = others.join(prepared.device)
+        devices = same_devices(ranks, prepared.device)
         self.emit(PhaseStarted(phase="load", total=0, unit="tensors"))
         trainee = trainee_of(config, prepared, course, root=self.root, emit=self.emit, ranks=ranks)
         settings, model, parameters, optimizer = adapter_settings(config), trainee.model, trainee.parameters, trainee.optimizer
@@ -212,7 +213,7 @@ class Pipeline:
         if start == 0 and config.init_lora:
             init = self._start_from(Path(config.init_lora), parameters, optimizer, settings)
         trainee.refresh()
-        devices = same_start(ranks, trainee.shared, course=f"{course.data} {start} of {total_steps}", device=trainee.model.device_name)
+        same_start(ranks, trainee.shared, course=f"{course.data} {start} of {total_steps}")
         identity = replace(identity, init=init)
         save_config(self.folder, self.loaded)
         if start >= total_steps and self.folder.lora.exists():
@@ -381,8 +382,9 @@ class Pipeline:
         text = f"{len(devices)} ranks train together: an update learns from {together} clips, a share on each of them."
         self.emit(Notice(code="ranks", text=text))
         if len(kinds) > 1:
-            text = f"The ranks' devices differ: {', '.join(kinds)}. The slowest sets the pace, and the smallest how weights are held."
-            self.emit(Notice(code="ranks_differ", level="warning", text=text, fix="CUDA_VISIBLE_DEVICES chooses those of one kind."))
+            text = f"The ranks' GPUs differ: {', '.join(kinds)}. The slowest sets the pace, and the smallest how weights are held."
+            fix = "CUDA_VISIBLE_DEVICES chooses those of one name."
+            self.emit(Notice(code="ranks_differ", level="warning", text=text, fix=fix))
 
     def _export(
         self,

@@ -119,6 +119,35 @@ def test_weights_that_differ_in_one_bit_are_an_error_that_names_the_rank() -> No
     assert bits_of([torch.tensor([1.0])]) != bits_of([torch.tensor([-1.0])])
 
 
+def test_ranks_that_have_other_gradients_are_an_error_and_no_wrong_sum() -> None:
+    names = [f"transformer_blocks.{block}.attn1.to_q.lora_A.weight" for block in range(2)]
+
+    def act(ranks: Together) -> str:
+        parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in names[: 1 + ranks.rank]}
+        for parameter in parameters.values():
+            parameter.grad = torch.ones(2)
+        with pytest.raises(RunError) as found:
+            agree(ranks, losses(1.0, audio=None, samples=1), AdapterOptimizer(parameters, AdamSettings()), step=3)
+        return found.value.text
+
+    expected = "In step 4 rank 1 of 2 has 2 gradients of 4 numbers, rank 0 has 1 gradients of 2 numbers."
+    assert set(in_ranks(2, act)) == {expected}
+
+
+def test_a_layer_that_only_one_rank_has_reached_is_everyone_s_although_all_heard_the_same_modalities() -> None:
+    names = [f"transformer_blocks.{block}.attn1.to_q.lora_A.weight" for block in range(2)]
+
+    def act(ranks: Together) -> list[list[float]]:
+        parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in names}
+        for name in names[: 1 + ranks.rank]:
+            parameters[name].grad = torch.full((2,), 1.0 + ranks.rank)
+        optimizer = AdapterOptimizer(parameters, AdamSettings())
+        agree(ranks, losses(1.0, audio=None, samples=1), optimizer, step=0)
+        return [gradient.tolist() for gradient in optimizer.gradients()]
+
+    assert in_ranks(2, act) == [[[1.5, 1.5], [1.0, 1.0]]] * 2
+
+
 def test_ranks_begin_with_the_first_one_s_weights_and_on_the_same_clips() -> None:
     def act(ranks: Together) -> tuple[list[float], str]:
         weights = torch.full((3,), float(ranks.rank))
