@@ -16,6 +16,7 @@ from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.planning.before_run import hardware_here, largest_batch, predicted_for
 from ltx2core.planning.hardware import hardware_of
 from ltx2core.planning.history import Check, checked_in, correction, errors, predicted_events, told
+from ltx2core.planning.step_memory import kernels_bytes
 from ltx2core.runs import events
 from ltx2core.runs.events import to_json
 from ltx2core.runs.journal import Journal, read_journal
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from engine_fixtures import MakeConfig, OpenRun
 
     from ltx2core.planning.hardware import Hardware
-    from ltx2core.planning.step_memory import kernels_bytes
-from ltx2core.planning.predict import Prediction
+    from ltx2core.planning.predict import Prediction
     from ltx2core.runs.events import Event, Phase
 
 GIB = 2**30
