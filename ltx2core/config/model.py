@@ -41,7 +41,7 @@ COMPILING = Later(
     name="choosing a compiler",
     instead="compile_blocks compiles the blocks for training, in which query, key and value are one product; samples run uncompiled",
 )
-ATTENTION = Later(name="choosing the attention kernel", instead="the fastest of PyTorch's is measured as a run starts, and used")
+ATTENTION = Later(name="choosing the attention kernel", instead="the fastest of PyTorch's is measured for each shape of batch, and used")
 TOKENIZER_LENGTH = Later(name="another caption length", instead="the text encoder's own length is used")
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _CANDIDATES = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 _ROUNDS = 5
@@ -41,25 +46,49 @@ class AttentionKernels:
     _found: dict[tuple[int, int], AttentionChoice] = field(default_factory=dict)
 
     def of(self, *, tokens: int, batch: int) -> AttentionChoice:
-        if (tokens, batch) not in self._found:
+        found = self._found.get((tokens, batch))
+        if found is None:
             shape = {"heads": self.heads, "head_dim": self.head_dim}
-            self._found[tokens, batch] = choose_attention(tokens=tokens, batch=batch, **shape, dtype=self.dtype, device=self.device)
-        return self._found[tokens, batch]
+            found = choose_attention(tokens=tokens, batch=batch, **shape, dtype=self.dtype, device=self.device)
+            if found.milliseconds or self.device.type != "cuda":  # where there was no room there may be some another time
+                self._found[tokens, batch] = found
+        return found
 
 
 def choose_attention(*, tokens: int, heads: int, head_dim: int, batch: int, dtype: torch.dtype, device: torch.device) -> AttentionChoice:
-    """The fastest kernel for self-attention over `tokens`. On the CPU there is one."""
+    """The fastest kernel for self-attention over `tokens`. On the CPU there is one. Where the card has no room to measure in, nothing is
+    measured and PyTorch chooses."""
     if device.type != "cuda":
         return AttentionChoice(None, {})
-    query = torch.randn(batch, tokens, 3, heads, head_dim, device=device, dtype=dtype, requires_grad=True)
-    measured: dict[SDPBackend, float] = {}
-    for backend in _CANDIDATES:
-        try:
-            measured[backend] = _milliseconds(query, backend)
-        except RuntimeError:  # the kernel is not there for this card, type or shape
-            continue
+    return measure_attention((batch, tokens, 3, heads, head_dim), _CANDIDATES, dtype=dtype, device=device)
+
+
+def measure_attention(
+    shape: tuple[int, ...], candidates: Iterable[SDPBackend], *, dtype: torch.dtype, device: torch.device
+) -> AttentionChoice:
+    """The fastest of these for q, k and v packed in [B, T, 3, H, D]. One that is not there for this card, type or shape is left out."""
+    measured: dict[SDPBackend, float] | None = None
+    with contextlib.suppress(torch.OutOfMemoryError):  # what others have taken cannot be told from what is slow: none of it counts
+        measured = _each(shape, candidates, dtype=dtype, device=device)
+    if measured is None:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # here, where no traceback keeps the tensors
+        return AttentionChoice(None, {})
     best = min(measured, key=lambda backend: measured[backend], default=None)
     return AttentionChoice(best, {backend.name.removesuffix("_ATTENTION").lower(): round(time, 3) for backend, time in measured.items()})
+
+
+def _each(shape: tuple[int, ...], candidates: Iterable[SDPBackend], *, dtype: torch.dtype, device: torch.device) -> dict[SDPBackend, float]:
+    query = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
+    measured: dict[SDPBackend, float] = {}
+    for backend in candidates:
+        try:
+            measured[backend] = _milliseconds(query, backend)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            continue
+    return measured
 
 
 def _milliseconds(packed: Tensor, backend: SDPBackend) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ltx2core.data.clip import Times
 from ltx2core.errors import ConfigError
 from ltx2core.hardware.before_start import warnings_before
 from ltx2core.planning.clips import ClipShape
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
-    from ltx2core.data.clip import Sample
+    from ltx2core.data.clip import Bucket, Sample
     from ltx2core.hardware.machine import Machine
     from ltx2core.planning.hardware import Hardware
 
@@ -33,14 +34,21 @@ def hardware_here(machine: Machine, root: Path) -> Hardware | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargestBatch:
-    """The batch of a run that has the most tokens of pictures: its clips, and how many of them."""
+    """The batch of a run that has the most tokens of pictures, references counted: its clips, and how many of them. reference: tokens of
+    what each refers to."""
 
     clip: ClipShape
     count: int
+    reference: int = 0
+
+    @property
+    def clip_tokens(self) -> int:
+        """Of one clip, its reference counted."""
+        return self.clip.tokens + self.reference
 
     @property
     def tokens(self) -> int:
-        return self.count * self.clip.tokens
+        return self.count * self.clip_tokens
 
 
 def predicted_for(
@@ -68,21 +76,34 @@ def predicted_for(
 
 
 def largest_batch(samples: Iterable[Sample], config: TrainConfig) -> LargestBatch | None:
-    """Among those that samples make as training groups them: by dataset, size and length. None where nothing has pictures.
+    """Among those that samples make as training groups them: by size, length and reference, and by dataset where one comes at times of its
+    own. None where nothing has pictures.
 
     A dataset's own train_batch_size comes before max_tokens_per_batch, and that before the config's; a group of few clips fills no batch.
     """
-    visits: dict[tuple[str, ClipShape, int], int] = {}
+    samples = list(samples)
+    apart = any(sample.treatment.times != Times() for sample in samples)
+    visits: dict[tuple[str, ClipShape, int, int], int] = {}
     for sample in samples:
         if (bucket := sample.picture) is not None:
+            reference = 0 if sample.reference is None else _reference_tokens(bucket, config)
             shape = ClipShape(width=bucket.width, height=bucket.height, frames=bucket.frames, fps=sample.fps)
             size = sample.treatment.batch_size or config.train_batch_size
             if sample.treatment.batch_size is None and config.max_tokens_per_batch is not None:
-                size = max(1, config.max_tokens_per_batch // (shape.tokens + (shape.sound_tokens if sample.has_sound else 0)))
-            group = (sample.treatment.dataset, shape, size)
+                heard = shape.sound_tokens if sample.has_sound else 0
+                size = max(1, config.max_tokens_per_batch // (shape.tokens + heard + reference))
+            group = (sample.treatment.dataset if apart else "", shape, size, reference)
             visits[group] = visits.get(group, 0) + sample.repeats + 1
-    found = (LargestBatch(clip=shape, count=min(size, count)) for (_, shape, size), count in visits.items())
-    return max(found, key=lambda batch: (batch.tokens, batch.clip.tokens), default=None)
+    found = (LargestBatch(clip=shape, count=min(size, count), reference=tokens) for (_, shape, size, tokens), count in visits.items())
+    return max(found, key=lambda batch: (batch.tokens, batch.clip_tokens), default=None)
+
+
+def _reference_tokens(bucket: Bucket, config: TrainConfig) -> int:
+    from ltx2core.data.linked import reference_bucket  # loads what decodes
+
+    smaller, slower = config.ltx2_reference_spatial_scale_factor or 1, config.ltx2_reference_temporal_scale_factor
+    seen = reference_bucket(bucket, smaller=smaller, slower=slower)
+    return ClipShape(width=seen.width, height=seen.height, frames=seen.frames).tokens
 
 
 def warnings_of(machine: Machine, loaded: LoadedConfig, *, root: Path) -> list[Notice]:

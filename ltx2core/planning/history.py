@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.model_sizes import released_sizes
+from ltx2core.planning.several import EXCHANGE_BYTES
+from ltx2core.planning.step_memory import kernels_bytes
 from ltx2core.runs.events import (
     EngineChosen,
     Notice,
@@ -226,7 +228,7 @@ def _checks(session: _Session, predicted: RunPredicted) -> Iterator[Check]:
         vram = [one.vram_reserved_bytes for one in parts if one.vram_reserved_bytes is not None]
         ram = [one.ram_peak_bytes for one in parts if one.ram_peak_bytes]
         if vram:
-            yield Check(phase=phase.phase, what="vram", predicted=phase.vram_bytes, measured=max(vram) + CONTEXT_BYTES)
+            yield Check(phase=phase.phase, what="vram", predicted=phase.vram_bytes, measured=max(vram) + _beside(session, phase.phase))
         if ram and not _several(session):  # what is predicted is of all ranks, what is measured of the first
             yield Check(phase=phase.phase, what="ram", predicted=phase.ram_bytes, measured=max(ram))
         seconds = _seconds(session, phase.phase, predicted)
@@ -303,6 +305,16 @@ def _factor(session: _Session, hardware: Hardware) -> float | None:
     if len(seconds) < LEAST_STEPS - _WARM_UP:
         return None
     return predicted.correction * statistics.median(seconds) / predicted.step_seconds
+
+
+def _beside(session: _Session, phase: str) -> int:
+    """What CUDA and NCCL hold, which PyTorch's allocator does not count, as plans take it to be."""
+    found = CONTEXT_BYTES
+    if phase in ("train", "sample") and _several(session):
+        found += EXCHANGE_BYTES
+    if phase == "train" and session.engines and session.engines[0].engine == "fast":
+        found += kernels_bytes(joint=True, again=any(chosen.recomputed for chosen in session.engines))
+    return found
 
 
 def _several(session: _Session) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ltx2core.planning.step_memory import GIB
 
 if TYPE_CHECKING:
+    from ltx2core.hardware.rates import Rates
     from ltx2core.planning.hardware import Hardware
     from ltx2core.planning.phases import Phase
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 EXCHANGE_BYTES = 6 * GIB // 10
 _LOADED_BYTES = 7 * GIB // 10  # of a process that has imported what training needs, and waits until the cache is filled
 _NUMBER_BYTES = 4  # gradients are exchanged in float32: training/agreement.py says why
-# An all-reduce of 1 GiB ran at 329 GB/s on two H100 over NVLink (bus bandwidth, NCCL); less than half of it is counted on. Other cards go
+# An all-reduce of 1 GiB ran at 329 GB/s on two H100 over NVLink (bus bandwidth, NCCL), one of 0.8 GiB of gradients at 257 on two H200
+# (tests/benchmarks/ranks.py); about half of it is counted on. Other cards go
 # over PCIe, and consumer cards through host memory, since their driver lets none reach another: every byte passes the link out and in
 # again, in parts that wait for each other, so a quarter of the link's rate.
 _NVLINK = 150e9
@@ -47,10 +49,15 @@ def exchange_seconds(numbers: int, processes: int, hardware: Hardware) -> float:
 
 def with_shared_host(hardware: Hardware, processes: int) -> Hardware:
     """The card with the share of host memory's bandwidth that is left to it while all read their blocks."""
-    link = hardware.rates.to_device_bytes_per_second
+    return replace(hardware, rates=shared_rates(hardware.rates, processes))
+
+
+def shared_rates(rates: Rates, processes: int) -> Rates:
+    """A card's rates while so many read their blocks from one host's memory."""
+    link = rates.to_device_bytes_per_second
     if processes == 1 or link is None:
-        return hardware
-    return replace(hardware, rates=replace(hardware.rates, to_device_bytes_per_second=min(link, _HOST_BYTES_A_SECOND / processes)))
+        return rates
+    return replace(rates, to_device_bytes_per_second=min(link, _HOST_BYTES_A_SECOND / processes))
 
 
 def of_all(phase: Phase, processes: int) -> Phase:

@@ -94,9 +94,15 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         kept=kept,
         scratch=int(_scratch(need, again=at_once > layout.kept)),
         reserve=int(_reserve(need, kept)),
-        kernels=int(_KERNELS[need.joint] + (_KERNELS_AGAIN if again else 0)),
+        kernels=kernels_bytes(joint=need.joint, again=again > 0),
         beside=need.beside_bytes,
     )
+
+
+def kernels_bytes(*, joint: bool, again: bool) -> int:
+    """What CUDA itself holds while training beyond what it holds before: no counter of PyTorch's has it. again: whether blocks are computed
+    twice."""
+    return int(_KERNELS[joint] + (_KERNELS_AGAIN if again else 0))
 
 
 def _scratch(need: StepNeed, *, again: bool) -> float:

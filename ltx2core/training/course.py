@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from ltx2core.caching.fingerprint import fingerprint
 from ltx2core.distributed.ranks import ALONE, Ranks
 from ltx2core.errors import DatasetError
-from ltx2core.models.latents import latent_grid
 from ltx2core.planning.before_run import largest_batch
 from ltx2core.runs.events import Notice
 from ltx2core.training.data import Reader
@@ -20,12 +18,11 @@ from ltx2core.training.trainee import build_trainee
 from ltx2core.validation.held_out import MANY_CLIPS, SIGMAS, read_held_out, split_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from ltx2core.caching.passes import Cached, CachedClip
     from ltx2core.config.train import TrainConfig
-    from ltx2core.data.clip import Bucket
     from ltx2core.runs.events import Event
     from ltx2core.runs.folder import RunFolder
     from ltx2core.training.batches import Order
@@ -68,7 +65,7 @@ def course_of(
         held_out=held_out,
         order=order,
         total_steps=total_steps,
-        tokens=(1 if largest is None else largest.clip.tokens) + _most_tokens(clip.reference_bucket for clip in clips),
+        tokens=1 if largest is None else largest.clip_tokens,
         batch_size=None if largest is None else largest.count,
         data=fingerprint({"clips": " ".join(_trained_on(clip) for clip in clips), "batches": batches}),
     )
@@ -96,11 +93,6 @@ def trainee_of(
         kept=RoundedStore(folder=root / "cache" / "weights", emit=emit) if config.keep_rounded_weights else None,
         ranks=ranks,
     )
-
-
-def _most_tokens(buckets: Iterable[Bucket | None]) -> int:
-    """Video tokens of the largest of these; 0 where there are none."""
-    return max((prod(latent_grid(width=item.width, height=item.height, frames=item.frames)) for item in buckets if item), default=0)
 
 
 def _split(

@@ -20,6 +20,7 @@ from ltx2core.planning.flops import BatchShape
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.method_costs import alignment_bytes, state_bytes
 from ltx2core.planning.model_sizes import sizes_as_released
+from ltx2core.planning.several import shared_rates
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.runs.events import Notice
 from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
@@ -109,7 +110,9 @@ def hold(
     free_bytes, free_ram = _least_free(device, ranks)
 
     def planned() -> tuple[StepPlan, HostPlan]:
-        plan = plan_step(need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device) if video else None)
+        plan = plan_step(
+            need, settings.wish, free_bytes=free_bytes, speed=_speed(blocks, batch, settings, device, ranks.size) if video else None
+        )
         host = place_blocks(
             blocks_bytes=plan.streamed * blocks.block_bytes,
             inputs_bytes=ranks.size * blocks.count * need.inputs_bytes if plan.inputs_to_host else 0,
@@ -168,12 +171,13 @@ def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings
     }
 
 
-def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, device: torch.device) -> StepSpeed | None:
-    """How fast this card computes and loads blocks; None on a CPU, and for a card that was neither measured nor is known."""
+def _speed(blocks: BlockFacts, batch: BatchShape, settings: TrainSettings, device: torch.device, processes: int) -> StepSpeed | None:
+    """How fast this card computes and loads blocks while all load theirs; None on a CPU, and for a card that was neither measured nor is
+    known."""
     rates = known_rates(device) if device.type == "cuda" else None
     if rates is None:
         return None
-    wish = settings.wish
+    wish, rates = settings.wish, shared_rates(rates, processes)
     speed = measured_speed(blocks.shape, batch, rates, width=blocks.width, storage=wish.storage, precision=wish.precision)
     return replace(speed, looks=settings.looks)
 

@@ -143,7 +143,7 @@ class Pipeline:
         largest = largest_batch((sample for sample in prepared.samples if not sample.treatment.measured), config)
         settings = train_settings(
             config,
-            tokens=1 if largest is None else largest.clip.tokens,
+            tokens=1 if largest is None else largest.clip_tokens,
             batch_size=None if largest is None else largest.count,
             features=prepared.passes.features,
         )

@@ -10,7 +10,7 @@ import pytest
 
 from ltx2core.config.load import look_at
 from ltx2core.config.train import TrainConfig
-from ltx2core.data.clip import Bucket, Clip, Sample, Treatment
+from ltx2core.data.clip import Bucket, Clip, Sample, Times, Treatment
 from ltx2core.hardware.cards import find_card, rates_of
 from ltx2core.hardware.machine import Gpu, Machine
 from ltx2core.planning.before_run import largest_batch, predicted_for, warnings_of
@@ -130,14 +130,17 @@ def test_a_run_plans_with_what_was_counted_for_its_release_and_estimates_for_ano
     assert sizes_as_released("9.9.9", shape, joint=True) is None
 
 
-def sample(width: int, frames: int, *, dataset: str = "a", own: int | None = None, repeats: int = 0) -> Sample:
+def sample(
+    width: int, frames: int, *, dataset: str = "a", own: int | None = None, repeats: int = 0, weight: float = 1.0, seen: bool = False
+) -> Sample:
     return Sample(
+        reference=Path("y.mp4") if seen else None,
         clip=Clip(path=Path("x.mp4")),
         bucket=Bucket(width=width, height=512, frames=frames),
         fps=25.0,
         captions=("x",),
         repeats=repeats,
-        treatment=Treatment(dataset=dataset, batch_size=own),
+        treatment=Treatment(dataset=dataset, batch_size=own, times=Times(probability=weight)),
     )
 
 
@@ -155,6 +158,9 @@ def sample(width: int, frames: int, *, dataset: str = "a", own: int | None = Non
         ({}, [sample(768, 49), *[sample(512, 49, dataset="b", own=8)] * 9], (512, 49), 8),
         ({"train_batch_size": 8}, [*[sample(768, 49, dataset="b", own=1)] * 9, *[sample(512, 9)] * 9], (512, 9), 8),
         ({"max_tokens_per_batch": 6000}, [sample(768, 49), *[sample(512, 9)] * 40], (512, 9), 11),
+        ({"train_batch_size": 2}, [sample(512, 49, dataset="a"), sample(512, 49, dataset="b")], (512, 49), 2),  # one batch of both
+        ({"train_batch_size": 2}, [sample(512, 49, dataset="a", weight=0.5), sample(512, 49, dataset="b")], (512, 49), 1),
+        ({"max_tokens_per_batch": 8000}, [sample(512, 49, seen=True)] * 9, (512, 49), 2),  # 1,792 tokens and 1,792 that they refer to
     ],
 )
 def test_the_largest_batch_is_that_of_the_most_tokens_as_training_groups_clips(

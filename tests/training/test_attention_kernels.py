@@ -83,3 +83,28 @@ def test_a_card_without_room_to_measure_in_keeps_the_kernel_that_it_has(monkeypa
     run = Run(monkeypatch, short=NO_ROOM, long=FLASH)
     run.steps(run.short, run.long, run.short)
     assert run.used == [SDPBackend.FLASH_ATTENTION]
+
+
+def test_memory_that_runs_out_while_kernels_are_measured_is_no_error_and_no_kernel_is_thought_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, kernels = (1, 8, 3, 2, 16), (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)
+    cpu = torch.device("cpu")
+
+    def full(*_args: object, **_options: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(attention_choice, "_milliseconds", lambda _packed, backend: 1.0 if backend is SDPBackend.MATH else full())
+    assert attention_choice.measure_attention(shape, kernels, dtype=torch.float32, device=cpu) == NO_ROOM
+    monkeypatch.setattr(attention_choice.torch, "randn", full)
+    assert attention_choice.measure_attention(shape, kernels, dtype=torch.float32, device=cpu) == NO_ROOM
+
+
+def test_a_kernel_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_packed: object, backend: SDPBackend) -> float:
+        if backend is SDPBackend.MATH:
+            raise RuntimeError("No available kernel.")
+        return 2.0
+
+    monkeypatch.setattr(attention_choice, "_milliseconds", missing)
+    kernels = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)
+    found = attention_choice.measure_attention((1, 8, 3, 2, 16), kernels, dtype=torch.float32, device=torch.device("cpu"))
+    assert (found.backend, found.milliseconds) == (SDPBackend.FLASH_ATTENTION, {"flash": 2.0})
