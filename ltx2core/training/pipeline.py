@@ -378,8 +378,8 @@ class Pipeline:
         if len(devices) == 1:
             return
         config, kinds = self.loaded.config, list(dict.fromkeys(devices))
-        together = f"{config.num_processes} x {config.train_batch_size} x {config.gradient_accumulation_steps}"
-        text = f"{len(devices)} ranks train together: an update learns from {together} clips, a share on each of them."
+        each = config.gradient_accumulation_steps
+        text = f"{len(devices)} ranks train together: an update learns from {each} batch{'es' if each > 1 else ''} on each of them."
         self.emit(Notice(code="ranks", text=text))
         if len(kinds) > 1:
             text = f"The ranks' GPUs differ: {', '.join(kinds)}. The slowest sets the pace, and the smallest how weights are held."

@@ -123,7 +123,7 @@ def _usual(
             learned = 0.02 * torch.randn(parameter.shape, generator=generator)
             values[name] = parameter.detach().cpu().clone() if ".lora_A." in name else learned
     load_adapter(parameters, values)
-    for parameter in () if mixed else parameters.values():
+    for parameter in () if mixed else transformer.parameters():  # tables, too, and the adapter
         parameter.data = parameter.data.to(dtype)
     model = Model(transformer=transformer, device=device, dtype=dtype, mixed=mixed)
 
