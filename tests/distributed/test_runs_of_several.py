@@ -103,7 +103,7 @@ def test_two_ranks_learn_to_the_last_bit_what_one_process_learns_from_the_same_b
     (*_, chosen) = (event for event in events_of(two) if isinstance(event, EngineChosen))
     assert chosen.ranks == 2
     told = {event.code: event.text for event in events_of(two) if isinstance(event, Notice)}
-    assert told["ranks"] == "2 ranks train together: an update learns from 2 x 1 x 1 clips, a share on each of them."
+    assert told["ranks"] == "2 ranks train together: an update learns from 1 batch on each of them."
     assert "data_changed" not in told
 
 
