@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.errors import ConfigError
 from ltx2core.hardware.cards import CARDS, card_names, find_card, rates_of, typical_card
+from ltx2core.planning.block_time import compute_factor
 
 if TYPE_CHECKING:
     from ltx2core.hardware.machine import Machine
@@ -104,7 +105,8 @@ def hardware_named(
 
 
 def next_larger(hardware: Hardware) -> Hardware | None:
-    """The same machine with the next size of card that is not much slower, the usual one of that size; None above the largest."""
+    """The same machine with the next size of card that is not much slower, the usual one of that size; None above the largest. What was
+    measured here, against the datasheet, is taken to hold for that card, too: otherwise two kinds of figures would be compared."""
     least, rate = hardware.memory_bytes / GIB * _NEXT_SIZE, hardware.rates.bf16_flops_per_second * _NEXT_RATE
     larger = [card for card in CARDS if card.memory_gib > least and rates_of(card).bf16_flops_per_second > rate and not card.laptop]
     if not larger:
@@ -113,7 +115,25 @@ def next_larger(hardware: Hardware) -> Hardware | None:
     usual = typical_card(size)
     card = usual if usual in larger else next(one for one in larger if one.memory_gib == size)
     named = hardware_named(card.name)
-    return replace(named, ram_bytes=hardware.ram_bytes, disk_bytes=hardware.disk_bytes, cards=hardware.cards)
+    there = {"ram_bytes": hardware.ram_bytes, "disk_bytes": hardware.disk_bytes, "cards": hardware.cards, "cores": hardware.cores}
+    return replace(named, **there, rates=_as_here(named.rates, hardware), correction=hardware.correction * compute_factor(hardware.rates))
+
+
+def _as_here(rates: Rates, hardware: Hardware) -> Rates:
+    """A datasheet's rates, as much higher or lower as those measured here are than what this card's own says. The link stays: it may be
+    another slot's."""
+    card = find_card(hardware.card, memory_bytes=hardware.memory_bytes)
+    if hardware.rates.source != "measured" or card is None:
+        return rates
+    sheet, here = rates_of(card), hardware.rates
+    products = here.bf16_flops_per_second / sheet.bf16_flops_per_second
+    return replace(
+        rates,
+        bf16_flops_per_second=rates.bf16_flops_per_second * products,
+        int8_ops_per_second=None if rates.int8_ops_per_second is None else rates.int8_ops_per_second * products,
+        fp8_flops_per_second=None if rates.fp8_flops_per_second is None else rates.fp8_flops_per_second * products,
+        memory_bytes_per_second=rates.memory_bytes_per_second * here.memory_bytes_per_second / sheet.memory_bytes_per_second,
+    )
 
 
 def _outside(flag: str, value: float | None, least: float, most: float) -> list[str]:

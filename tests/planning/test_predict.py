@@ -145,6 +145,31 @@ def test_a_plan_that_does_not_fit_names_the_change_and_the_gap() -> None:
     assert "vae_enable_temporal_roll" in found.misfit
 
 
+def test_the_next_size_of_card_is_no_slower_for_what_was_measured_of_this_one() -> None:
+    """A card that computes faster here than its datasheet says would else be compared with the datasheet of the other."""
+    sheet = hardware_named("RTX 4090", ram_gib=64)
+    fast = replace(
+        sheet,
+        correction=0.8,
+        rates=replace(
+            sheet.rates,
+            source="measured",
+            bf16_flops_per_second=1.3 * sheet.rates.bf16_flops_per_second,
+            memory_bytes_per_second=1.1 * sheet.rates.memory_bytes_per_second,
+        ),
+    )
+    plain, larger = next_larger(sheet), next_larger(fast)
+    assert plain is not None
+    assert larger is not None
+    assert larger.card == plain.card
+    assert larger.correction == 0.8
+    assert larger.rates.bf16_flops_per_second == pytest.approx(1.3 * plain.rates.bf16_flops_per_second)
+    assert larger.rates.memory_bytes_per_second == pytest.approx(1.1 * plain.rates.memory_bytes_per_second)
+    assert larger.rates.to_device_bytes_per_second == plain.rates.to_device_bytes_per_second
+    steps = [predict(config(), hardware, clip=SHAPES[6]).step_seconds for hardware in (fast, larger)]
+    assert steps[1] <= steps[0]
+
+
 def test_too_little_ram_is_said_with_what_would_do() -> None:
     found = predict(config(), hardware_named("RTX 4070", ram_gib=32))
     assert not found.fits
