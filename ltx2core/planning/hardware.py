@@ -115,8 +115,15 @@ def next_larger(hardware: Hardware) -> Hardware | None:
     usual = typical_card(size)
     card = usual if usual in larger else next(one for one in larger if one.memory_gib == size)
     named = hardware_named(card.name)
-    there = {"ram_bytes": hardware.ram_bytes, "disk_bytes": hardware.disk_bytes, "cards": hardware.cards, "cores": hardware.cores}
-    return replace(named, **there, rates=_as_here(named.rates, hardware), correction=hardware.correction * compute_factor(hardware.rates))
+    return replace(
+        named,
+        ram_bytes=hardware.ram_bytes,
+        disk_bytes=hardware.disk_bytes,
+        cards=hardware.cards,
+        cores=hardware.cores,
+        rates=_as_here(named.rates, hardware),
+        correction=hardware.correction * compute_factor(hardware.rates),
+    )
 
 
 def _as_here(rates: Rates, hardware: Hardware) -> Rates:
