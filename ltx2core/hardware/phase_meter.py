@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ltx2core.runs.events import Event, Phase
 
 _CLEAR = Path("/proc/self/clear_refs")
+_AS_MUCH = 16 << 20  # bytes: the kernel counts pages of each thread in portions, and other threads take some at any time
 
 
 class PhaseMeter:
@@ -46,7 +47,7 @@ class PhaseMeter:
             return
         allocated, reserved = _device_peaks()
         host = peak_of("self")
-        if host is not None and self._host_before is not None and host <= self._host_before:
+        if host is not None and self._host_before is not None and host <= self._host_before + _AS_MUCH:
             host = None  # an earlier phase held as much: what this one held is not known
         helpers = HELPERS.take()
         host = None if host is None else host + helpers

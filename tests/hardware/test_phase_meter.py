@@ -79,9 +79,11 @@ def test_a_peak_of_an_earlier_phase_that_cannot_be_forgotten_is_not_told_as_a_la
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     held = np.ones(max(0, most - psutil.Process().memory_info().rss) + 256 * MIB, dtype=np.uint8)  # more than ever before
     meter(phase("cache_video"))
+    little = np.ones(2 * MIB, dtype=np.uint8)  # as other threads take at any time
     del held
     meter(phase("train"))
     meter.close()
+    assert little.sum() == 2 * MIB
     first, *later = (event.ram_peak_bytes for event in events if isinstance(event, PhaseMeasured))
     assert first is not None
     assert later == [None, None]
