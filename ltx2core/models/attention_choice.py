@@ -37,7 +37,8 @@ class AttentionChoice:
 
 @dataclass(kw_only=True)
 class AttentionKernels:
-    """The choice for each shape of a batch, measured when the first of it comes."""
+    """The choice for each shape of a batch, measured when the first of it comes; not again where there was no room: trying costs time in
+    each step."""
 
     heads: int
     head_dim: int
@@ -46,13 +47,10 @@ class AttentionKernels:
     _found: dict[tuple[int, int], AttentionChoice] = field(default_factory=dict)
 
     def of(self, *, tokens: int, batch: int) -> AttentionChoice:
-        found = self._found.get((tokens, batch))
-        if found is None:
+        if (tokens, batch) not in self._found:
             shape = {"heads": self.heads, "head_dim": self.head_dim}
-            found = choose_attention(tokens=tokens, batch=batch, **shape, dtype=self.dtype, device=self.device)
-            if found.milliseconds or self.device.type != "cuda":  # where there was no room there may be some another time
-                self._found[tokens, batch] = found
-        return found
+            self._found[tokens, batch] = choose_attention(tokens=tokens, batch=batch, **shape, dtype=self.dtype, device=self.device)
+        return self._found[tokens, batch]
 
 
 def choose_attention(*, tokens: int, heads: int, head_dim: int, batch: int, dtype: torch.dtype, device: torch.device) -> AttentionChoice:

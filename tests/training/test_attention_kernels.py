@@ -60,7 +60,7 @@ class Run:
             audio_weight=0.7,
             chosen=replace(CHOSEN, attention="cudnn"),
             emit=self.told.append,
-            attention=AttentionKernels(heads=4, head_dim=32, dtype=torch.float32, device=torch.device("cpu")),
+            attention=AttentionKernels(heads=4, head_dim=32, dtype=torch.float32, device=torch.device("cuda")),
         )
 
     def steps(self, *batches: Batch) -> None:
@@ -81,8 +81,9 @@ def test_each_shape_of_batch_is_computed_with_its_own_kernel_which_is_measured_o
 
 def test_a_card_without_room_to_measure_in_keeps_the_kernel_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, short=NO_ROOM, long=FLASH)
-    run.steps(run.short, run.long, run.short)
+    run.steps(run.short, run.long, run.short, run.short)
     assert run.used == [SDPBackend.FLASH_ATTENTION]
+    assert len(run.asked) == 2  # not tried again in each step
 
 
 def test_memory_that_runs_out_while_kernels_are_measured_is_no_error_and_no_kernel_is_thought_slow(monkeypatch: pytest.MonkeyPatch) -> None:
