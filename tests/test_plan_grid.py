@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ltx2core.config.sources import preset_files
+from tests.benchmarks.card_room import Cards
 from tests.benchmarks.plan_grid import (
-    Cards,
     Out,
     chosen,
     grid,
@@ -73,8 +73,22 @@ def test_cases_share_a_card_as_far_as_their_caps_and_their_host_memory_leave_roo
             waits.start()
             waits.join(0.05)
             assert waits.is_alive()
-    with Cards(2, gib=0).room(None) as first, Cards(2, gib=0).room(None, 1000):
-        assert first == 0
+    cards = Cards(2)
+    with cards.room(None) as first, cards.room(None, 1000) as second:
+        assert {*first, *second} == {0, 1}
+
+
+def test_a_case_of_several_cards_waits_until_all_of_them_have_room() -> None:
+    cards = Cards(2, gib=78)
+    with cards.room(70):
+        waits = threading.Thread(target=lambda: cards.room(20, count=2).__enter__(), daemon=True)
+        waits.start()
+        waits.join(0.05)
+        assert waits.is_alive()
+        with cards.room(40) as (other,):
+            assert other == 1
+    waits.join(5)
+    assert not waits.is_alive()
 
 
 def test_errors_are_added_up_by_the_newest_line_of_a_case(tmp_path: Path) -> None:

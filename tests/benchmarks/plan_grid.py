@@ -17,7 +17,6 @@ Cases that share a card tell whether they fit, and nothing of seconds.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ltx2core.errors import RunError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.training.compile_cache import kept_kernels
+from tests.benchmarks.card_room import Cards
 from tests.benchmarks.case_process import run_process
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from tests.benchmarks.step_time import Case
 
 _MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
-_CARD_GIB = 78.0  # of a card that cases share
+_CARD_GIB = 78.0  # of a card that a case without a cap is looked at for
+_SPARE_GIB = 1.0  # of a card that cases share, for what CUDA holds of it by itself
 _SHARE_OF_RAM = 0.9  # of what is free, for cases at once
 Line = dict[str, Any]
 Kind = tuple[object, ...]
@@ -249,35 +250,6 @@ class Out:
             os.fsync(file.fileno())
 
 
-class Cards:
-    """Hands out cards: each to one case at a time, or to as many as their caps leave room for on cards of `gib`, and in RAM."""
-
-    def __init__(self, count: int, *, gib: float, ram_gib: float = math.inf) -> None:
-        self._count, self._gib = count, gib
-        self._free = [gib or 1.0] * count
-        self._ram = self._all_ram = ram_gib
-        self._changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def room(self, cap_gib: float | None, ram_gib: float = 0.0) -> Iterator[int | None]:
-        """A card's number, None where there is but one to choose. cap_gib: None for all of a card. ram_gib: that the case takes; one
-        that takes more than there is comes alone."""
-        needed = min(cap_gib or self._gib, self._gib) if self._gib else 1.0
-        ram_gib = min(ram_gib, self._all_ram)
-        with self._changed:
-            self._changed.wait_for(lambda: max(self._free) >= needed and self._ram >= ram_gib)
-            card = self._free.index(max(self._free))
-            self._free[card] -= needed
-            self._ram -= ram_gib
-        try:
-            yield card if self._count > 1 else None
-        finally:
-            with self._changed:
-                self._free[card] += needed
-                self._ram += ram_gib
-                self._changed.notify_all()
-
-
 def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Line:
     """The line that a process of its own prints; `error` where it printed none, or took too long and was ended."""
     variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)}
@@ -299,11 +271,6 @@ def _device(gpu: int) -> str:
 def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> None:
     """Every case, on as many cards as there are to be used, each card one at a time."""
     together = options.gpus * options.together > 1
-    cards = Cards(
-        options.gpus,
-        gib=_CARD_GIB if options.together > 1 else 0.0,
-        ram_gib=_SHARE_OF_RAM * available_memory() / 2**30 if together else math.inf,
-    )
     cases = cases_of(options)
     common = [f"--steps={options.steps}", f"--layers={options.layers}", *(["--small"] if options.small else [])]
     if options.random:
@@ -316,6 +283,11 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
     out.write(rates)
     if "error" in rates:
         raise SystemExit(f"the card's rates could not be measured: {rates['error']}")
+    cards = Cards(
+        options.gpus,
+        gib=rates["card_gib"] - _SPARE_GIB if options.together > 1 else 0.0,
+        ram_gib=_SHARE_OF_RAM * available_memory() / 2**30 if together else math.inf,
+    )
     if options.compile_first:
         _compile(names, cases, options, rates, common, out=out)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -330,8 +302,8 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
             except queue.Empty:
                 return
             ram = host_gib(cases[name]) if together else None
-            with cards.room(cases[name].cap_gib, ram or 0.0) as gpu:
-                begun = time.monotonic()
+            with cards.room(cases[name].cap_gib, ram or 0.0) as (card,):
+                begun, gpu = time.monotonic(), card if options.gpus > 1 else None
                 line = run_alone(["--run", name, f"--rates={json.dumps(rates)}", *common], limit=options.limit, gpu=gpu)
             out.write({"case": name} | line | {"whole_seconds": round(time.monotonic() - begun, 1)})
 
@@ -405,7 +377,10 @@ def _run_here(options: argparse.Namespace) -> None:
 
         small = replace(CPU_SIZES, product=64, eight_bit=(32, 32, 32), copy_bytes=1 << 16, video_tokens=8, video_width=64, audio_width=32)
         found = measure(step_time.DEVICE, sizes=replace(small, heads=4), seconds=0.02) if options.small else measure(step_time.DEVICE)
-        plan_case.print_line({"rates": found.rates.as_json(), "notes": list(found.notes), "torch": torch.__version__})
+        gib = torch.cuda.get_device_properties(0).total_memory / step_time.GIB if step_time.DEVICE.type == "cuda" else _CARD_GIB
+        plan_case.print_line(
+            {"rates": found.rates.as_json(), "notes": list(found.notes), "torch": torch.__version__, "card_gib": round(gib, 2)}
+        )
         return
     told = json.loads(options.rates)
     rates = rates_from_json(told["rates"]) if "rates" in told else None

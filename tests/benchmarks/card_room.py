@@ -1,0 +1,50 @@
+"""Which of a machine's cards a case takes, among others that run at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Cards:
+    """Hands out cards: each to one case at a time, or to as many as their caps leave room for on cards of `gib`, and in RAM."""
+
+    def __init__(self, count: int, *, gib: float = 0.0, ram_gib: float = math.inf, at_once: float = math.inf) -> None:
+        """gib: of each card that cases share; 0 for one case at a time on each. ram_gib, at_once: of all cases that run together."""
+        self._gib, self._places = gib, at_once
+        self._free = [gib or 1.0] * count
+        self._ram = self._all_ram = ram_gib
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def room(self, cap_gib: float | None, ram_gib: float = 0.0, *, count: int = 1) -> Iterator[tuple[int, ...]]:
+        """The numbers of so many cards, those with the most room, once all of them have enough.
+
+        cap_gib: on each of them, None for all of a card. ram_gib: that the case takes; one that takes more than there is comes alone.
+        """
+        needed = min(cap_gib or self._gib, self._gib) if self._gib else 1.0
+        ram_gib = min(ram_gib, self._all_ram)
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(needed, ram_gib, count))
+            chosen = tuple(sorted(range(len(self._free)), key=lambda card: -self._free[card])[:count])
+            self._take(chosen, needed, ram_gib, 1)
+        try:
+            yield chosen
+        finally:
+            with self._changed:
+                self._take(chosen, -needed, -ram_gib, -1)
+                self._changed.notify_all()
+
+    def _has_room(self, gib: float, ram_gib: float, count: int) -> bool:
+        return sum(free >= gib for free in self._free) >= count and self._ram >= ram_gib and self._places >= 1
+
+    def _take(self, cards: tuple[int, ...], gib: float, ram_gib: float, places: int) -> None:
+        for card in cards:
+            self._free[card] -= gib
+        self._ram -= ram_gib
+        self._places -= places
