@@ -152,6 +152,7 @@ class Milestones:
                 self.reader,
                 self.held_out,
                 audio_weight=self.audio_weight,
+                make_room=self.engine.park,
                 should_stop=lambda: self.control.stop_requested,
                 ranks=self.ranks,
             )
@@ -180,8 +181,8 @@ class Milestones:
     def sample(self, step: int) -> None:
         """Write the samples of the model as it is now. A stop breaks it off; one that cannot be written is said, and the rest goes on."""
         steps = [take.settings.total_steps for take in self.takes]
+        self.engine.park()  # before the phase, whose peak would be that of training
         self.emit(PhaseStarted(phase="sample", total=sum(steps), unit="steps"))
-        self.engine.park()
         self._sampled_at = step
         with self.optimizer.at_rest():
             for index, take in enumerate(self.takes):

@@ -95,7 +95,14 @@ def follow(rank: int, size: int, words: dict[str, Any], voice: Voice, *, go: Cal
         if word != MEASURE:
             raise ValueError(f"rank 0 says {word!r}, which means nothing here")
         with trainee.optimizer.at_rest():
-            measure_held_out(trainee.model, course.reader, course.held_out, audio_weight=config.audio_loss_weight, ranks=ranks)
+            measure_held_out(
+                trainee.model,
+                course.reader,
+                course.held_out,
+                audio_weight=config.audio_loss_weight,
+                make_room=trainee.engine.park,
+                ranks=ranks,
+            )
 
     loop = Loop(
         model=trainee.model,

@@ -5,6 +5,7 @@ Forward only. Every measurement of every run sees the same noise for a clip, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -118,18 +119,28 @@ def measure_held_out(
     clips: Sequence[CachedClip],
     *,
     audio_weight: float,
+    make_room: Callable[[], None],
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> HeldOutLoss | None:
     """The held-out loss of the model as it is now; None when it was interrupted.
 
+    make_room: gives back memory that only steps need. It is called where there is too little, for what captured steps hold is not free
+    for anything else; capturing them again takes seconds. Raises OutOfMemoryError where that was not enough.
     ranks: which share the clips. Rank 0 tells the others to do this, too, by MEASURE; all get the same back.
     """
     if ranks.owner:
         ranks.told(MEASURE)
     names = list(dict.fromkeys(_identity(clip) for clip in clips))
     mine = set(names[ranks.rank :: ranks.size])
-    own = _losses_of_clips(model, reader, [clip for clip in clips if _identity(clip) in mine], audio_weight, should_stop)
+    of_mine = [clip for clip in clips if _identity(clip) in mine]
+    own, fits = None, False
+    with contextlib.suppress(torch.OutOfMemoryError):
+        own = _losses_of_clips(model, reader, of_mine, audio_weight, should_stop)
+        fits = True
+    if not fits:  # outside of the handler, whose traceback would keep tensors alive
+        make_room()
+        own = _losses_of_clips(model, reader, of_mine, audio_weight, should_stop)
     said: list[ClipLosses | None] = [json.loads(each) for each in ranks.meet(json.dumps(own))]
     losses_of: dict[str, dict[str, float]] = {"loss": {}, "video": {}, "audio": {}}
     for found in said:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from engine_fixtures import MakeConfig, OpenRun, events_of, write_clip
 
 from ltx2core.caching.passes import CachedClip
 from ltx2core.data.clip import Bucket, Clip, Sample, Treatment
 from ltx2core.runs.events import HeldOutMeasured, Notice, StepDone
+from ltx2core.training.engine import FastEngine
+from ltx2core.validation import held_out
 from ltx2core.validation.held_out import HeldOutLoss, split_clips, split_held_out
 
 if TYPE_CHECKING:
+    from ltx2core.training.objective import Losses
     from ltx2core.training.session import TrainingSession
 
 
@@ -104,6 +108,56 @@ def test_the_base_is_measured_the_same_in_every_run_and_kept_across_a_resume(
     assert last.clips == 2
     assert None not in (last.loss_band, last.video_band, last.audio_band)
     assert base.loss_band is None
+
+
+def test_a_measurement_that_does_not_fit_beside_the_steps_memory_is_made_once_that_is_given_back(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full card, where captured steps keep their memory."""
+    for seed in range(4):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
+    keys: dict[str, object] = {"folder": tmp_path / "clips", "max_train_steps": 4, "eval_steps_interval": 2, "eval_split": 0.25}
+    usual = open_run(make_config(step_engine="fast", **keys), "usual")
+    assert usual.run() == "finished", usual.failure
+
+    full, measured = [False], held_out.losses_at
+    compute, park = FastEngine.run, FastEngine.park
+
+    def step(engine: FastEngine, *given: object, **named: object) -> Losses:
+        full[0] = True
+        return compute(engine, *given, **named)  # type: ignore[arg-type]
+
+    def give_back(engine: FastEngine) -> None:
+        full[0] = False
+        park(engine)
+
+    def losses_at(*given: Any, **named: Any) -> Losses:
+        if full[0]:
+            raise torch.OutOfMemoryError("the steps' memory is in the way")
+        return measured(*given, **named)
+
+    monkeypatch.setattr(FastEngine, "run", step)
+    monkeypatch.setattr(FastEngine, "park", give_back)
+    monkeypatch.setattr(held_out, "losses_at", losses_at)
+    run = open_run(make_config(step_engine="fast", **keys), "full")
+    assert run.run() == "finished", run.failure
+    losses = [[event.loss for event in events_of(one) if isinstance(event, HeldOutMeasured)] for one in (usual, run)]
+    assert losses[0] == losses[1]
+    assert len(losses[1]) == 3
+
+
+def test_a_measurement_that_does_not_fit_at_all_ends_the_run(
+    make_config: MakeConfig, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        write_clip(tmp_path / "clips" / f"clip{seed}.mp4", seed=seed, sound=False)
+
+    def losses_at(*_: object, **__: object) -> Losses:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(held_out, "losses_at", losses_at)
+    run = open_run(make_config(folder=tmp_path / "clips", max_train_steps=2, eval_steps_interval=2, eval_split=0.25))
+    assert run.run() == "failed"
 
 
 def test_a_held_out_loss_that_is_not_finite_is_said_and_does_not_end_the_run(
