@@ -16,6 +16,7 @@ from ltx2core.caching.pictures import encode_pictures, read_masks
 from ltx2core.caching.room import EntrySizes, describe_room
 from ltx2core.caching.sounds import encode_sounds
 from ltx2core.errors import DatasetError, Stopped
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.hardware.limits import available_memory, usable_cores
 from ltx2core.models.text import TextSettings, text_encoder_fingerprint
 from ltx2core.models.vae_levers import VaeLevers
@@ -307,14 +308,3 @@ def _room_ahead() -> int:
 def _precision(dtype: torch.dtype) -> str:
     """Part of a name: an encoder computes other values in another precision."""
     return str(dtype).removeprefix("torch.")
-
-
-def free_memory(device: torch.device) -> None:
-    """Give the memory of dropped modules back to the device."""
-    import gc
-
-    gc.collect()
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()

@@ -7,7 +7,6 @@ takes the next rung of its plan for batches of that shape, says so, and the batc
 from __future__ import annotations
 
 import contextlib
-import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ltx2core.errors import DoesNotFit, RunError, StorageError
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.hardware.limits import available_memory
 from ltx2core.offload.ring_timer import RingTimer, Traffic
 from ltx2core.runs.events import EngineChosen, Notice
@@ -87,7 +87,7 @@ class ReferenceEngine:
         transformer, device = self._model.transformer, self._model.device
         check_ram(sum(tensor.nbytes for tensor in transformer.parameters()), kind=device.type)
         transformer.to("cpu")
-        _free_memory()
+        free_memory(device)
         try:
             yield
         finally:
@@ -173,14 +173,14 @@ class FastEngine:
     def park(self) -> None:
         self._runner.forget()
         self._fast.blocks.settle()
-        _free_memory()
+        free_memory(self._model.device)
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[None]:
         self.park()
         check_ram(self._fast.resident_bytes, kind=self._model.device.type)
         with self._fast.put_away():
-            _free_memory()
+            free_memory(self._model.device)
             yield
 
     def traffic(self) -> Traffic | None:
@@ -290,7 +290,7 @@ class FastEngine:
         self._hold(plan)
         self._chosen = replace(self._chosen, streamed=plan.streamed, recomputed=self._chosen.num_blocks - plan.kept)
         self._emit(self._chosen)
-        _free_memory()
+        free_memory(self._model.device)
 
     def _remember(self, bucket: str) -> None:
         """Write down a new rung that has worked. A run whose notes cannot be written trains all the same."""
@@ -337,9 +337,3 @@ def _modalities(drawn: Drawn) -> frozenset[Modality]:
     if drawn.video is None:
         return frozenset({"audio"})
     return frozenset({"video"}) if drawn.audio is None else frozenset({"video", "audio", "both"})
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

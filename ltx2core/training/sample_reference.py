@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltx2core.caching.fingerprint import Digests
-from ltx2core.caching.passes import free_memory
 from ltx2core.data.clip import Bucket
 from ltx2core.data.linked import decode_linked
 from ltx2core.errors import DatasetError
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.models.components import load_video_vae
 from ltx2core.models.latents import encode_video, latent_grid, pack_video
 from ltx2core.runs.events import Notice

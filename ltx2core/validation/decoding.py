@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.caching.passes import free_memory
 from ltx2core.errors import DoesNotFit, RunError
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.validation.decode_ways import DecodeWay, decode_ways
 from ltx2core.validation.media import decode
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx2core.caching.passes import free_memory
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.models.upsampler import load_upsampler, upsample
 from ltx2core.validation.guidance import Guidance
 from ltx2core.validation.media import REFINING_SIGMAS, draw

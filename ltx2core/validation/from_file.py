@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ltx2core.caching.passes import free_memory
 from ltx2core.data.clip import Bucket
 from ltx2core.errors import DatasetError
 from ltx2core.hardware.device_memory import limit_device, spilling_driver
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.lora.verify import refuse_misfit
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
 from ltx2core.models.latents import latent_grid, pack_video

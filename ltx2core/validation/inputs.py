@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.caching.passes import free_memory
 from ltx2core.data.clip import Bucket
 from ltx2core.data.decode import decode_frames
 from ltx2core.data.media import PICTURES
 from ltx2core.data.sound import read_sound
 from ltx2core.data.stills import decode_still
 from ltx2core.errors import DatasetError
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.lora.read import read_lora
 from ltx2core.models.components import load_audio_vae, load_video_vae
 from ltx2core.models.latents import SAMPLE_RATE, audio_steps_for, encode_sound, encode_video, pack_audio, pack_video

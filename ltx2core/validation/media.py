@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.caching.passes import free_memory
 from ltx2core.data.write import write_png, write_video, write_wav
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.models.components import load_audio_vae, load_video_vae, load_vocoder
 from ltx2core.models.latents import NO_LEVERS, as_bytes, audio_steps_for, decode_mel, decode_video, latent_grid, vocode
 from ltx2core.validation.adapters import with_adapters

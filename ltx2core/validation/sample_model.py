@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltx2core.caching.passes import free_memory
 from ltx2core.errors import CheckpointError, RunError
 from ltx2core.hardware.device_memory import GIB, free_device_memory
+from ltx2core.hardware.free_memory import free_memory
 from ltx2core.hardware.limits import available_memory
 from ltx2core.lora.read import read_lora
 from ltx2core.lora.start import start_from
