@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 _HELD = GIB  # less is a desktop's own
 _POWER_SHARE = 0.9  # a limit just below the default costs nothing that is felt
+_MORE_THAN_A_LITTLE = 1.05  # of what training needs: samples that need this, and fit, are told
 _LINK_SHARE = 0.6  # of what the card's own link could carry
 _HOT = ("heat (driver)", "heat (hardware)", "hardware protection", "power supply")
 
@@ -168,10 +169,12 @@ def _of_memory(machine: Machine, told: Forecast) -> Iterator[Notice]:
 
 def _of_samples(told: Forecast, config: TrainConfig, gpu: Gpu | None) -> Iterator[Notice]:
     sample, train = told.sample_peak_bytes, told.train_peak_bytes
-    if sample is None or train is None or sample <= train or config.validation_disable:
+    if sample is None or train is None or config.validation_disable:
         return
     free = gpu.free_bytes if gpu is not None else None
     fails = free is not None and sample > free
+    if sample <= (train if fails else _MORE_THAN_A_LITTLE * train):
+        return
     then = f", of which {_gib(free)} is free: they would be drawn and decoded in parts, or left out" if fails and free is not None else ""
     text = f"Samples need {_gib(sample)} of the GPU{then}, training {_gib(train)}."
     size = f"{config.validation_resolution} and {config.validation_num_video_frames} frames"

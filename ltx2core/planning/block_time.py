@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ltx2core.planning.flops import ModelShape
     from ltx2core.planning.step_time import StepSpeed
 
-# `ltx2tui probe --measure` on the H100 that the shares were fitted on. diffusers' block, eager, without a LoRA: not the engine's own time,
-# which is why two of them are compared and none is taken for a step's.
+# `ltx2tui probe --measure` on the H100 that the shares were fitted on. diffusers' block, captured, without a LoRA: not the engine's own
+# time, which is why two of them are compared and none is taken for a step's.
 _FITTED_ON = Rates(
     device="NVIDIA H100 80GB HBM3",
     source="measured",
@@ -33,7 +33,6 @@ _FITTED_ON = Rates(
     block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.005276),
 )
 _TEXT_TOKENS = 1024  # of hardware/bench.py's block
-_KERNELS = 150  # of that block: where launching them takes about as long, the host was measured and not the card
 _LEAST, _MOST = 0.67, 1.5  # beyond that it is not what lies between products that differs
 
 
@@ -48,8 +47,6 @@ def compute_factor(rates: Rates) -> float:
     block, fitted = rates.block, _FITTED_ON.block
     assert fitted is not None
     if block is None or (block.video_width, block.audio_width) != (fitted.video_width, fitted.audio_width):
-        return 1.0
-    if rates.launch_seconds * _KERNELS > block.seconds / 2:
         return 1.0
     return min(_MOST, max(_LEAST, _over_rates(rates, block) / _over_rates(_FITTED_ON, fitted)))
 

@@ -60,7 +60,11 @@ _PATCH_BYTES = {"encode": 38.5, "decode": 26.8}  # a pixel of the clip
 # Seconds of that clip: at once, temporal_roll, patch_conv, both, tiling, all three.
 _VAE_SECONDS = {"encode": (0.77, 0.90, 1.20, 1.12, 0.95, 1.41), "decode": (0.55, 0.76, 0.91, 0.94, 0.70, 0.94)}
 _VAE_MEGAPIXELS = 109.04
-_VAE_RESERVE = 3 * GIB // 10  # held by the allocator above the peak: 3.78 for 3.50
+# What the allocator holds above that: 15.21 GiB where 13.66 are given out encoding 1280x704x121, 7.37 of 6.69 with 768x512x121, 1.93 of
+# 1.77 where frames are encoded in turn; decoding 12.95 GiB 0.56 more, 2.0 GiB 0.10 to 0.19 more (8 runs of presets on an H200).
+_VAE_RESERVE = {"encode": 0.127, "decode": 0.047}  # of activations
+_LEAST_VAE_RESERVE = GIB // 5
+_NEXT_CLIP_BYTES = 3.0  # a pixel: the next clip is copied while one is encoded
 _AUDIO_VAE_BYTES = 3 * GIB // 10
 _ENCODER_BUSY = 0.887  # of the pass over clips, 16 decoders beside it
 _AHEAD_BYTES = 4 * GIB  # of decoded clips that wait at most, or an eighth of what is free (caching/passes.py)
@@ -78,6 +82,9 @@ _LAUNCHED_BLOCK_SECONDS = 0.0134
 _UNCOMPILED = 1.57
 _LAUNCH_SECONDS = 6e-6  # on that machine
 _SAMPLE_FORWARD = 0.5  # of what a block keeps for its backward, in a forward's scratch
+# cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 52.4 GiB at the peak of decoding where weights, the LoRA's state
+# and the VAE make 51.7, and 42.3 of 41.6 (the same runs).
+_SAMPLE_BESIDE_BYTES = 7 * GIB // 10
 _SAMPLE_FILE_SECONDS = 2.5  # loading decoders, writing the video
 
 _START_SECONDS = 37.0  # importing 23, compiling 14; reading weights comes on top: 51.5 s from a run's first line to its first step
@@ -128,7 +135,7 @@ def text_phase(
         vram["hidden states"] = 5 * need.states + need.activations
         each = _seconds(_CAPTION_SECONDS, rates)
     reading = need.on_host * (2 if settings.int8 else 1) / _READ_BYTES_A_SECOND
-    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _TEXT_RESERVE}
+    vram |= {"CUDA context": CONTEXT_BYTES} | ({} if placement.streamed else {"reserve": _TEXT_RESERVE})
     seconds = None if captions is None else reading + (captions + 2) * each
     return Phase(name="text", vram=vram, ram=ram, seconds=seconds), placement.because
 
@@ -147,10 +154,11 @@ def encode_phase(
 ) -> Phase:
     """Encoding clips to latents. together: clips of one batch. cores: None for as many as decoders can use."""
     at_once = 1 if levers.slicing else together
-    vram = {"VAE encoder": _VAE_BYTES[version][0], "activations": at_once * vae_activations("encode", clip, levers)}
+    activations = at_once * vae_activations("encode", clip, levers)
+    vram = {"VAE encoder": _VAE_BYTES[version][0], "activations": activations, "next clip": int(_NEXT_CLIP_BYTES * clip.megapixels * 1e6)}
     if together > at_once:
         vram["clips of the batch"] = int((together - at_once) * _CLIP_BYTES * clip.megapixels * 1e6)
-    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _VAE_RESERVE}
+    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _vae_reserve("encode", activations)}
     frames = int(3 * clip.megapixels * 1e6)
     ahead, count = min(_AHEAD_BYTES, ram_bytes // 8), _AHEAD_CLIPS if clips is None else max(1, clips)
     decoders = max(1, min(cores or _MOST_DECODERS, _MOST_DECODERS, count, ahead // max(frames, 1)))
@@ -173,6 +181,10 @@ def vae_activations(half: Literal["encode", "decode"], clip: ClipShape, levers: 
     if half == "encode":
         return int(_CLIP_BYTES * pixels + tile)  # the clip that tiles are cut from
     return int(max(_FIRST_TILE_BYTES * pixels + tile, _JOINED_BYTES * pixels))
+
+
+def _vae_reserve(half: Literal["encode", "decode"], activations: int) -> int:
+    return max(_LEAST_VAE_RESERVE, int(_VAE_RESERVE[half] * activations))
 
 
 def _untiled(half: Literal["encode", "decode"], pixels: float, frame: float, levers: VaeLevers, *, clip_bytes: float) -> float:
@@ -236,7 +248,7 @@ def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: 
 
 def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: int, drawing: float, ram: dict[str, int]) -> Phase:
     """Drawing samples. kept: bytes that a block keeps, of the largest forward; drawing: seconds of all forwards of a run's samples."""
-    vram = _held(need, plan) | {"scratch": int(_SAMPLE_FORWARD * kept), "CUDA context": CONTEXT_BYTES, "reserve": _TEXT_RESERVE}
+    vram = _held(need, plan) | {"scratch": int(_SAMPLE_FORWARD * kept), "CUDA context": CONTEXT_BYTES}
     return Phase(name="sample", vram=vram, ram=dict(ram), seconds=drawing + sample.count * _SAMPLE_FILE_SECONDS)
 
 
@@ -250,7 +262,7 @@ def decode_phase(
         lent = held.pop("blocks", 0)
         held.pop("transposed blocks", None)  # made anew from these
     vram = held | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
-    vram["reserve"] = _VAE_RESERVE
+    vram["reserve"] = _vae_reserve("decode", activations)
     frames = int(4 * max(size.megapixels for size in sample.sizes) * 1e6)
     ram = {**ram, "frames": frames} | ({"weights meanwhile": lent} if lent else {})
     seconds = sample.times * sample.each * sum(vae_seconds("decode", size, way.levers, rates) for size in sample.sizes)
@@ -260,9 +272,8 @@ def decode_phase(
 def _held(need: StepNeed, plan: StepPlan) -> dict[str, int]:
     """What of training stays on the card while a sample is made."""
     parts = step_bytes(need, plan.layout).parts
-    return {
-        name: parts[name] for name in ("blocks", "ring", "transposed blocks", "outside the blocks", "LoRA and optimizer") if name in parts
-    }
+    held = ("blocks", "ring", "transposed blocks", "outside the blocks", "LoRA and optimizer")
+    return {name: parts[name] for name in held if name in parts} | {"workspaces": _SAMPLE_BESIDE_BYTES}
 
 
 def _seconds(measured: float, rates: Rates) -> float:

@@ -106,6 +106,7 @@ def test_the_rates_of_a_gpu_are_measured_in_ten_seconds() -> None:
     assert rates.bf16_flops_per_second > 1e12
     assert rates.to_device_bytes_per_second is not None
     assert rates.to_device_bytes_per_second > 1e9
+    assert rates.block is not None, measure().notes
     if torch.cuda.get_device_capability() >= (8, 9):
         assert rates.fp8_flops_per_second is not None
         assert rates.fp8_flops_per_second > rates.bf16_flops_per_second

@@ -62,7 +62,6 @@ def test_what_a_block_says_has_bounds(factor: float, bound: float) -> None:
     assert compute_factor(slower(FITTED_ON, factor)) == bound
 
 
-def test_a_block_of_another_width_and_one_that_waited_for_its_launches_say_nothing() -> None:
+def test_a_block_of_another_width_says_nothing() -> None:
     small = BlockTime(video_tokens=256, audio_tokens=16, video_width=512, audio_width=256, seconds=0.1)
     assert compute_factor(replace(FITTED_ON, block=small)) == 1.0
-    assert compute_factor(replace(slower(FITTED_ON, 1.3), launch_seconds=60e-6)) == 1.0

@@ -124,7 +124,7 @@ def test_samples_that_cannot_be_decoded_as_asked_are_planned_as_a_run_decodes_th
 
 
 def test_weights_leave_the_card_for_a_sample_only_where_ram_has_room_for_them() -> None:
-    huge = config(validation_resolution="1088x1920", validation_num_video_frames=121, base_model_precision="fp8-torchao")
+    huge = config(validation_resolution="1088x1920", validation_num_video_frames=113, base_model_precision="fp8-torchao")
     card = hardware_named("RTX 4070", ram_gib=128)
     found = predict(huge, card, clip=SHAPES[6])
     decode = found.phase("decode")
