@@ -285,7 +285,7 @@ def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> N
         raise SystemExit(f"the card's rates could not be measured: {rates['error']}")
     cards = Cards(
         options.gpus,
-        gib=rates["card_gib"] - _SPARE_GIB if options.together > 1 else 0.0,
+        gib=(options.card_gib or rates["card_gib"] - _SPARE_GIB) if options.together > 1 else 0.0,
         ram_gib=_SHARE_OF_RAM * available_memory() / 2**30 if together else math.inf,
     )
     if options.compile_first:
@@ -400,6 +400,7 @@ def _arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "--limit", {"type": float, "default": 240.0, "help": "seconds that a case may take"}
     yield "--within", {"type": float, "default": 1e9, "help": "seconds after which no other case is begun"}
     yield "--together", {"type": int, "default": 1, "help": "cases at once on a card, as far as their caps leave room"}
+    yield "--card-gib", {"type": float, "default": 0.0, "help": "of a card that cases share; nearly all of it by default"}
     yield "--gpus", {"type": int, "default": 1, "help": "cards that run cases at once"}
     yield "--steps", {"type": int, "default": 6}
     yield "--layers", {"type": int, "default": 48}

@@ -7,10 +7,10 @@
     python -m tests.benchmarks.preset_runs /tmp/small --checkpoint nano --small --out small.jsonl    # the script itself, on any machine
 
 Weights are random (write_true_size.py makes them) and cost what real ones do. A run is a process of its own, as a user starts it, with
-the preset's config but for the number of steps, and of a sample's steps, which change seconds and not memory; gpu_memory_limit_gib makes
-the card as small as the smallest of its size. A line says how the run ended, what it told as warnings, which rungs of the memory ladder it
-took, and what each phase was predicted to take and took. Presets of one size share a cache, so that texts are encoded once for each.
-Runs that share a card say nothing of seconds.
+the preset's config but for the number of steps, of a sample's steps and of samples, which change seconds and not memory;
+gpu_memory_limit_gib makes the card as small as the smallest of its size. A line says how the run ended, what it told as warnings, which
+rungs of the memory ladder it took, and what each phase was predicted to take and took. Presets of one size share a cache, so that texts
+are encoded once for each. Runs that share a card say nothing of seconds.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def config_of(name: str, preset: Preset, ways: Ways) -> Path:
         "checkpoint_step_interval": ways.steps,
         "validation_step_interval": ways.steps,
         "validation_num_inference_steps": ways.sample_steps,
+        "disable_benchmark": True,
         "validation_prompt": "a picture moves to the right",
     }
     if ways.text_encoder:
@@ -174,12 +175,13 @@ def _shown(what: str, value: float) -> float:
 def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Preset]:
     """Presets whose names match one of these patterns, with commas between, and that so many cards can run, the largest cards first.
 
-    different: one of those whose steps are the same.
+    different: one of those whose steps are the same on as many cards.
     """
     patterns = names.split(",")
     found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in preset_files().items()}
     if different:
-        found = {same.split("+")[0]: found[same.split("+")[0]] for same in preset_cases()}
+        groups = [{found[name]["for"]["gpus"]: name for name in reversed(same.split("+"))} for same in preset_cases()]
+        found = {name: found[name] for group in groups for name in group.values()}
     found = dict(sorted(found.items(), key=lambda item: -limit_gib(item[1])))
     return {
         name: preset
@@ -195,7 +197,7 @@ def main() -> None:
     parser.add_argument("--text-encoder", default="")
     parser.add_argument("--out", type=Path, required=True, help="where lines are added")
     parser.add_argument("--presets", default="*", help="names or patterns, with commas between")
-    parser.add_argument("--different", action="store_true", help="one of those whose steps are the same")
+    parser.add_argument("--different", action="store_true", help="one of those whose steps are the same on as many cards")
     parser.add_argument("--skip-done", action="store_true", help="leave out what the file has, unless it failed")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--together", type=int, default=1, help="runs at once on a card, as far as their limits leave room")
