@@ -141,10 +141,9 @@ class _Part(nn.Module):
 
     def modulation(self, table: Tensor, given: Tensor, level: Tensor | None) -> tuple[Tensor, ...]:
         """As many modulations [B, T or 1, D] as the table has rows. level: [B, T], where `given` has one row a noise level."""
-        if level is not None:
-            given = pick_levels(given, level)
         found: tuple[Tensor, ...] = self.block.get_mod_params(table, given, given.shape[0])
-        return found
+        # Picked last, one by one, where each is used: the backward picks again, and keeps none that is as long as the clip.
+        return found if level is None else tuple(pick_levels(modulation, level) for modulation in found)
 
     def text(self, states: Tensor, table: str, given: Tensor | None) -> Tensor:
         """The text embeddings [B, S, D], modulated where the version has that."""

@@ -71,5 +71,4 @@ class _OfLevels(nn.Module):
 
 def pick_levels(modulation: Tensor, level: Tensor) -> Tensor:
     """The modulation of each token, [B, T, D]: modulation is [B, 2, D], of the noise level and of 0; level [B, T] says which."""
-    rows = torch.arange(modulation.shape[0], device=modulation.device)[:, None]
-    return modulation[rows, level]
+    return torch.where(level[:, :, None] == 0, modulation[:, :1], modulation[:, 1:])

@@ -1,4 +1,4 @@
-"""Writes model_sizes.json: `python -m ltx2core.planning.measure_sizes > ltx2core/planning/model_sizes.json`, a minute on a CPU.
+"""Writes model_sizes.json: `python -m ltx2core.planning.measure_sizes > ltx2core/planning/model_sizes.json`, six minutes on a CPU.
 
 What a block keeps for its backward is decided by the compiler's partitioner, so it is asked: a real block, compiled as the engine compiles
 it (the partitioner is the same on every device), and the memory of what its forward saves counted, without what all blocks share.
@@ -21,13 +21,14 @@ from ltx2core.models.text import TextEmbedding
 from ltx2core.planning.flops import model_shape
 from ltx2core.planning.model_sizes import Kept, LayerSize, ModelSizes
 from ltx2core.training.adapter import AdapterSettings, target_modules
+from ltx2core.training.conditions import GivenPart
 from ltx2core.training.data import Batch
 from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw, losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from torch import Tensor
 
@@ -85,7 +86,7 @@ def _kept(version: str, *, joint: bool, **others: Any) -> Kept:
     """Bytes for each token: differences of what is kept at two lengths, at two ranks."""
     per_rank: list[list[float]] = []
     for rank in (_RANK, 2 * _RANK):
-        model = _one_block(version, joint=joint, rank=rank, **others)
+        model = one_block(version, joint=joint, rank=rank, **others)
         least = kept_bytes(model, _LENGTHS, joint=joint)
         per_rank.append([])
         for stream, length in enumerate(_LENGTHS):
@@ -95,10 +96,22 @@ def _kept(version: str, *, joint: bool, **others: Any) -> Kept:
     slopes = [(two - one) / _RANK for one, two in zip(low, high, strict=True)]
     base = [one - _RANK * slope for one, slope in zip(low, slopes, strict=True)]
     names = ("video", "audio", "text")
-    return Kept(**dict(zip(names, base, strict=True)), **{f"{name}_rank": slope for name, slope in zip(names, slopes, strict=True)})
+    more = {f"{name}_rank": slope for name, slope in zip(names, slopes, strict=True)}
+    for stream, name in enumerate(names[: 1 + joint]):
+        plain, given = (_for_each_token(version, stream, joint=joint, given=found, **others) for found in ((), (name,)))
+        more[f"{name}_given"] = given - plain
+    return Kept(**dict(zip(names, base, strict=True)), **{"audio_given": 0.0} | more)
 
 
-def _one_block(version: str, *, joint: bool, rank: int, **others: Any) -> FastModel:
+def _for_each_token(version: str, stream: int, *, joint: bool, given: Collection[str], **others: Any) -> float:
+    """Of one stream, by its place in _LENGTHS."""
+    model = one_block(version, joint=joint, rank=_RANK, **others)
+    longer: Any = tuple(size * (1 + (index == stream)) for index, size in enumerate(_LENGTHS))
+    low, high = (kept_bytes(model, lengths, joint=joint, given=given) for lengths in (_LENGTHS, longer))
+    return (high - low) / _LENGTHS[stream]
+
+
+def one_block(version: str, *, joint: bool, rank: int, **others: Any) -> FastModel:
     """A transformer of one block with real numbers in it, which are all 0: only sizes matter."""
     shapes = shapes_of(version, joint=joint, **others | {"num_layers": 1})
     outside = shapes_of(version, joint=joint, **others | {"num_layers": 0})
@@ -112,8 +125,9 @@ def _one_block(version: str, *, joint: bool, rank: int, **others: Any) -> FastMo
     return build_fast(outside, shapes, targets=targets, settings=settings, adapter=adapter, seed=0, dtype=DTYPE, device=CPU)
 
 
-def kept_bytes(fast: FastModel, lengths: tuple[int, int, int], *, joint: bool) -> int:
-    """What the block of this model keeps for a batch of so many tokens of video, sound and caption."""
+def kept_bytes(fast: FastModel, lengths: tuple[int, int, int], *, joint: bool, given: Collection[str] = ()) -> int:
+    """What the block of this model keeps for a batch of so many tokens of video, sound and caption. given: modalities of which a part is
+    given instead of learned."""
     torch._dynamo.reset()
     video, audio, text = lengths
     config = fast.transformer.config
@@ -129,12 +143,13 @@ def kept_bytes(fast: FastModel, lengths: tuple[int, int, int], *, joint: bool) -
             torch.zeros(1, text, width, dtype=DTYPE),
             torch.zeros(1, text, audio_width, dtype=DTYPE),
         ),
-        grid=(1, 1, video),
+        grid=(video // 8, 1, 8),
         fps=torch.tensor([25.0]),
         bucket="",
     )
     model = Model(transformer=fast.transformer, device=CPU, dtype=DTYPE, mixed=False)
-    drawn = draw(batch, sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(0))
+    parts = [GivenPart(kind="prefix", probability=1.0, length=2, modality=modality) for modality in given]  # type: ignore[arg-type]
+    drawn = draw(batch, sampler=ShiftedLogitNormal(), generator=torch.Generator().manual_seed(0), parts=parts)
     found: dict[int, int] = {}
     shared = {buffer.untyped_storage().data_ptr() for buffer in _shared(fast)}
     inner = fast.blocks.compute

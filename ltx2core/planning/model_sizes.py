@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ltx2core.planning.flops import Attention, BlockShape, Layer, ModelShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ltx2core.models.quantised import Storage
 
@@ -39,7 +39,7 @@ class LayerSize:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """Bytes that a block keeps for its backward when it is not computed again, in bf16: for each token of a stream, for each of those and
-    unit of LoRA rank, and once."""
+    unit of LoRA rank, and for each token of a stream of which some are given, so that a token has one of two modulations."""
 
     video: float
     audio: float
@@ -47,11 +47,14 @@ class Kept:
     video_rank: float
     audio_rank: float
     text_rank: float
+    video_given: float
+    audio_given: float
 
-    def bytes(self, *, video: int, audio: int, text: int, rank: int) -> int:
-        """Of a block that sees so many tokens, of all samples together."""
+    def bytes(self, *, video: int, audio: int, text: int, rank: int, given: Collection[str] = ()) -> int:
+        """Of a block that sees so many tokens, of all samples together. given: modalities of which tokens are given now and then."""
         per = (self.video + rank * self.video_rank, self.audio + rank * self.audio_rank, self.text + rank * self.text_rank)
-        return int(per[0] * video + per[1] * audio + per[2] * text)
+        levels = self.video_given * video * ("video" in given) + self.audio_given * audio * ("audio" in given)
+        return int(per[0] * video + per[1] * audio + per[2] * text + levels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,7 +219,7 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
         lora_numbers=sizes.lora_numbers(job.rank_of),
         joint=job.audio,
-        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank),
+        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank, given=job.given),
         inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
         rounded=sizes.rounded_bytes(job.wish.storage),
         state_bytes=job.state_bytes,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ltx2core.planning.flops import model_shape
-from ltx2core.planning.measure_sizes import VERSIONS, shapes_of
+from ltx2core.planning.measure_sizes import VERSIONS, kept_bytes, one_block, shapes_of
 from ltx2core.planning.model_sizes import released_sizes, sizes_as_released
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.fast_model import facts_of
@@ -26,3 +26,25 @@ def test_sizes_of_every_version_are_those_of_its_modules(version: str, joint: bo
     low, high = (17, 20) if joint else (13, 16)
     assert low < kept / (2 * sizes.width * 2688) < high
     assert sizes.inputs_bytes(video=2688, audio=49) == 2 * (2688 * 4096 + (49 * 2048 if joint else 0))
+
+
+@pytest.mark.parametrize("given", ["video", "audio"])
+def test_a_clip_of_which_a_part_is_given_keeps_no_modulation_for_every_token(given: str) -> None:
+    """A token's modulation is one of two rows: the backward picks it again."""
+    small = {"num_attention_heads": 2, "attention_head_dim": 64, "cross_attention_dim": 128}
+    small |= {"audio_num_attention_heads": 2, "audio_attention_head_dim": 32, "audio_cross_attention_dim": 64}
+    block = one_block("2.0.0", joint=True, rank=2, **small)
+    lengths = (256, 128, 16)
+    plain, levelled = (kept_bytes(block, lengths, joint=True, given=found) for found in ((), (given,)))
+    assert plain < levelled < 1.03 * plain
+
+
+def test_sizes_count_given_parts_of_the_versions_that_keep_more_for_them() -> None:
+    kept = released_sizes("2.3", joint=True).kept
+    tokens = {"video": 6144, "audio": 121, "text": 1024, "rank": 32}
+    whole = kept.bytes(**tokens)
+    assert kept.bytes(**tokens, given={"video"}) == pytest.approx(whole + 6144 * 2 * 2 * 4096, rel=1e-3)  # two bf16 rows a token
+    assert kept.bytes(**tokens, given=frozenset({"audio"})) == pytest.approx(whole + 121 * 2 * 2 * 2048, rel=1e-3)
+    assert released_sizes("2.0", joint=True).kept.bytes(**tokens, given={"video"}) == pytest.approx(
+        released_sizes("2.0", joint=True).kept.bytes(**tokens), rel=1e-3
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from step_engine import CPU, F32, nano
 
+from ltx2core.config.load import look_at
 from ltx2core.config.model import Precision
 from ltx2core.config.train import TrainConfig
 from ltx2core.planning.hardware import hardware_named
@@ -19,9 +21,6 @@ from ltx2core.training.fast_model import load_fast
 from ltx2core.training.holding import hold
 from ltx2core.training.settings import train_settings
 from ltx2core.training.trainee import on_device
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def config(**values: object) -> TrainConfig:
@@ -166,3 +165,18 @@ def test_products_that_a_device_has_not_are_widened_and_those_that_it_has_stay()
         settings = train_settings(config(pretrained_model_name_or_path="nano", base_model_precision=precision), tokens=8)
         assert settings.wish.precision == "w8a8"
         assert on_device(settings, CPU).wish.precision == expected
+
+
+def test_a_run_and_its_plan_know_of_which_modalities_parts_are_given() -> None:
+    sound = {"type": "prefix", "probability": 0.5, "modality": "audio", "temporal_boundary": 4}
+    frames = [{"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "clips", "video": {"is_i2v": True}}]
+    for values, datasets, expected in (
+        ({}, None, set()),
+        ({"ltx2_first_frame_conditioning_probability": 0.1}, None, {"video"}),
+        ({"ltx2_intrinsic_conditioning": [sound]}, None, {"audio"}),
+        ({"ltx2_intrinsic_conditioning": [sound | {"probability": 0.0}]}, None, set()),
+        ({}, frames, {"video"}),
+    ):
+        job = job_of(config(**values), datasets=None if datasets is None else look_at({}, base=Path(), datasets=datasets).datasets)
+        settings = train_settings(config(**values), tokens=8, first_frame=datasets is not None)
+        assert job.given == settings.given == expected
