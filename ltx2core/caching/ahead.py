@@ -24,7 +24,7 @@ import torch
 import ltx2core
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.hardware.helper_memory import HELPERS, peak_of
-from ltx2core.hardware.limits import usable_cores
+from ltx2core.hardware.limits import locked_for, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,7 +98,7 @@ class Ahead:
         self._next = self._taken = self._bytes = 0
         self._closed = False
         largest = max((request.array_bytes for request in requests), default=1)
-        count = max(1, min(processes, MOST_PROCESSES, len(requests), max_bytes // max(largest, 1)))
+        count = max(1, min(processes, MOST_PROCESSES, len(requests), max_bytes // max(self._held(largest), 1)))
         address_space, threads = LIBRARIES_BYTES + 3 * largest, max(1, usable_cores() // count)
         self._threads = [threading.Thread(target=self._work, args=(address_space, threads), daemon=True) for _ in range(count)]
         self._peaks: list[int] = []  # of host memory, of the processes of each thread
@@ -131,8 +131,12 @@ class Ahead:
             yield found
             with self._changed:
                 self._taken = index + 1
-                self._bytes -= self._requests[index].array_bytes
+                self._bytes -= self._held(self._requests[index].array_bytes)
                 self._changed.notify_all()
+
+    def _held(self, size: int) -> int:
+        """Of host memory, for an array of so many bytes."""
+        return locked_for(size) if self._pinned else size
 
     def _work(self, address_space: int, threads: int) -> None:
         process: _Process | None = None
@@ -168,7 +172,7 @@ class Ahead:
         """The next request, once there is room for it; None when there is none, or no one who wants it."""
         with self._changed:
             while not self._closed and self._next < len(self._requests):
-                size = self._requests[self._next].array_bytes
+                size = self._held(self._requests[self._next].array_bytes)
                 if self._next == self._taken or self._bytes + size <= self._max_bytes:  # the one that is waited for always goes
                     self._bytes += size
                     self._next += 1

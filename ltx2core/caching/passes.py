@@ -301,7 +301,7 @@ def _entries_of(clips: Iterable[CachedClip]) -> set[str]:
 
 
 def _room_ahead() -> int:
-    """An eighth of the free memory, at most 4 GiB: twelve clips of 121x704x1280."""
+    """An eighth of the free memory, at most 4 GiB: eight clips of 121x704x1280, page-locked."""
     return min(4 << 30, available_memory() // 8)
 
 

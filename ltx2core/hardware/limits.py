@@ -50,6 +50,11 @@ def available_memory() -> int:
     return free if limit is None else min(free, max(0, limit - (memory_used() or 0)))
 
 
+def locked_for(size: int) -> int:
+    """Bytes that PyTorch page-locks for an array of so many: the next power of two, all of which is memory that nothing else can have."""
+    return 1 << max(0, size - 1).bit_length()
+
+
 def lock_limit() -> int | None:
     """Bytes of memory that this process may lock by the system's rule (`ulimit -l`); None without a limit, or such a rule."""
     try:

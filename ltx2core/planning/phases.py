@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
+from ltx2core.hardware.limits import locked_for
 from ltx2core.models.text_memory import TextBytes, choose_placement
 from ltx2core.models.vae_levers import SPATIAL, is_tiled, tile_and_stride
 from ltx2core.planning.host_plan import STAGING_BYTES
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 PhaseName = Literal["text", "encode", "train", "sample", "decode"]
 _MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
-# Host memory of a process on a machine with a GPU: 2.45 GiB while latents are encoded, of which 0.08 are clips; 1 GiB more once blocks were
-# compiled (3.42 in training with nothing streamed), from the run of docs/BENCHMARKS.md.
-_PROCESS_BYTES = int(2.37 * GIB)
-_COMPILER_BYTES = GIB
+# Host memory of a process on a machine with a GPU, beside what is counted: 1.5 to 1.9 GiB while latents are encoded, 2.04 with the text
+# encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (33 presets on H200s).
+_PROCESS_BYTES = int(1.65 * GIB)
+_CAPTION_BYTES = {False: int(0.39 * GIB), True: int(1.24 * GIB)}  # more with captions: on the card, streamed
+_COMPILER_BYTES = {True: int(0.86 * GIB), False: int(0.3 * GIB)}  # more once blocks were compiled: with sound, without
 
 # Gemma3-12B and the connectors of each version, weighed on the meta device by models/text_memory.py; a test weighs them again. 2.5's Gemma4
 # has the same width and depth.
@@ -85,6 +87,7 @@ _SAMPLE_FORWARD = 0.5  # of what a block keeps for its backward, in a forward's 
 # cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 52.4 GiB at the peak of decoding where weights, the LoRA's state
 # and the VAE make 51.7, and 42.3 of 41.6 (the same runs).
 _SAMPLE_BESIDE_BYTES = 7 * GIB // 10
+_FRAME_BYTES = 9.2  # of host memory, a pixel of a sample: as the VAE gives it, as bytes, and on its way into a file
 _SAMPLE_FILE_SECONDS = 2.5  # loading decoders, writing the video
 
 _START_SECONDS = 37.0  # importing 23, compiling 14; reading weights comes on top: 51.5 s from a run's first line to its first step
@@ -122,9 +125,9 @@ def text_phase(
 ) -> tuple[Phase, str]:
     """Encoding captions, and a sentence on where the text encoder lies. Raises DoesNotFit."""
     need = text_bytes(version, int8=settings.int8)
-    room = max(0, ram_bytes - _PROCESS_BYTES)
+    room = max(0, ram_bytes - _PROCESS_BYTES - _CAPTION_BYTES[True])
     placement = choose_placement(need, settings=settings, free_device_bytes=free_bytes - CONTEXT_BYTES, free_host_bytes=room)
-    ram = {"process": _PROCESS_BYTES}
+    ram = {"process": _PROCESS_BYTES + _CAPTION_BYTES[placement.streamed]}
     if placement.streamed:
         vram = {"text encoder, in turn": need.streamed_on_device}
         ram["text encoder"] = need.on_host
@@ -161,10 +164,11 @@ def encode_phase(
     vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _vae_reserve("encode", activations)}
     frames = int(3 * clip.megapixels * 1e6)
     ahead, count = min(_AHEAD_BYTES, ram_bytes // 8), _AHEAD_CLIPS if clips is None else max(1, clips)
-    decoders = max(1, min(cores or _MOST_DECODERS, _MOST_DECODERS, count, ahead // max(frames, 1)))
+    locked = locked_for(frames)
+    decoders = max(1, min(cores or _MOST_DECODERS, _MOST_DECODERS, count, ahead // locked))
     ram = {
         "process": _PROCESS_BYTES,
-        "decoded clips": max(frames, min(ahead, frames * count)),
+        "decoded clips": locked * max(1, min(ahead // locked, count)),
         "decoders": int(decoders * (_DECODER_BYTES + _DECODER_CLIPS * frames)),
     }
     each = vae_seconds("encode", clip, levers, rates) / _ENCODER_BUSY + (0.1 if audio else 0.0)  # 1.6 s for the sound of 16 clips
@@ -222,7 +226,7 @@ def train_phase(
 
 def host_bytes(need: StepNeed, plan: StepPlan, *, waiting: Waiting) -> dict[str, int]:
     """Host memory while training. Pages of files that the system keeps are not counted: it drops them when it needs to."""
-    ram = {"process": _PROCESS_BYTES, "compiler": _COMPILER_BYTES}
+    ram = {"process": _PROCESS_BYTES, "compiler": _COMPILER_BYTES[need.joint]}
     if plan.streamed and waiting != "disk":
         ram["blocks that travel"] = plan.streamed * need.block_bytes
     if plan.inputs_to_host:
@@ -263,7 +267,7 @@ def decode_phase(
         held.pop("transposed blocks", None)  # made anew from these
     vram = held | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
     vram["reserve"] = _vae_reserve("decode", activations)
-    frames = int(4 * max(size.megapixels for size in sample.sizes) * 1e6)
+    frames = int(_FRAME_BYTES * max(size.megapixels for size in sample.sizes) * 1e6)
     ram = {**ram, "frames": frames} | ({"weights meanwhile": lent} if lent else {})
     seconds = sample.times * sample.each * sum(vae_seconds("decode", size, way.levers, rates) for size in sample.sizes)
     return Phase(name="decode", vram=vram, ram=ram, seconds=seconds)

@@ -222,6 +222,7 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank, given=job.given),
         inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
         rounded=sizes.rounded_bytes(job.wish.storage),
+        packed=job.wish.storage == "nf4",
         state_bytes=job.state_bytes,
         beside_bytes=0
         if job.aligned is None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
 GIB = 1024**3
-# What lies beside what is counted, fitted to 106 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
+# What lies beside what is counted, fitted to 133 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
 # step_times.jsonl and step_times_h200.jsonl): what PyTorch had given at most, in GiB and in what one block keeps.
 _SCRATCH = {True: 0.4 * GIB, False: 0.3 * GIB}  # with sound, without: what is outside the blocks, workspaces of products
 _SCRATCH_BLOCKS = 0.62  # gradients on their way through a block
@@ -21,6 +21,7 @@ _ROUNDED_WIDTHS = 7.5  # of what lies between products that the compiler does no
 _SPARE, _SPARE_BLOCKS = 0.25 * GIB, 0.07
 _SPARE_ROUNDED, _SPARE_ROUNDED_BLOCKS, _SPARE_ROUNDED_MOST = 0.2 * GIB, 0.3, 1.1 * GIB
 _SPARE_OF_KEPT = 0.011
+_SPARE_PACKED, _SPARE_PACKED_OF_KEPT = 0.08 * GIB, 0.05  # more between widened weights and what is kept, where two weights are a byte
 # What CUDA's own memory grows by, beyond the 0.6 GiB that it has before a step: kernels, graphs.
 _KERNELS = {True: 0.5 * GIB, False: 0.32 * GIB}
 _KERNELS_AGAIN = 0.17 * GIB
@@ -93,7 +94,7 @@ def step_bytes(need: StepNeed, layout: Layout) -> StepBytes:
         attention=layout.attention * need.attended_bytes,
         kept=kept,
         scratch=int(_scratch(need, again=at_once > layout.kept)),
-        reserve=int(_reserve(need, kept)),
+        reserve=int(_reserve(need, kept, again=again > 0)),
         kernels=kernels_bytes(joint=need.joint, again=again > 0),
         beside=need.beside_bytes,
     )
@@ -115,11 +116,13 @@ def _scratch(need: StepNeed, *, again: bool) -> float:
     return bytes_of
 
 
-def _reserve(need: StepNeed, kept: int) -> float:
+def _reserve(need: StepNeed, kept: int, *, again: bool) -> float:
     if need.rounded:
         bytes_of = min(_SPARE_ROUNDED + _SPARE_ROUNDED_BLOCKS * need.kept_bytes, _SPARE_ROUNDED_MOST)
     else:
         bytes_of = _SPARE + _SPARE_BLOCKS * need.kept_bytes
+    if need.packed and kept and again:
+        bytes_of += _SPARE_PACKED + _SPARE_PACKED_OF_KEPT * kept
     return bytes_of + _SPARE_OF_KEPT * kept
 
 

@@ -32,8 +32,8 @@ class StepNeed:
     """What a step is made of. tokens: video tokens of the largest batch; block_bytes: of a block's matrices as they are stored.
 
     kept, inputs: bytes that a block keeps, and of its inputs; None for an estimate by its width. rounded: what weights in fewer bits need
-    beside them. state_bytes: of the optimizer's state, and of a running average that lies beside it, for each number of the LoRA.
-    beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares.
+    beside them; packed: whether two of them are a byte. state_bytes: of the optimizer's state, and of a running average that lies beside
+    it, for each number of the LoRA. beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares.
     """
 
     tokens: int
@@ -47,6 +47,7 @@ class StepNeed:
     kept: int | None = None
     inputs: int | None = None
     rounded: int = 0
+    packed: bool = False
     state_bytes: float = 8.0
     beside_bytes: int = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -158,7 +158,7 @@ def _beside_bytes(settings: TrainSettings, *, tokens: int, width: int) -> int:
     return 0 if settings.crepa is None else alignment_bytes(tokens=tokens, width=width, to=settings.crepa.width or width)
 
 
-def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings: TrainSettings, *, joint: bool) -> dict[str, int]:
+def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings: TrainSettings, *, joint: bool) -> dict[str, Any]:
     """What was counted for the release that this is, by StepNeed's names; nothing for a model of another shape, which is estimated."""
     sizes = sizes_as_released(version, shape, joint=joint)
     if sizes is None:
@@ -168,6 +168,7 @@ def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings
         "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.most_rank, given=settings.given),
         "inputs": sizes.inputs_bytes(video=video, audio=audio),
         "rounded": sizes.rounded_bytes(settings.wish.storage),
+        "packed": settings.wish.storage == "nf4",
     }
 
 

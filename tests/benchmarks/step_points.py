@@ -110,6 +110,7 @@ class Point:
             kept=sizes.kept.bytes(**self._lengths, rank=self.rank),
             inputs=sizes.inputs_bytes(video=self._lengths["video"], audio=self._lengths["audio"]),
             rounded=sizes.rounded_bytes(self.storage),
+            packed=self.storage == "nf4",
             state_bytes=EIGHT_BIT_MOMENTS_BYTES if self.adam8 else MOMENTS_BYTES,
         )
 

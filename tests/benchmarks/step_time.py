@@ -150,6 +150,7 @@ def planned(case: Case, *, layers: int, rates: Rates | None = None) -> tuple[Fas
         kept=None if case.small else sizes.kept.bytes(**lengths, rank=case.rank),
         inputs=None if case.small else sizes.inputs_bytes(video=lengths["video"], audio=lengths["audio"]),
         rounded=0 if case.small else sizes.rounded_bytes(case.wish.storage),
+        packed=not case.small and case.wish.storage == "nf4",
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
     free, speed = None, None
@@ -194,6 +195,7 @@ def released_need(case: Case) -> StepNeed:
         kept=sizes.kept.bytes(video=case.tokens * case.batch, audio=sound * case.batch, text=1024 * case.batch, rank=case.rank),
         inputs=sizes.inputs_bytes(video=case.tokens * case.batch, audio=sound * case.batch),
         rounded=sizes.rounded_bytes(case.wish.storage),
+        packed=case.wish.storage == "nf4",
         state_bytes=BYTES_A_NUMBER[case.adam.eight_bit],
     )
 

@@ -19,6 +19,7 @@ from ltx2core.data.clip import Bucket
 from ltx2core.data.decode import decode_frames
 from ltx2core.errors import DatasetError, Stopped
 from ltx2core.hardware.helper_memory import HELPERS
+from ltx2core.hardware.limits import locked_for
 from ltx2core.planning.phases import _DECODER_BYTES, _DECODER_CLIPS, _MOST_DECODERS
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ def test_no_more_is_decoded_than_there_is_room_for(requests: list[Request]) -> N
             _until(lambda: ahead._next - ahead._taken >= 2 or ahead._next == len(good))
             most = max(most, ahead._bytes)
     assert most == 2 * CLIP_BYTES
+
+
+def test_memory_is_counted_as_it_is_page_locked_for_a_card(requests: list[Request]) -> None:
+    assert [locked_for(size) for size in (1, 4096, 4097, 3 * 1280 * 704 * 121)] == [1, 4096, 8192, 512 << 20]
+    size = requests[0].array_bytes
+    room = 2 * locked_for(size)
+    assert locked_for(size) > size
+    assert [len(Ahead(requests[:4], processes=4, max_bytes=room, pinned=pinned)._threads) for pinned in (True, False)] == [2, room // size]
 
 
 def test_a_clip_larger_than_the_room_is_decoded_alone(requests: list[Request]) -> None:
