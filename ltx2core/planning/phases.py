@@ -187,6 +187,11 @@ def vae_activations(half: Literal["encode", "decode"], clip: ClipShape, levers: 
     return int(max(_FIRST_TILE_BYTES * pixels + tile, _JOINED_BYTES * pixels))
 
 
+def decoder_bytes(version: Version, clip: ClipShape, levers: VaeLevers) -> int:
+    """What PyTorch gives out at most to decode a clip: weights and activations."""
+    return _VAE_BYTES[version][1] + vae_activations("decode", clip, levers)
+
+
 def _vae_reserve(half: Literal["encode", "decode"], activations: int) -> int:
     return max(_LEAST_VAE_RESERVE, int(_VAE_RESERVE[half] * activations))
 

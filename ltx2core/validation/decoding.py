@@ -2,19 +2,24 @@
 tiles.
 
 Training takes the memory that there is, so what a decoder needs is seldom left, and an error there would end a run for the sake of a
-picture. What has worked is what the next sample begins with.
+picture. What has worked is what the next sample begins with. A way that needs more than is free is not tried while there are others: what
+it would take before it fails is memory that a run says it has needed.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
 from ltx2core.errors import DoesNotFit, RunError
+from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.free_memory import free_memory
+from ltx2core.planning.clips import SPATIAL, TEMPORAL, ClipShape
+from ltx2core.planning.job import Version
+from ltx2core.planning.phases import decoder_bytes
 from ltx2core.validation.decode_ways import DecodeWay, decode_ways
 from ltx2core.validation.media import decode
 
@@ -52,22 +57,20 @@ class SampleDecoder:
         """The decoded sample. Raises RunError when it fits in no way."""
         while True:
             way, rest = self._ways[0], self._ways[1:]
-            media = self._attempt(latents, way)
+            less = [other for other in rest if other.levers != way.levers] if way.alone else rest  # beside the weights it fits even less
+            media = self._attempt(latents, way, last=not less)
             if media is not None:
                 return media
             free_memory(self.device)  # outside the handlers: their tracebacks would keep the decoder's tensors alive
-            if self._no_ram is not None:
-                rest = [other for other in rest if not other.alone]
-            elif way.alone:
-                rest = [other for other in rest if other.levers != way.levers]  # beside the weights it fits even less
+            rest = less if self._no_ram is None else [other for other in rest if not other.alone]
             if not rest:
                 raise self._in_no_way()
             self._ways = rest
             because = "" if self._no_ram is None else f" {self._no_ram.text}"
             self.tell(f"Decoding a sample did not fit on the GPU: {rest[0].words(self.levers)} from now on.{because}")
 
-    def _attempt(self, latents: SampledLatents, way: DecodeWay) -> Media | None:
-        """None: it did not fit on the card, or the weights could not leave it."""
+    def _attempt(self, latents: SampledLatents, way: DecodeWay, *, last: bool) -> Media | None:
+        """None: it did not fit on the card, or the weights could not leave it. last: whether it is tried in any case."""
         with contextlib.ExitStack() as room:
             if way.alone and self.lend is not None:
                 try:
@@ -75,10 +78,24 @@ class SampleDecoder:
                 except DoesNotFit as error:
                     self._no_ram = error
                     return None
+            if not last and not self._has_room(latents, way):
+                return None
             try:
                 return decode(self.checkpoint, latents, device=self.device, dtype=self.dtype, levers=way.levers)
             except (torch.OutOfMemoryError, DoesNotFit):  # the latter before the decoder's own weights are loaded
                 return None
+
+    def _has_room(self, latents: SampledLatents, way: DecodeWay) -> bool:
+        free, version = self._free_bytes(), self.checkpoint.version[:3]
+        if latents.video is None or free is None or version not in get_args(Version):
+            return True
+        frames, height, width = latents.video.shape[2:]
+        clip = ClipShape(width=width * SPATIAL, height=height * SPATIAL, frames=(frames - 1) * TEMPORAL + 1)
+        return decoder_bytes(version, clip, way.levers) <= free  # type: ignore[arg-type, unused-ignore]
+
+    def _free_bytes(self) -> int | None:
+        """Of the card; None without one, whose memory ends otherwise."""
+        return free_device_memory(self.device) if self.device.type == "cuda" else None
 
     def _in_no_way(self) -> RunError:
         fix = "Lower validation_resolution or validation_num_video_frames"

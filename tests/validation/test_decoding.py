@@ -14,6 +14,9 @@ from ltx2core.errors import DoesNotFit, RunError
 from ltx2core.models import latents as coding
 from ltx2core.models.components import load_video_vae
 from ltx2core.models.latents import NO_LEVERS
+from ltx2core.planning.clips import ClipShape
+from ltx2core.planning.phases import decoder_bytes
+from ltx2core.validation.decode_ways import DecodeWay
 from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.sampling import SampledLatents
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
     from ltx2core.models.vae_levers import VaeLevers
     from ltx2core.validation.media import Media
+
+GIB = 2**30
 
 
 class Card:
@@ -149,3 +154,28 @@ def test_without_a_model_there_a_sample_is_decoded_in_parts_then_in_tiles(world:
     assert card.decode().frames is not None
     assert card.tries == 3
     assert not any("transformer" in line for line in card.told)
+
+
+def test_a_way_that_needs_more_than_is_free_is_not_tried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes before it fails would be the most that a run has held."""
+    card = Card(world, lambda _levers, _away: True, monkeypatch)
+    monkeypatch.setattr(SampleDecoder, "_free_bytes", lambda _: 8 * GIB if card.away else GIB // 2)
+    assert card.decode().frames is not None
+    assert card.tries == 1
+    assert "the transformer's weights wait in RAM meanwhile" in card.told[-1]
+    monkeypatch.setattr(SampleDecoder, "_free_bytes", lambda _: 0)
+    other = Card(world, lambda levers, _away: levers.tiling, monkeypatch)
+    assert other.decode().frames is not None  # the last way is tried in any case
+
+
+def test_the_need_of_a_sample_is_that_of_its_size(world: World) -> None:
+    large = SampledLatents(video=torch.zeros(1, 128, 16, 22, 40), audio=None)
+    clip = ClipShape(width=1280, height=704, frames=121)
+    decoder = SampleDecoder(
+        checkpoint=world.checkpoint, device=torch.device("cpu"), dtype=torch.float32, levers=NO_LEVERS, lend=None, tell=lambda _: None
+    )
+    needed = decoder_bytes("2.0", clip, NO_LEVERS)
+    assert needed / GIB == pytest.approx(12.96, rel=0.02)
+    for free, fits in ((needed, True), (needed - 1, False)):
+        decoder._free_bytes = lambda free=free: free  # type: ignore[method-assign]
+        assert decoder._has_room(large, DecodeWay(NO_LEVERS)) == fits
