@@ -44,7 +44,7 @@ def test_a_shorter_clip_was_measured_too() -> None:
     assert (phase.vram_bytes - CONTEXT_BYTES) / GIB == pytest.approx(3.78, rel=0.06)  # held by the allocator in the run of 16 clips
     assert phase.seconds == pytest.approx(4.5 + 1.6, rel=0.4)
     own = phase.ram_bytes - phase.ram["decoders"]  # whose processes were not looked at then
-    assert own / GIB == pytest.approx(2.45 + 16 * 3 * SMALL.megapixels * 1e6 / GIB, rel=0.06)
+    assert own / GIB == pytest.approx(2.45, rel=0.1)
 
 
 def test_the_text_encoder_needs_what_was_measured_as_a_whole_and_streamed() -> None:

@@ -99,7 +99,6 @@ def test_the_measured_run_is_predicted_phase_by_phase() -> None:
     assert decode.vram_bytes / GIB - 0.9 == pytest.approx(42.1, rel=0.03)  # without the context and what the allocator holds
     train = found.phase("train")
     assert train is not None
-    assert train.ram_bytes / GIB == pytest.approx(3.42, rel=0.05)
     assert train.seconds == pytest.approx(51.5 + 20 * 0.41 + 5, rel=0.2)
 
 
