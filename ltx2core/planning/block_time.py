@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from ltx2core.planning.flops import ModelShape
     from ltx2core.planning.step_time import StepSpeed
 
-# `ltx2tui probe --measure` on the H100 that the shares were fitted on. diffusers' block, captured, without a LoRA: not the engine's own
-# time, which is why two of them are compared and none is taken for a step's.
+# `ltx2tui probe --measure` on four H200 at once, the medians: steps on an H200 take what the shares, which were fitted on an H100, make of
+# its rates. diffusers' block, captured, without a LoRA: not the engine's own time, which is why two of them are compared and none is taken
+# for a step's.
 _FITTED_ON = Rates(
-    device="NVIDIA H100 80GB HBM3",
+    device="NVIDIA H200",
     source="measured",
-    bf16_flops_per_second=673.67e12,
-    int8_ops_per_second=829.73e12,
-    fp8_flops_per_second=1107.76e12,
-    to_device_bytes_per_second=54.28e9,
-    memory_bytes_per_second=2801.6e9,
-    launch_seconds=6.12e-6,
-    block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.005276),
+    bf16_flops_per_second=659.5e12,
+    int8_ops_per_second=817.0e12,
+    fp8_flops_per_second=1089.5e12,
+    to_device_bytes_per_second=54.5e9,
+    memory_bytes_per_second=3678.0e9,
+    launch_seconds=9.85e-6,
+    block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.00455),
 )
 _TEXT_TOKENS = 1024  # of hardware/bench.py's block
 _LEAST, _MOST = 0.67, 1.5  # beyond that it is not what lies between products that differs
