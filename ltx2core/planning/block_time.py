@@ -1,7 +1,7 @@
 """What the measured time of a block says about a device: how much slower or faster it computes than its rates alone let one expect.
 
 Rates are of large products, copies and long passes. What lies between in a block (attention, norms, positions, short products) need not
-be as fast beside them as on the card that the shares of step_time.py were fitted on. A block's time, measured on both, tells.
+be as fast beside them as on the cards that the shares of step_time.py hold for. A block's time, measured on both, tells.
 """
 
 from __future__ import annotations
