@@ -78,6 +78,15 @@ def test_cases_share_a_card_as_far_as_their_caps_and_their_host_memory_leave_roo
         assert {*first, *second} == {0, 1}
 
 
+def test_a_card_has_all_of_its_room_again_when_its_cases_have_ended() -> None:
+    cards = Cards(1, gib=78.0)
+    for cap in (25.591, 13.544, 0.1, 0.7):
+        with cards.room(cap), cards.room(cap / 3):
+            pass
+    with cards.room(None) as (card,):
+        assert card == 0
+
+
 def test_a_case_of_several_cards_waits_until_all_of_them_have_room() -> None:
     cards = Cards(2, gib=78)
     with cards.room(70):

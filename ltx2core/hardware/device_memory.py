@@ -37,11 +37,12 @@ def spilling_driver(*, system: str = sys.platform, version: Path = Path("/proc/v
         return None
 
 
-def choose_cap(*, limit_gib: float | None, total_bytes: int, free_bytes: int, spills: str | None) -> Cap | None:
-    """The cap that a limit and a system ask for; None for none. free_bytes: of the card, now that CUDA is up."""
+def choose_cap(*, limit_gib: float | None, total_bytes: int, free_bytes: int, spills: str | None, beside_bytes: int = 0) -> Cap | None:
+    """The cap that a limit and a system ask for; None for none. free_bytes: of the card, now that CUDA is up. beside_bytes: what others
+    than PyTorch's allocator will take, CUDA's context apart."""
     caps = []
     if limit_gib is not None and limit_gib * GIB < total_bytes:
-        held = max(0, int(limit_gib * GIB) - CONTEXT_BYTES)
+        held = max(0, int(limit_gib * GIB) - CONTEXT_BYTES - beside_bytes)
         caps.append(
             Cap(held_bytes=held, because=f"This process takes at most {limit_gib:g} GiB of GPU memory, as gpu_memory_limit_gib says.")
         )
@@ -54,9 +55,10 @@ def choose_cap(*, limit_gib: float | None, total_bytes: int, free_bytes: int, sp
     return min(caps, key=lambda cap: cap.held_bytes, default=None)
 
 
-def limit_device(device: torch.device, limit_gib: float | None, *, spills: str | None) -> str | None:
+def limit_device(device: torch.device, limit_gib: float | None, *, spills: str | None, beside_bytes: int = 0) -> str | None:
     """Cap what this process takes of a card, if that is asked for or needed; a sentence that says what was done, None for nothing.
 
+    beside_bytes: what NCCL will take, where there are other GPUs.
     Without a limit a cap of before is lifted: a process may train twice.
     """
     import torch
@@ -65,7 +67,7 @@ def limit_device(device: torch.device, limit_gib: float | None, *, spills: str |
         return None if limit_gib is None else "gpu_memory_limit_gib has no effect: there is no GPU."
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device)
-    cap = choose_cap(limit_gib=limit_gib, total_bytes=total, free_bytes=free + held, spills=spills)
+    cap = choose_cap(limit_gib=limit_gib, total_bytes=total, free_bytes=free + held, spills=spills, beside_bytes=beside_bytes)
     torch.cuda.set_per_process_memory_fraction(1.0 if cap is None else min(1.0, cap.held_bytes / total), _numbered(device))
     if cap is None and limit_gib is not None:
         return f"gpu_memory_limit_gib = {limit_gib:g} has no effect: the GPU has {total / GIB:.1f} GiB."

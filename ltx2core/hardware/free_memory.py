@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def free_memory(device: torch.device) -> None:
-    """Drop what dropped modules have left, on a device and in RAM. Waits for the device; for between phases, not steps."""
+    """Drop what dropped modules have left, on a device and in RAM: for between phases, not steps, for it takes a tenth of a second."""
     gc.collect()
     if device.type == "cuda":
         import torch

@@ -24,6 +24,7 @@ class BlockTime:
     video_width: Annotated[int, "Width of the picture's stream; LTX-2's is 4096."]
     audio_width: Annotated[int, "Width of the sound's stream; LTX-2's is 2048."]
     seconds: Annotated[float, "Time of one forward."]
+    captured: Annotated[bool, "Whether a CUDA graph launched its kernels all at once; a host that launches them is timed, too."] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

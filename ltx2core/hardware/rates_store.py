@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from ltx2core.hardware.machine import Machine
 
-_WAY = "block captured"  # a block that was launched kernel by kernel compares with none of these
-
 
 def rates_file(environment: Mapping[str, str] | None = None) -> Path:
     """Where they are kept."""
@@ -25,12 +23,11 @@ def rates_file(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def key_of(machine: Machine) -> str:
-    """What rates belong to: the first card that may be used, or the processor, with the driver and the PyTorch that ran them, and the way
-    in which they were measured."""
+    """What rates belong to: the first card that may be used, or the processor, with the driver and the PyTorch that ran them."""
     first = next(iter(machine.usable_gpus), None)
     device = machine.cpu_name if first is None else first.uuid or first.name
     torch = machine.torch.version if machine.torch else "none"
-    return " | ".join([device, *([] if first is None else [f"driver {machine.driver}"]), f"torch {torch}", _WAY])
+    return " | ".join([device, *([] if first is None else [f"driver {machine.driver}"]), f"torch {torch}"])
 
 
 def remembered_rates(machine: Machine, file: Path) -> Rates | None:

@@ -31,7 +31,7 @@ _FITTED_ON = Rates(
     to_device_bytes_per_second=54.5e9,
     memory_bytes_per_second=3678.0e9,
     launch_seconds=9.85e-6,
-    block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.00455),
+    block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.00455, captured=True),
 )
 _TEXT_TOKENS = 1024  # of hardware/bench.py's block
 _LEAST, _MOST = 0.67, 1.5  # beyond that it is not what lies between products that differs
@@ -44,10 +44,10 @@ def measured_speed(model: ModelShape, batch: BatchShape, rates: Rates, *, width:
 
 @cache
 def compute_factor(rates: Rates) -> float:
-    """How many times longer compute takes than rates alone say; 1.0 where no block of LTX-2's width was measured."""
+    """How many times longer compute takes than rates alone say; 1.0 where no block of LTX-2's width was measured as the other was."""
     block, fitted = rates.block, _FITTED_ON.block
     assert fitted is not None
-    if block is None or (block.video_width, block.audio_width) != (fitted.video_width, fitted.audio_width):
+    if block is None or not block.captured or (block.video_width, block.audio_width) != (fitted.video_width, fitted.audio_width):
         return 1.0
     return min(_MOST, max(_LEAST, _over_rates(rates, block) / _over_rates(_FITTED_ON, fitted)))
 

@@ -32,7 +32,7 @@ PhaseName = Literal["text", "encode", "train", "sample", "decode"]
 _MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
 # Host memory of a process on a machine with a GPU, beside what is counted: 1.5 to 1.9 GiB while latents are encoded, 2.04 with the text
-# encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (33 presets on H200s).
+# encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (36 presets on H200s).
 _PROCESS_BYTES = int(1.65 * GIB)
 _CAPTION_BYTES = {False: int(0.39 * GIB), True: int(1.24 * GIB)}  # more with captions: on the card, streamed
 _COMPILER_BYTES = {True: int(0.86 * GIB), False: int(0.3 * GIB)}  # more once blocks were compiled: with sound, without

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
 GIB = 1024**3
-# What lies beside what is counted, fitted to 133 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
+# What lies beside what is counted, fitted to 132 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
 # step_times.jsonl and step_times_h200.jsonl): what PyTorch had given at most, in GiB and in what one block keeps.
 _SCRATCH = {True: 0.4 * GIB, False: 0.3 * GIB}  # with sound, without: what is outside the blocks, workspaces of products
 _SCRATCH_BLOCKS = 0.62  # gradients on their way through a block

@@ -90,6 +90,7 @@ class Milestones:
     _base: ClipLosses = field(default_factory=dict)
     _decode: SampleDecoder | None = None
     _apart: bool = False  # a sample has not fitted otherwise
+    _measured_alone: bool = False  # nor has a measurement beside what steps hold
 
     def before_training(self, start: int) -> None:
         """Measure and sample the base model at step 0, which later steps are compared with."""
@@ -145,14 +146,21 @@ class Milestones:
         """Measure the held-out loss, if there are clips for it."""
         if not self.held_out:
             return
+        if self._measured_alone:
+            self.engine.park()
         self.emit(PhaseStarted(phase="evaluate", total=len(self.held_out), unit="clips"))
+
+        def make_room() -> None:
+            self._measured_alone = True
+            self.engine.park()
+
         with self.optimizer.at_rest():
             result = measure_held_out(
                 self.model,
                 self.reader,
                 self.held_out,
                 audio_weight=self.audio_weight,
-                make_room=self.engine.park,
+                make_room=make_room,
                 should_stop=lambda: self.control.stop_requested,
                 ranks=self.ranks,
             )

@@ -80,7 +80,7 @@ class ReferenceEngine:
         return losses.detached()
 
     def park(self) -> None:
-        return
+        free_memory(self._model.device)
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[None]:

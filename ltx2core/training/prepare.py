@@ -14,6 +14,7 @@ from ltx2core.data.tokens import find_counter
 from ltx2core.errors import ConfigError, Stopped
 from ltx2core.hardware.device_memory import limit_device, spilling_driver
 from ltx2core.models.checkpoint import find_checkpoint, open_checkpoint
+from ltx2core.planning.several import EXCHANGE_BYTES
 from ltx2core.planning.wishes import text_settings, vae_levers
 from ltx2core.runs.events import Notice
 from ltx2core.training.dataset import find_samples
@@ -84,7 +85,8 @@ def prepare(loaded: LoadedConfig, *, root: Path, emit: Callable[[Event], None], 
     config = loaded.config
     device, dtype = pick_device(config)
     features = feature_wish(config, base=loaded.base)
-    if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver()):
+    exchanged = EXCHANGE_BYTES if config.num_processes > 1 else 0
+    if capped := limit_device(device, config.gpu_memory_limit_gib, spills=spilling_driver(), beside_bytes=exchanged):
         emit(Notice(code="gpu_memory_limit", text=capped))
 
     def tell(text: str) -> None:

@@ -48,6 +48,7 @@ class SampleDecoder:
     lend: Callable[[], AbstractContextManager[None]] | None
     tell: Callable[[str], None]
     _ways: list[DecodeWay] = field(init=False)  # those that have not failed yet, and the last one
+    _untried: list[DecodeWay] = field(default_factory=list)  # for what they would need; beside the weights
     _no_ram: DoesNotFit | None = None  # why the weights cannot leave the card
 
     def __post_init__(self) -> None:
@@ -58,19 +59,25 @@ class SampleDecoder:
         while True:
             way, rest = self._ways[0], self._ways[1:]
             less = [other for other in rest if other.levers != way.levers] if way.alone else rest  # beside the weights it fits even less
-            media = self._attempt(latents, way, last=not less)
+            # What is not tried is made up for by parts or by room, which give the same picture; tiles do not.
+            media = self._attempt(latents, way, must=all(other.levers.tiling for other in less) or way.alone)
             if media is not None:
                 return media
             free_memory(self.device)  # outside the handlers: their tracebacks would keep the decoder's tensors alive
-            rest = less if self._no_ram is None else [other for other in rest if not other.alone]
+            rest = less if self._no_ram is None else [*self._untried, *(other for other in rest if not other.alone)]
+            if self._no_ram is not None:
+                self._untried = []
             if not rest:
                 raise self._in_no_way()
             self._ways = rest
             because = "" if self._no_ram is None else f" {self._no_ram.text}"
-            self.tell(f"Decoding a sample did not fit on the GPU: {rest[0].words(self.levers)} from now on.{because}")
+            self.tell(f"Decoding a sample needs more than the GPU has free: {rest[0].words(self.levers)} from now on.{because}")
 
-    def _attempt(self, latents: SampledLatents, way: DecodeWay, *, last: bool) -> Media | None:
-        """None: it did not fit on the card, or the weights could not leave it. last: whether it is tried in any case."""
+    def _attempt(self, latents: SampledLatents, way: DecodeWay, *, must: bool) -> Media | None:
+        """None: it did not fit on the card, or the weights could not leave it. must: whether it is tried in any case."""
+        if not must and not self._has_room(latents, way):
+            self._untried.append(way)
+            return None
         with contextlib.ExitStack() as room:
             if way.alone and self.lend is not None:
                 try:
@@ -78,8 +85,6 @@ class SampleDecoder:
                 except DoesNotFit as error:
                     self._no_ram = error
                     return None
-            if not last and not self._has_room(latents, way):
-                return None
             try:
                 return decode(self.checkpoint, latents, device=self.device, dtype=self.dtype, levers=way.levers)
             except (torch.OutOfMemoryError, DoesNotFit):  # the latter before the decoder's own weights are loaded

@@ -121,7 +121,7 @@ def gpu_machine() -> Machine:
         to_device_bytes_per_second=12.4e9,
         memory_bytes_per_second=887e9,
         launch_seconds=5.2e-6,
-        block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.0184),
+        block=BlockTime(video_tokens=2688, audio_tokens=50, video_width=4096, audio_width=2048, seconds=0.0184, captured=True),
     )
     return replace(
         CPU_ONLY,

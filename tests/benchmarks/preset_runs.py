@@ -39,7 +39,6 @@ from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.history import checked_in
 from ltx2core.planning.make_presets import smallest_of
 from ltx2core.planning.predict import predict
-from ltx2core.planning.several import EXCHANGE_BYTES
 from ltx2core.runs.events import EngineChosen, LoraExported, Notice, RunFailed, RunFinished, SampleReady, StepDone
 from ltx2core.runs.folder import RunFolder
 from ltx2core.runs.journal import read_journal
@@ -66,9 +65,8 @@ class Ways:
 
 
 def limit_gib(preset: Preset) -> float:
-    """GiB that a run of it may take of each card: what the smallest card of its size has free, less what cards exchange."""
-    told = preset["for"]
-    return (smallest_of(told["gpu_memory_gb"]).free_bytes - (EXCHANGE_BYTES if told["gpus"] > 1 else 0)) / GIB
+    """GiB that a run of it may take of each card: what the smallest card of its size has free."""
+    return smallest_of(preset["for"]["gpu_memory_gb"]).free_bytes / GIB
 
 
 def clips_of(dataset: dict[str, Any], ways: Ways) -> Path:
@@ -119,12 +117,12 @@ def root_of(preset: Preset, ways: Ways) -> Path:
     return ways.folder / f"{told['gpus']}x{told['gpu_memory_gb']}gb-{told['ram_gb']}"
 
 
-def run(name: str, preset: Preset, ways: Ways, *, cards: tuple[int, ...]) -> dict[str, Any]:
-    """Train by a preset in a process of its own; what its journal says."""
+def run(name: str, preset: Preset, ways: Ways, *, cards: tuple[int, ...], reuse: bool) -> dict[str, Any]:
+    """Train by a preset in a process of its own; what its journal says. reuse: that of one that has finished."""
     root, config = root_of(preset, ways), config_of(name, preset, ways)
     folder = RunFolder(root / "runs" / name)
-    if (line := read(folder)).get("finished"):  # while nobody waited for it any more
-        return line
+    if reuse and (line := read(folder)).get("finished"):  # while nobody waited for it any more
+        return line | {"sample_steps": ways.sample_steps}
     shutil.rmtree(folder.path, ignore_errors=True)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else None
     variables = {"CUDA_VISIBLE_DEVICES": ",".join(visible[card] if visible else str(card) for card in cards)}
@@ -140,7 +138,7 @@ def run(name: str, preset: Preset, ways: Ways, *, cards: tuple[int, ...]) -> dic
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     seconds = round(time.monotonic() - begun, 1)
-    line = read(folder) | {"exit_status": status, "whole_seconds": seconds}
+    line = read(folder) | {"sample_steps": ways.sample_steps, "exit_status": status, "whole_seconds": seconds}
     if status is None:
         line["error"] = f"took longer than {ways.limit:g} s"
     elif status or not line.get("finished"):
@@ -159,7 +157,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
     line: dict[str, Any] = {
         "finished": any(isinstance(event, RunFinished) and not event.stopped for event in events),
         "steps": len(steps),
-        "losses": [round(event.loss or float("nan"), 4) for event in steps][:3],
+        "losses": [None if event.loss is None else round(event.loss, 4) for event in steps][:3],
         "samples": sum(isinstance(event, SampleReady) for event in events),
         "loras": sum(isinstance(event, LoraExported) for event in events),
         "rungs": [event.text for event in notices if event.code == "memory_rung"],
@@ -188,9 +186,9 @@ def _shown(what: str, value: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a phase of a run is predicted to hold now, and what it held, GiB. exact: whether the two are of the same: blocks held as they
-    would be planned now, nothing of its limit given back to try a smaller way, no rungs, no clips with a given frame, which kept more
-    in those runs."""
+    """What a phase of a run is predicted to hold now, and what it held, GiB. exact: whether the two are of the same, on one card: blocks
+    held as they would be planned now, no way of decoding that failed at the limit, no rungs, no clips with a given frame, which kept
+    more in those runs."""
 
     case: str
     phase: str
@@ -207,7 +205,7 @@ class Compared:
 def compare(line: dict[str, Any]) -> list[Compared]:
     """Of a line that this command wrote on an H200 with much RAM."""
     preset = json.loads(preset_files()[line["case"]].read_text(encoding="utf-8"))
-    keys = shortened(preset, steps=line["steps"], sample_steps=3)
+    keys = shortened(preset, steps=line["steps"], sample_steps=line["sample_steps"])
     loaded = look_at(preset["config"] | keys, base=Path(), datasets=preset["datasets"])
     hardware = hardware_named("H200", ram_gib=500, cards=line["gpus"])
     found = predict(loaded.config, hardware, datasets=loaded.datasets, clips=CLIPS)
@@ -329,7 +327,7 @@ def main() -> None:
             with cards.room(limit_gib(preset), preset["predicted"]["ram_gib"], count=preset["for"]["gpus"]) as taken:
                 if time.monotonic() >= until:
                     continue
-                line = run(name, preset, ways, cards=taken)
+                line = run(name, preset, ways, cards=taken, reuse=options.skip_done)
             out.write({"case": name, "limit_gib": round(limit_gib(preset), 3), "gpus": preset["for"]["gpus"]} | line)
 
     sizes: dict[Path, list[str]] = {}

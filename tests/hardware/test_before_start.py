@@ -187,6 +187,11 @@ def test_more_page_locked_memory_than_windows_allows_is_told(config: LoadedConfi
 def test_samples_that_need_more_than_training_are_told_and_more_loudly_when_they_do_not_fit_at_once(tmp_path: Path) -> None:
     told = Forecast(train_peak_bytes=16 * GIB, sample_peak_bytes=20 * GIB)
     assert _only(MACHINE, _config(tmp_path), told).level == "info"
+    for more, said in ((1.04, []), (1.06, ["samples_need_more"])):  # a little more, where there is room for it, is nobody's concern
+        some = Forecast(train_peak_bytes=10 * GIB, sample_peak_bytes=int(more * 10 * GIB))
+        assert [notice.code for notice in warnings_before(MACHINE, _config(tmp_path), some)] == said
+    little = Forecast(train_peak_bytes=18 * GIB, sample_peak_bytes=18 * GIB + 1)
+    assert _only(_with({"free_bytes": 18 * GIB}), _config(tmp_path), little).level == "warning"
     failing = _only(_with({"free_bytes": 18 * GIB}), _config(tmp_path), told)
     assert (failing.code, failing.level) == ("samples_need_more", "warning")
     assert "18.0 GiB is free: they would be drawn and decoded in parts" in failing.text

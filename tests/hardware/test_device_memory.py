@@ -46,6 +46,12 @@ def test_a_limit_counts_what_cuda_itself_takes() -> None:
     assert "at most 16 GiB of GPU memory, as gpu_memory_limit_gib says" in cap.because
 
 
+def test_a_limit_counts_what_cards_exchange_by() -> None:
+    cap = choose_cap(limit_gib=16, total_bytes=80 * GIB, free_bytes=70 * GIB, spills=None, beside_bytes=GIB)
+    assert cap is not None
+    assert cap.held_bytes == 15 * GIB - CONTEXT_BYTES
+
+
 def test_where_the_driver_lends_ram_the_cap_is_below_what_is_free_and_the_smaller_of_both_holds() -> None:
     cap = choose_cap(limit_gib=None, total_bytes=24 * GIB, free_bytes=22 * GIB, spills="WSL")
     assert cap is not None

@@ -168,6 +168,13 @@ def test_a_way_that_needs_more_than_is_free_is_not_tried(world: World, monkeypat
     assert other.decode().frames is not None  # the last way is tried in any case
 
 
+def test_parts_that_were_not_tried_come_before_tiles_where_the_model_cannot_leave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(world, lambda levers, _away: levers.temporal_roll and not levers.tiling, monkeypatch, ram=False)
+    monkeypatch.setattr(SampleDecoder, "_free_bytes", lambda _: 0)
+    assert card.decode().frames is not None  # the estimate was wrong
+    assert "vae_enable_tiling" not in card.told[-1]
+
+
 def test_the_need_of_a_sample_is_that_of_its_size(world: World) -> None:
     large = SampledLatents(video=torch.zeros(1, 128, 16, 22, 40), audio=None)
     clip = ClipShape(width=1280, height=704, frames=121)
