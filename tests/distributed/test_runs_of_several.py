@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from engine_fixtures import events_of, watch
 from rank_threads import ThreadRank
 from step_engine import same
@@ -17,9 +19,10 @@ from ltx2core.runs.events import CheckpointSaved, EngineChosen, HeldOutMeasured,
 from ltx2core.training import between, follower
 from ltx2core.training.batches import Entry
 from ltx2core.training.course import trainee_of
-from ltx2core.training.engine import TryAgain
+from ltx2core.training.engine import ReferenceEngine, TryAgain
 from ltx2core.training.loop import Loop
 from ltx2core.training.scheduled import make_order
+from ltx2core.validation import held_out as held_out_module
 from ltx2core.validation.held_out import HeldOutLoss
 
 if TYPE_CHECKING:
@@ -202,6 +205,38 @@ def test_the_first_rank_measures_and_draws_and_ends_a_run_early_while_the_other_
     assert "early_stop" in {event.code for event in events_of(run) if isinstance(event, Notice)}
     assert [step.step for step in steps(run)] == [1, 2]
     assert drawn == [2]
+
+
+def test_a_rank_that_has_no_room_to_measure_beside_its_steps_makes_some(
+    make_config: MakeConfig, open_run: OpenRun, clips_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: dict[str, object] = {"max_train_steps": 1, "eval_steps_interval": 1, "others": [held_out(clips_folder, clips=2)]}
+    usual = open_run(make_config(num_processes=2, **keys), "usual")
+    assert usual.run() == "finished", usual.failure
+    measured, parked, missed = held_out_module.losses_at, [], []
+
+    def losses_at(*given: Any, **named: Any) -> Losses:
+        if threading.current_thread() is not threading.main_thread() and not missed:
+            missed.append("once")
+            raise torch.OutOfMemoryError("the steps' memory is in the way")
+        return measured(*given, **named)
+
+    park = ReferenceEngine.park
+
+    def noted(engine: ReferenceEngine) -> None:
+        parked.append(threading.current_thread())
+        park(engine)
+
+    monkeypatch.setattr(ReferenceEngine, "park", noted)
+    monkeypatch.setattr(held_out_module, "losses_at", losses_at)
+    run = open_run(make_config(num_processes=2, **keys), "tight")
+    assert run.run() == "finished", run.failure
+    assert missed
+    assert threading.main_thread() not in parked
+    assert len(parked) == 1
+    found = [[event.loss for event in events_of(one) if isinstance(event, HeldOutMeasured)] for one in (usual, run)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
 
 
 def test_an_epoch_ends_after_as_many_updates_as_all_ranks_need_together_for_its_batches() -> None:
