@@ -59,14 +59,15 @@ class SampleDecoder:
         while True:
             way, rest = self._ways[0], self._ways[1:]
             less = [other for other in rest if other.levers != way.levers] if way.alone else rest  # beside the weights it fits even less
+            stuck = self._no_ram is not None
             # What is not tried is made up for by parts or by room, which give the same picture; tiles do not.
-            media = self._attempt(latents, way, must=all(other.levers.tiling for other in less) or way.alone)
+            media = self._attempt(latents, way, must=stuck or way.alone or all(other.levers.tiling for other in less))
             if media is not None:
                 return media
             free_memory(self.device)  # outside the handlers: their tracebacks would keep the decoder's tensors alive
-            rest = less if self._no_ram is None else [*self._untried, *(other for other in rest if not other.alone)]
-            if self._no_ram is not None:
-                self._untried = []
+            rest = less
+            if self._no_ram is not None and not stuck:  # the least of what was passed over is tried now, whatever it needs
+                rest = [*self._untried[-1:], *(other for other in self._ways[1:] if not other.alone)]
             if not rest:
                 raise self._in_no_way()
             self._ways = rest
