@@ -26,6 +26,11 @@ def free_memory(device: torch.device) -> None:
 
         torch.cuda.empty_cache()
         _empty_locked()
+        trim_heap()  # beside a CPU's own work it is not worth its time
+
+
+def trim_heap() -> None:
+    """Give what the C library has kept of small pieces back to the system, where it can."""
     if (trim := _trim()) is not None:
         trim(0)
 

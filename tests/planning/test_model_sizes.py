@@ -28,15 +28,14 @@ def test_sizes_of_every_version_are_those_of_its_modules(version: str, joint: bo
     assert sizes.inputs_bytes(video=2688, audio=49) == 2 * (2688 * 4096 + (49 * 2048 if joint else 0))
 
 
-@pytest.mark.parametrize("given", ["video", "audio"])
-def test_a_clip_of_which_a_part_is_given_keeps_no_modulation_for_every_token(given: str) -> None:
+def test_a_clip_of_which_a_part_is_given_keeps_no_modulation_for_every_token() -> None:
     """A token's modulation is one of two rows: the backward picks it again."""
     small = {"num_attention_heads": 2, "attention_head_dim": 64, "cross_attention_dim": 128}
     small |= {"audio_num_attention_heads": 2, "audio_attention_head_dim": 32, "audio_cross_attention_dim": 64}
     block = one_block("2.0.0", joint=True, rank=2, **small)
     lengths = (256, 128, 16)
-    plain, levelled = (kept_bytes(block, lengths, joint=True, given=found) for found in ((), (given,)))
-    assert plain < levelled < 1.03 * plain
+    plain, levelled = (kept_bytes(block, lengths, joint=True, given=found) for found in ((), ("video", "audio")))
+    assert plain < levelled < 1.05 * plain
 
 
 def test_sizes_count_given_parts_of_the_versions_that_keep_more_for_them() -> None:
