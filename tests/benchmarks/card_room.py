@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -53,3 +54,9 @@ class Cards:
 def _mib(gib: float) -> float:
     """Whole MiB, which add up to what they were; infinity stays."""
     return gib if math.isinf(gib) else math.ceil(1024 * gib)
+
+
+def visible_name(card: int) -> str:
+    """A card as CUDA_VISIBLE_DEVICES is to name it, where that may already choose among the machine's."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",")[card] if visible else str(card)

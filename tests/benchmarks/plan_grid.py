@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ltx2core.errors import RunError
 from ltx2core.hardware.limits import available_memory
 from ltx2core.training.compile_cache import kept_kernels
-from tests.benchmarks.card_room import Cards
+from tests.benchmarks.card_room import Cards, visible_name
 from tests.benchmarks.case_process import run_process
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class Out:
 
 def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Line:
     """The line that a process of its own prints; `error` where it printed none, or took too long and was ended."""
-    variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": _device(gpu)}
+    variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": visible_name(gpu)}
     output, status = run_process("tests.benchmarks.plan_grid", arguments, limit=limit, variables=variables)
     if status is None:
         return {"error": f"took longer than {limit:g} s"}
@@ -261,11 +261,6 @@ def run_alone(arguments: Sequence[str], *, limit: float, gpu: int | None) -> Lin
             found: Line = json.loads(text)
             return found
     return {"error": f"exit status {status}: {output[-600:]}"}
-
-
-def _device(gpu: int) -> str:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return visible.split(",")[gpu] if visible else str(gpu)
 
 
 def run_all(names: Sequence[str], options: argparse.Namespace, *, out: Out) -> None:

@@ -4,14 +4,13 @@
     ... --gpus 2 --together 4            # so many at once on a card, as their caps leave room; on two cards also presets for two
     ... --presets quickstart,8gb-*       # some of them
     ... --skip-done                      # those that the file does not have yet
-    python -m tests.benchmarks.preset_runs --summary presets.jsonl       # the errors of what is predicted now
     python -m tests.benchmarks.preset_runs /tmp/small --checkpoint nano --small --out small.jsonl    # the script itself, on any machine
 
 Weights are random (write_true_size.py makes them) and cost what real ones do. A run is a process of its own, as a user starts it, with
 the preset's config but for the number of steps, of a sample's steps and of samples, which change seconds and not memory;
 gpu_memory_limit_gib makes the card as small as the smallest of its size. A line says how the run ended, what it told as warnings, which
 rungs of the memory ladder it took, and what each phase was predicted to take and took. Presets of one size share a cache, so that texts
-are encoded once for each. Runs that share a card say nothing of seconds.
+are encoded once for each. Runs that share a card say nothing of seconds. preset_errors.py compares such lines with what is predicted now.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -32,17 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltx2core.config.load import look_at
 from ltx2core.config.sources import preset_files
 from ltx2core.hardware.limits import available_memory
-from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.history import checked_in
 from ltx2core.planning.make_presets import smallest_of
-from ltx2core.planning.predict import predict
 from ltx2core.runs.events import EngineChosen, LoraExported, Notice, RunFailed, RunFinished, SampleReady, StepDone
 from ltx2core.runs.folder import RunFolder
 from ltx2core.runs.journal import read_journal
-from tests.benchmarks.card_room import Cards
+from tests.benchmarks.card_room import Cards, visible_name
 from tests.benchmarks.plan_grid import Out, preset_cases, read_done
 from tests.benchmarks.true_size_run import make_clips
 
@@ -124,8 +119,7 @@ def run(name: str, preset: Preset, ways: Ways, *, cards: tuple[int, ...], reuse:
     if reuse and (line := read(folder)).get("finished"):  # while nobody waited for it any more
         return line | {"sample_steps": ways.sample_steps}
     shutil.rmtree(folder.path, ignore_errors=True)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else None
-    variables = {"CUDA_VISIBLE_DEVICES": ",".join(visible[card] if visible else str(card) for card in cards)}
+    variables = {"CUDA_VISIBLE_DEVICES": ",".join(visible_name(card) for card in cards)}
     command = [sys.executable, "-m", "ltx2tui.cli", "train", "--config", str(config), "--headless", "--run", name]
     begun = time.monotonic()
     log = root / f"{name}.log"
@@ -184,79 +178,6 @@ def _shown(what: str, value: float) -> float:
     return round(value / GIB, 3) if what in ("vram", "ram") else round(value, 3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """What a phase of a run is predicted to hold now, and what it held, GiB. exact: whether the two are of the same, on one card: blocks
-    held as they would be planned now, no way of decoding that failed at the limit, no rungs, no clips with a given frame, which kept
-    more in those runs."""
-
-    case: str
-    phase: str
-    what: str
-    predicted: float
-    measured: float
-    exact: bool
-
-    @property
-    def percent(self) -> float:
-        return 100 * (self.predicted / self.measured - 1)
-
-
-def compare(line: dict[str, Any]) -> list[Compared]:
-    """Of a line that this command wrote on an H200 with much RAM."""
-    preset = json.loads(preset_files()[line["case"]].read_text(encoding="utf-8"))
-    keys = shortened(preset, steps=line["steps"], sample_steps=line["sample_steps"])
-    loaded = look_at(preset["config"] | keys, base=Path(), datasets=preset["datasets"])
-    hardware = hardware_named("H200", ram_gib=500, cards=line["gpus"])
-    found = predict(loaded.config, hardware, datasets=loaded.datasets, clips=CLIPS)
-    held = {(phase.name, what): getattr(phase, f"{what}_bytes") / GIB for phase in found.phases for what in ("vram", "ram")}
-    for what in ("vram", "ram"):  # one phase of a run
-        held["sample", what] = max(held["sample", what], held["decode", what])
-    streamed = -1 if found.plan is None else found.plan.streamed
-    as_planned = line["engines"][0]["streamed"] == streamed and not line["rungs"] and not found.job.given
-    lines = []
-    for check in line["checks"]:
-        if check["what"] in ("vram", "ram"):
-            exact = check["phase"] in ("text", "encode") or (as_planned and line["gpus"] == 1)
-            if check["phase"] == "sample":
-                exact = exact and not found.decoded and _sampled_within(line)
-            key = check["phase"], check["what"]
-            told = {"case": line["case"], "phase": key[0], "what": key[1]}
-            lines.append(Compared(**told, predicted=held[key], measured=check["measured"], exact=exact))
-    return lines
-
-
-def _sampled_within(line: dict[str, Any]) -> bool:
-    """Whether samples left some of the limit: a way of decoding that does not fit goes up to it."""
-    return all(
-        check["measured"] < line["limit_gib"] - 0.1 for check in line["checks"] if (check["phase"], check["what"]) == ("sample", "vram")
-    )
-
-
-def summary(path: Path) -> dict[str, Any]:
-    """Errors by phase, in percent, of what is predicted now."""
-    lines = list(read_done(path).values())
-    found = [one for line in lines for one in compare(line) if one.exact]
-    errors: dict[str, list[float]] = {}
-    for one in found:
-        errors.setdefault(f"{one.phase} {one.what}", []).append(one.percent)
-    finished = [line for line in lines if line.get("finished") and line.get("loras") and "error" not in line]
-    return {
-        "runs": len(lines),
-        "finished": len(finished),
-        "took_rungs": [line["case"] for line in lines if line["rungs"]],
-        "percent": {
-            name: {
-                "runs": len(some),
-                "median": round(statistics.median(map(abs, some)), 1),
-                "least": round(min(some), 1),
-                "most": round(max(some), 1),
-            }
-            for name, some in errors.items()
-        },
-    }
-
-
 def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Preset]:
     """Presets whose names match one of these patterns, with commas between, and that so many cards can run, the largest cards first.
 
@@ -277,11 +198,10 @@ def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Prese
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--summary", type=Path, help="the errors of lines that were written before, by what is predicted now")
-    parser.add_argument("--checkpoint")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--text-encoder", default="")
-    parser.add_argument("--out", type=Path, help="where lines are added")
+    parser.add_argument("--out", type=Path, required=True, help="where lines are added")
     parser.add_argument("--presets", default="*", help="names or patterns, with commas between")
     parser.add_argument("--different", action="store_true", help="one of those whose steps are the same on as many cards")
     parser.add_argument("--skip-done", action="store_true", help="leave out what the file has, unless it failed")
@@ -295,11 +215,6 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=1e9, help="seconds after which no other run is begun")
     parser.add_argument("--small", action="store_true", help="clips of 9 frames and 64 pixels, for nano")
     options = parser.parse_args()
-    if options.summary:
-        print(json.dumps(summary(options.summary), indent=1))
-        return
-    if not (options.folder and options.checkpoint and options.out):
-        parser.error("a folder, --checkpoint and --out are needed")
     ways = Ways(
         folder=options.folder,
         checkpoint=options.checkpoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.benchmarks.plan_grid import read_done
-from tests.benchmarks.preset_runs import compare
+from tests.benchmarks.preset_errors import compare
 
 RUNS = read_done(Path(__file__).parents[1] / "data" / "preset_runs.jsonl")
 MOST = {("train", "vram"): 3.0, ("train", "ram"): 6.0, ("sample", "vram"): 4.5}  # percent; 6.5 for the others, 8 for their RAM
