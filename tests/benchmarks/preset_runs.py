@@ -34,7 +34,17 @@ from ltx2core.config.sources import preset_files
 from ltx2core.hardware.limits import available_memory
 from ltx2core.planning.history import checked_in
 from ltx2core.planning.make_presets import smallest_of
-from ltx2core.runs.events import EngineChosen, LoraExported, Notice, RunFailed, RunFinished, SampleReady, StepDone
+from ltx2core.runs.events import (
+    EngineChosen,
+    LoraExported,
+    Notice,
+    PhaseMeasured,
+    RunFailed,
+    RunFinished,
+    RunPredicted,
+    SampleReady,
+    StepDone,
+)
 from ltx2core.runs.folder import RunFolder
 from ltx2core.runs.journal import read_journal
 from tests.benchmarks.card_room import Cards, visible_name
@@ -158,6 +168,12 @@ def read(folder: RunFolder) -> dict[str, Any]:
         "notices": [event.text for event in notices if event.level != "info" and event.code != "memory_rung"],
         "engines": [{"engine": one.engine, "streamed": one.streamed, "recomputed": one.recomputed} for one in engines],
     }
+    idle = {
+        event.phase: (event.vram_reserved_bytes - event.vram_peak_bytes) / GIB
+        for event in events
+        if isinstance(event, PhaseMeasured) and event.vram_reserved_bytes and event.vram_peak_bytes
+    }
+    line["card"] = next((event.card for event in events if isinstance(event, RunPredicted)), "")
     if failure := next((event for event in events if isinstance(event, RunFailed)), None):
         line["error"] = f"{failure.text} {failure.fix}"
     if checked := checked_in(folder.journal):
@@ -169,6 +185,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
                 "predicted": _shown(check.what, check.predicted),
                 "measured": _shown(check.what, check.measured),
             }
+            | ({"idle": round(idle[check.phase], 3)} if check.what == "vram" and check.phase in idle else {})
             for check in checked.checks
         ]
     return line
@@ -179,7 +196,8 @@ def _shown(what: str, value: float) -> float:
 
 
 def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Preset]:
-    """Presets whose names match one of these patterns, with commas between, and that so many cards can run, the largest cards first.
+    """Presets whose names match one of these patterns, with commas between, and that so many cards can run: first those for most cards, and
+    of as many those for the largest.
 
     different: one of those whose steps are the same on as many cards.
     """
@@ -188,7 +206,7 @@ def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Prese
     if different:
         groups = [{found[name]["for"]["gpus"]: name for name in reversed(same.split("+"))} for same in preset_cases()]
         found = {name: found[name] for group in groups for name in group.values()}
-    found = dict(sorted(found.items(), key=lambda item: -limit_gib(item[1])))
+    found = dict(sorted(found.items(), key=lambda item: (-item[1]["for"]["gpus"], -limit_gib(item[1]))))
     return {
         name: preset
         for name, preset in found.items()
@@ -234,16 +252,17 @@ def main() -> None:
     out, until, making = Out(options.out), time.monotonic() + options.within, threading.Lock()
 
     def train_all(names: list[str]) -> None:
-        """One after another, for they share a cache."""
-        for name in names:
-            preset = presets[name]
-            with making:  # clips, which sizes share
-                config_of(name, preset, ways)
-            with cards.room(limit_gib(preset), preset["predicted"]["ram_gib"], count=preset["for"]["gpus"]) as taken:
-                if time.monotonic() >= until:
-                    continue
-                line = run(name, preset, ways, cards=taken, reuse=options.skip_done)
-            out.write({"case": name, "limit_gib": round(limit_gib(preset), 3), "gpus": preset["for"]["gpus"]} | line)
+        """One after another, for they share a cache; all in the same room, which smaller ones would take before the next of them."""
+        several = [presets[name] for name in names]
+        with making:  # clips, which sizes share
+            for name in names:
+                config_of(name, presets[name], ways)
+        ram = max(preset["predicted"]["ram_gib"] for preset in several)
+        with cards.room(limit_gib(several[0]), ram, count=several[0]["for"]["gpus"]) as taken:
+            for name, preset in zip(names, several, strict=True):
+                if time.monotonic() < until:
+                    line = run(name, preset, ways, cards=taken, reuse=options.skip_done)
+                    out.write({"case": name, "limit_gib": round(limit_gib(preset), 3), "gpus": preset["for"]["gpus"]} | line)
 
     sizes: dict[Path, list[str]] = {}
     for name, preset in presets.items():
