@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Attended = tuple[Tensor, Tensor]
 """out [B, T, H, D] and lse [B, H, T] of a self-attention."""
 
+_ALL, _FIRST_PAIR, _SECOND_PAIR = slice(None), slice(2), slice(2, 4)
 _VIDEO = ("encoder_hidden_states", "temb", "temb_prompt", "video_rotary_emb")
 _AUDIO = ("audio_encoder_hidden_states", "temb_audio", "temb_prompt_audio", "audio_rotary_emb")
 _VIDEO_CROSS = ("temb_ca_scale_shift", "temb_ca_gate", "ca_video_rotary_emb")
@@ -47,13 +48,18 @@ _WHOLE_ONLY = (
     "audio_self_attention_mask",
     "a2v_cross_attention_mask",
     "v2a_cross_attention_mask",
-    "perturbation_mask",
 )
 
 
 def can_part(context: Mapping[str, Any]) -> bool:
-    """Whether a block called so can run in parts: masks and skips for guidance are only for whole blocks, and no training has them."""
-    return all(context.get(name) is None for name in _WHOLE_ONLY)
+    """Whether a block called so can run in parts: masks are only for whole blocks, and no training has them. All samples may skip their
+    self-attention, as one kind of guidance has it, or none."""
+    return all(context.get(name) is None for name in _WHOLE_ONLY) and (context.get("perturbation_mask") is None or skips(context))
+
+
+def skips(context: Mapping[str, Any]) -> bool:
+    """Whether all samples skip their self-attentions, which give their values."""
+    return context.get("perturbation_mask") is not None and bool(context.get("all_perturbed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +93,13 @@ class BlockInParts:
         the same inputs. A modality whose layers were left out comes back as it went in."""
         tied = self._shown and self._heard and context.get("use_a2v_cross_attention", True)
         query = key = value = answer = attended = None
+        skipped = skips(context)
         self._fork(video)
         if self._heard:
             with self._aside():
-                audio, query, key, value = self.audio_first(audio, AudioFirst.arguments(context), tied)
+                audio, query, key, value = self.audio_first(audio, AudioFirst.arguments(context), tied, skipped)
         if self._shown:
-            video, attended = self.video_first(video, VideoFirst.arguments(context), kept)
+            video, attended = self.video_first(video, VideoFirst.arguments(context), kept, skipped)
         if tied:
             self.join()
             answer = self.video_to_audio(video, query, VideoToAudio.arguments(context))
@@ -139,9 +146,9 @@ class _Part(nn.Module):
         """What this part takes of a block's arguments: fewer things that a compiled part would have to look at."""
         return {name: context.get(name) for name in (*cls.takes, "levels")}
 
-    def modulation(self, table: Tensor, given: Tensor, level: Tensor | None) -> tuple[Tensor, ...]:
+    def modulation(self, table: Tensor, given: Tensor, level: Tensor | None, rows: slice = _ALL) -> tuple[Tensor, ...]:
         """As many modulations [B, T or 1, D] as the table has rows. level: [B, T], where `given` has one row a noise level."""
-        found: tuple[Tensor, ...] = self.block.get_mod_params(table, given, given.shape[0])
+        found: tuple[Tensor, ...] = self.block.get_mod_params(table, given, given.shape[0])[rows]
         # Picked last, one by one, where each is used: the backward picks again, and keeps none that is as long as the clip.
         return found if level is None else tuple(pick_levels(modulation, level) for modulation in found)
 
@@ -164,43 +171,57 @@ class VideoFirst(_Part):
         super().__init__(block)
         self.kernel: Kernel | None = None
 
-    def forward(self, video: Tensor, context: Mapping[str, Any], kept: Attended | None) -> tuple[Tensor, Attended | None]:
+    def forward(self, video: Tensor, context: Mapping[str, Any], kept: Attended | None, skipped: bool) -> tuple[Tensor, Attended | None]:
         """video [B, T, C]; and what its self-attention found, for `kept` of another call: None where the kernel does not tell."""
         block = self.block
-        modulations = self.modulation(block.scale_shift_table, context["temb"], context["levels"][0])
-        shift, scale, gate = modulations[:3]
-        normed = block.norm1(video) * (1 + scale) + shift
-        fused: FusedAttention = block.attn1.processor
-        query, key, value = fused.prepare(block.attn1, normed, None, context["video_rotary_emb"], None)
-        if self.kernel is None:
-            answer, attended = fused.attend(block.attn1, query, key, value, None), None
-        else:
-            q, k, v = (part.view(*part.shape[:2], block.attn1.heads, -1) for part in (query, key, value))
-            attended = kept or attend(q, k, v, self.kernel)
-            answer = (attended[0] if kept is None else attend_kept(q, k, v, *kept, self.kernel)).flatten(2)
-        video = video + fused.finish(block.attn1, normed, answer) * gate
+        video, attended = self._after_itself(video, context, kept, skipped)
         normed = block.norm2(video)
         if block.video_cross_attn_adaln:
-            shift, scale, gate = modulations[6:9]
+            shift, scale, gate = self.modulation(*self._rows(context), slice(6, 9))
             normed = normed * (1 + scale) + shift
         text = self.text(context["encoder_hidden_states"], "prompt_scale_shift_table", context["temb_prompt"])
         answer = block.attn2(normed, encoder_hidden_states=text)
         return video + (answer * gate if block.video_cross_attn_adaln else answer), attended
 
+    def _after_itself(
+        self, video: Tensor, context: Mapping[str, Any], kept: Attended | None, skipped: bool
+    ) -> tuple[Tensor, Attended | None]:
+        """Self-attention. A function of its own, so that what it computes is gone before the text's turn where no compiler sees to that."""
+        block = self.block
+        shift, scale, gate = self.modulation(*self._rows(context), slice(3))
+        normed = block.norm1(video) * (1 + scale) + shift
+        fused: FusedAttention = block.attn1.processor
+        query, key, value = fused.prepare(block.attn1, normed, None, context["video_rotary_emb"], None)
+        if skipped:
+            answer, attended = value, None
+        elif self.kernel is None:
+            answer, attended = fused.attend(block.attn1, query, key, value, None), None
+        else:
+            q, k, v = (part.view(*part.shape[:2], block.attn1.heads, -1) for part in (query, key, value))
+            attended = kept or attend(q, k, v, self.kernel)
+            answer = (attended[0] if kept is None else attend_kept(q, k, v, *kept, self.kernel)).flatten(2)
+        return video + fused.finish(block.attn1, normed, answer) * gate, attended
+
+    def _rows(self, context: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.block.scale_shift_table, context["temb"], context["levels"][0]
+
 
 class AudioFirst(_Part):
     takes = (*_AUDIO, *_AUDIO_CROSS)
 
-    def forward(self, audio: Tensor, context: Mapping[str, Any], tied: bool) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    def forward(
+        self, audio: Tensor, context: Mapping[str, Any], tied: bool, skipped: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """audio [B, A, D]; the query that asks the picture, the keys and values that the picture asks, [B, A, D], unless not `tied`."""
         block = self.block
-        modulations = self.modulation(block.audio_scale_shift_table, context["temb_audio"], context["levels"][1])
-        shift, scale, gate = modulations[:3]
+        of_audio = block.audio_scale_shift_table, context["temb_audio"], context["levels"][1]
+        shift, scale, gate = self.modulation(*of_audio, slice(3))
         normed = block.audio_norm1(audio) * (1 + scale) + shift
-        audio = audio + block.audio_attn1(hidden_states=normed, query_rotary_emb=context["audio_rotary_emb"]) * gate
+        answer = block.audio_attn1(hidden_states=normed, query_rotary_emb=context["audio_rotary_emb"], all_perturbed=skipped)
+        audio = audio + answer * gate
         normed = block.audio_norm2(audio)
         if block.audio_cross_attn_adaln:
-            shift, scale, gate = modulations[6:9]
+            shift, scale, gate = self.modulation(*of_audio, slice(6, 9))
             normed = normed * (1 + scale) + shift
         text = self.text(context["audio_encoder_hidden_states"], "audio_prompt_scale_shift_table", context["temb_prompt_audio"])
         answer = block.audio_attn2(normed, encoder_hidden_states=text)
@@ -223,7 +244,7 @@ class VideoToAudio(_Part):
     def forward(self, video: Tensor, query: Tensor, context: Mapping[str, Any]) -> Tensor:
         """What the sound's query [B, A, D] finds in the picture [B, T, C]: [B, A, D]."""
         block, attention = self.block, self.block.video_to_audio_attn
-        _, _, scale, shift = _video_cross(self, context)
+        scale, shift = _video_cross(self, context, _SECOND_PAIR)
         fused: FusedAttention = attention.processor
         key, value = fused.keys(attention, block.audio_to_video_norm(video) * (1 + scale) + shift, context["ca_video_rotary_emb"])
         return fused.attend(attention, query, key, value, None)
@@ -236,12 +257,12 @@ class AudioLast(_Part):
         """audio [B, A, D]. answer: what VideoToAudio found, None for sound alone."""
         block = self.block
         if answer is not None:
-            _, _, scale, shift = _audio_cross(self, context)
+            scale, shift = _audio_cross(self, context, _SECOND_PAIR)
             (gate,) = self.modulation(block.audio_a2v_cross_attn_scale_shift_table[4:], context["temb_ca_audio_gate"], None)
             fused: FusedAttention = block.video_to_audio_attn.processor
             asked = block.video_to_audio_norm(audio) * (1 + scale) + shift
             audio = audio + gate * fused.finish(block.video_to_audio_attn, asked, answer)
-        shift, scale, gate = self.modulation(block.audio_scale_shift_table, context["temb_audio"], context["levels"][1])[3:6]
+        shift, scale, gate = self.modulation(block.audio_scale_shift_table, context["temb_audio"], context["levels"][1], slice(3, 6))
         answer = block.audio_ff(block.audio_norm3(audio) * (1 + scale) + shift)
         return audio + answer * gate
 
@@ -253,26 +274,29 @@ class VideoLast(_Part):
         """video [B, T, C]. key, value: of the sound, None for a picture alone."""
         block = self.block
         if key is not None and value is not None:
-            scale, shift, _, _ = _video_cross(self, context)
-            (gate,) = self.modulation(block.video_a2v_cross_attn_scale_shift_table[4:], context["temb_ca_gate"], None)
-            attention = block.audio_to_video_attn
-            fused: FusedAttention = attention.processor
-            asking = block.audio_to_video_norm(video) * (1 + scale) + shift
-            query = fused.query(attention, asking, context["ca_video_rotary_emb"])
-            video = video + gate * fused.finish(attention, asking, fused.attend(attention, query, key, value, None))
-        shift, scale, gate = self.modulation(block.scale_shift_table, context["temb"], context["levels"][0])[3:6]
+            video = self._after_sound(video, key, value, context)
+        shift, scale, gate = self.modulation(block.scale_shift_table, context["temb"], context["levels"][0], slice(3, 6))
         answer: Tensor = block.ff(block.norm3(video) * (1 + scale) + shift)
         return video + answer * gate
 
+    def _after_sound(self, video: Tensor, key: Tensor, value: Tensor, context: Mapping[str, Any]) -> Tensor:
+        """A function of its own for VideoFirst's reason."""
+        block, attention = self.block, self.block.audio_to_video_attn
+        scale, shift = _video_cross(self, context, _FIRST_PAIR)
+        (gate,) = self.modulation(block.video_a2v_cross_attn_scale_shift_table[4:], context["temb_ca_gate"], None)
+        fused: FusedAttention = attention.processor
+        asking = block.audio_to_video_norm(video) * (1 + scale) + shift
+        query = fused.query(attention, asking, context["ca_video_rotary_emb"])
+        return video + gate * fused.finish(attention, asking, fused.attend(attention, query, key, value, None))
 
-def _video_cross(part: _Part, context: Mapping[str, Any]) -> tuple[Tensor, ...]:
+
+def _video_cross(part: _Part, context: Mapping[str, Any], rows: slice) -> tuple[Tensor, ...]:
     """Scale and shift of the picture as it asks the sound, then as it is asked."""
     table = part.block.video_a2v_cross_attn_scale_shift_table[:4]
-    return part.modulation(table, context["temb_ca_scale_shift"], context["levels"][0])
+    return part.modulation(table, context["temb_ca_scale_shift"], context["levels"][0], rows)
 
 
-def _audio_cross(part: _Part, context: Mapping[str, Any]) -> tuple[Tensor, ...]:
+def _audio_cross(part: _Part, context: Mapping[str, Any], rows: slice = _ALL) -> tuple[Tensor, ...]:
     """Scale and shift of the sound as it is asked by the picture, then as it asks."""
-    return part.modulation(
-        part.block.audio_a2v_cross_attn_scale_shift_table[:4], context["temb_ca_audio_scale_shift"], context["levels"][1]
-    )
+    table = part.block.audio_a2v_cross_attn_scale_shift_table[:4]
+    return part.modulation(table, context["temb_ca_audio_scale_shift"], context["levels"][1], rows)

@@ -221,6 +221,8 @@ def rotate(attn: LTX2Attention, x: Tensor, table: Table | None) -> Tensor:
 def _rotate_split(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """diffusers' apply_split_rotary_emb, bit for bit, without writing in place: a compiler may then compute it again in a backward, where
     what was written in place has to be kept. x: [B, T, H 2R], each head's first half paired with its second; cos, sin: [B, H, T, R]."""
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+        return _rotate_halves(x, cos, sin)
     batch, heads, length, half = cos.shape
     pairs = x.view(batch, -1, heads, 2, half).transpose(1, 2).float()  # [B, H, T, 2, R]
     first, second = pairs[..., :1, :], pairs[..., 1:, :]
@@ -228,3 +230,15 @@ def _rotate_split(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     is_first = torch.arange(2, device=x.device)[:, None] == 0
     turned = pairs * cos + torch.where(is_first, -sin, sin) * torch.where(is_first, second, first)
     return turned.transpose(1, 2).reshape(batch, length, -1).to(x.dtype)
+
+
+def _rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same for forwards without the compiler, where each intermediate takes memory: a third of it."""
+    batch, heads, length, half = cos.shape
+    pairs = x.view(batch, length, heads, 2, half)
+    turned = torch.empty_like(x, memory_format=torch.contiguous_format).view_as(pairs)
+    cos, sin = cos.transpose(1, 2), sin.transpose(1, 2)
+    first, second = pairs[..., 0, :], pairs[..., 1, :]
+    turned[..., 0, :] = first * cos - second * sin  # the tables are float32, and so are the products
+    turned[..., 1, :] = second * cos + first * sin
+    return turned.flatten(2)

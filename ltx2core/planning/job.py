@@ -24,7 +24,7 @@ from ltx2core.lora.layers import (
 from ltx2core.lora.shape import Pattern, names_single_block, value_for
 from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.samples import SampleShape, sample_shape
-from ltx2core.planning.wishes import aligned_width, given_modalities, rollout_looks, state_bytes, step_wish, text_settings, vae_levers
+from ltx2core.planning.wishes import aligned_width, gives_parts, rollout_looks, state_bytes, step_wish, text_settings, vae_levers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Job:
     routed_share: float = 1.0
     aligned: int | None = None
     looks: float = 0.0
-    given: frozenset[str] = frozenset()  # modalities of which tokens are given now and then
+    given: bool = False  # parts of clips are, now and then, instead of learned
     processes: int = 1  # one a GPU; batch and accumulation are those of each
 
     @property
@@ -141,7 +141,7 @@ def job_of(
         routed_share=config.tread_share_of_steps,
         aligned=aligned_width(config),
         looks=rollout_looks(config),
-        given=given_modalities(
+        given=gives_parts(
             config,
             first_frame=any(dataset.video.is_i2v for dataset in trained if dataset.dataset_type == "video"),
             references=datasets is not None and any(one.conditioning_type == "reference_strict" for one in datasets.conditioning),

@@ -1,12 +1,14 @@
-"""Writes model_sizes.json: `python -m ltx2core.planning.measure_sizes > ltx2core/planning/model_sizes.json`, six minutes on a CPU.
+"""Writes model_sizes.json: `python -m ltx2core.planning.measure_sizes > ltx2core/planning/model_sizes.json`, twelve minutes on a CPU.
 
 What a block keeps for its backward is decided by the compiler's partitioner, so it is asked: a real block, compiled as the engine compiles
 it (the partitioner is the same on every device), and the memory of what its forward saves counted, without what all blocks share.
+What a sample takes while it is drawn is counted on a whole forward through one block, without the compiler.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +21,15 @@ from ltx2core.models.modalities import leave_out
 from ltx2core.models.released import released_config
 from ltx2core.models.text import TextEmbedding
 from ltx2core.planning.flops import model_shape
-from ltx2core.planning.model_sizes import Kept, LayerSize, ModelSizes
+from ltx2core.planning.model_sizes import Drawing, Drawn, Kept, LayerSize, ModelSizes
+from ltx2core.planning.peak_memory import PeakMemory
 from ltx2core.training.adapter import AdapterSettings, target_modules
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.data import Batch
 from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw, losses_of
+from ltx2core.validation.sampling import Inputs, sample_latents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,6 +40,7 @@ VERSIONS = ("2.0.0", "2.3.0", "2.5.0")
 CPU, DTYPE = torch.device("cpu"), torch.bfloat16
 _LENGTHS = (32, 8, 16)  # tokens of video, sound and caption, and as many again of one of them at a time
 _RANK = 8
+_DRAWN, _DRAWN_SOUND, _DRAWN_TEXT = (4, 8, 16), 32, 64  # a small sample, most of whose tokens are video's, as of real ones
 
 
 def shapes_of(version: str, *, joint: bool, **others: Any) -> LTX2VideoTransformer3DModel:
@@ -79,6 +84,7 @@ def measure(version: str, *, joint: bool, **others: Any) -> ModelSizes:
         outside_numbers=sum(value.numel() for name, value in shapes.state_dict().items() if not name.startswith("transformer_blocks.")),
         small_bytes=facts.layout.rest_bytes,
         kept=_kept(version, joint=joint, **others),
+        drawing=_drawing(version, joint=joint, **others),
     )
 
 
@@ -97,18 +103,60 @@ def _kept(version: str, *, joint: bool, **others: Any) -> Kept:
     base = [one - _RANK * slope for one, slope in zip(low, slopes, strict=True)]
     names = ("video", "audio", "text")
     more = {f"{name}_rank": slope for name, slope in zip(names, slopes, strict=True)}
-    for stream, name in enumerate(names[: 1 + joint]):
-        plain, given = (_for_each_token(version, stream, joint=joint, given=found, **others) for found in ((), (name,)))
-        more[f"{name}_given"] = given - plain
-    return Kept(**dict(zip(names, base, strict=True)), **{"audio_given": 0.0} | more)
+    return Kept(**dict(zip(names, base, strict=True)), **more)
 
 
-def _for_each_token(version: str, stream: int, *, joint: bool, given: Collection[str], **others: Any) -> float:
-    """Of one stream, by its place in _LENGTHS."""
-    model = one_block(version, joint=joint, rank=_RANK, **others)
-    longer: Any = tuple(size * (1 + (index == stream)) for index, size in enumerate(_LENGTHS))
-    low, high = (kept_bytes(model, lengths, joint=joint, given=given) for lengths in (_LENGTHS, longer))
-    return (high - low) / _LENGTHS[stream]
+def _drawing(version: str, *, joint: bool, **others: Any) -> Drawing:
+    fast = one_block(version, joint=joint, rank=_RANK, **others)
+
+    def each(*, predictions: int, in_turn: bool = False) -> Drawn:
+        def peak(video: int = 0, audio: int = 0, text: int = 0, *, given: bool = False) -> int:
+            grid, lengths = (_DRAWN[0] + video, _DRAWN[1], _DRAWN[2]), (_DRAWN_SOUND + audio, _DRAWN_TEXT + text)
+            return drawing_peak(fast, grid, *lengths, joint=joint, predictions=predictions, given=given, in_turn=in_turn)
+
+        frames, tokens, least, least_given = _DRAWN[0], math.prod(_DRAWN), peak(), peak(given=True)
+        video, given = peak(video=frames) - least, peak(video=frames, given=True) - least_given
+        audio = (peak(audio=_DRAWN_SOUND) - least) / _DRAWN_SOUND if joint else 0.0
+        text = (peak(text=_DRAWN_TEXT) - least) / _DRAWN_TEXT
+        return Drawn(video=video / tokens, audio=audio, text=text, video_given=(given - video) / tokens)
+
+    return Drawing(alone=each(predictions=1), together=each(predictions=2), in_turn=each(predictions=2, in_turn=True))
+
+
+def drawing_peak(
+    fast: FastModel, grid: tuple[int, int, int], sound: int, text: int, *, joint: bool, predictions: int, given: bool, in_turn: bool
+) -> int:
+    """Bytes that a step of drawing takes at most, weights that it reads included. given: a first frame is."""
+    config = fast.transformer.config
+    embedding = TextEmbedding(*(torch.zeros(text, width, dtype=DTYPE) for width in _text_widths(fast)))
+    frame = torch.zeros(1, grid[1] * grid[2], config.in_channels) if given else None
+    before, fast.blocks.busy_tokens = fast.blocks.busy_tokens, 0 if in_turn else 1 << 30
+    memory = PeakMemory()
+    try:
+        with memory:
+            sample_latents(
+                fast.transformer,
+                text=embedding,
+                negative_text=embedding if predictions > 1 else None,
+                grid=grid,
+                audio_steps=sound if joint else None,
+                fps=25.0,
+                seed=0,
+                guidance=3.0 if predictions > 1 else 1.0,
+                steps=1,
+                inputs=Inputs(first_frame=frame),
+            )
+    finally:
+        fast.blocks.busy_tokens = before
+    return memory.peak
+
+
+def _text_widths(fast: FastModel) -> tuple[int, int]:
+    """Of a caption's embedding, for each stream."""
+    config = fast.transformer.config
+    projected = getattr(fast.transformer, "caption_projection", None) is not None  # else captions come as wide as each stream
+    widths = (config.cross_attention_dim, config.audio_cross_attention_dim)
+    return (config.caption_channels, config.caption_channels) if projected else widths
 
 
 def one_block(version: str, *, joint: bool, rank: int, **others: Any) -> FastModel:
@@ -131,10 +179,7 @@ def kept_bytes(fast: FastModel, lengths: tuple[int, int, int], *, joint: bool, g
     torch._dynamo.reset()
     video, audio, text = lengths
     config = fast.transformer.config
-    projected = getattr(fast.transformer, "caption_projection", None) is not None  # else captions come as wide as each stream
-    width, audio_width = (
-        config.caption_channels if projected else of_stream for of_stream in (config.cross_attention_dim, config.audio_cross_attention_dim)
-    )
+    width, audio_width = _text_widths(fast)
     batch = Batch(
         video=torch.zeros(1, video, config.in_channels),
         audio=torch.zeros(1, audio, config.audio_in_channels) if joint else None,

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ltx2core.planning.flops import Attention, BlockShape, Layer, ModelShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from ltx2core.models.quantised import Storage
 
+BUSY_TOKENS = 8192
+"""Tokens of one sample from which on a block's kernels take as long as the host needs to launch them, so that two go through it in turn."""
 _SMALL = "to_gate_logits"  # a few rows: stays with the norms and tables, whatever the matrices are stored in
 
 
@@ -38,8 +40,8 @@ class LayerSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Bytes that a block keeps for its backward when it is not computed again, in bf16: for each token of a stream, for each of those and
-    unit of LoRA rank, and for each token of a stream of which some are given, so that a token has one of two modulations."""
+    """Bytes that a block keeps for its backward when it is not computed again, in bf16: for each token of a stream, and for each of those
+    and unit of LoRA rank."""
 
     video: float
     audio: float
@@ -47,14 +49,38 @@ class Kept:
     video_rank: float
     audio_rank: float
     text_rank: float
-    video_given: float
-    audio_given: float
 
-    def bytes(self, *, video: int, audio: int, text: int, rank: int, given: Collection[str] = ()) -> int:
-        """Of a block that sees so many tokens, of all samples together. given: modalities of which tokens are given now and then."""
+    def bytes(self, *, video: int, audio: int, text: int, rank: int) -> int:
+        """Of a block that sees so many tokens, of all samples together."""
         per = (self.video + rank * self.video_rank, self.audio + rank * self.audio_rank, self.text + rank * self.text_rank)
-        levels = self.video_given * video * ("video" in given) + self.audio_given * audio * ("audio" in given)
-        return int(per[0] * video + per[1] * audio + per[2] * text + levels)
+        return int(per[0] * video + per[1] * audio + per[2] * text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Bytes at the peak of a forward that draws, without a gradient or the compiler, in bf16: for each token of a stream of one sample, and
+    for each of video where a first frame is given."""
+
+    video: float
+    audio: float
+    text: float
+    video_given: float
+
+    def bytes(self, *, video: int, audio: int, text: int, given: bool) -> int:
+        return int((self.video + given * self.video_given) * video + self.audio * audio + self.text * text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """Of one prediction; of two that go through a block together; of two that go through it in turn."""
+
+    alone: Drawn
+    together: Drawn
+    in_turn: Drawn
+
+    def of(self, *, predictions: int, tokens: int) -> Drawn:
+        """How the step engine makes so many predictions in a forward of a sample of so many tokens."""
+        return self.alone if predictions == 1 else self.in_turn if tokens >= BUSY_TOKENS else self.together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +99,7 @@ class ModelSizes:
     outside_numbers: int
     small_bytes: int
     kept: Kept
+    drawing: Drawing
 
     @property
     def block_numbers(self) -> int:
@@ -139,11 +166,12 @@ def _all_sizes() -> Mapping[tuple[str, bool], ModelSizes]:
 
 def sizes_from_json(entry: Mapping[str, Any]) -> ModelSizes:
     """Sizes that `measure_sizes` wrote."""
-    rest = {name: value for name, value in entry.items() if name not in ("layers", "attentions", "outside", "kept")}
+    rest = {name: value for name, value in entry.items() if name not in ("layers", "attentions", "outside", "kept", "drawing")}
     return ModelSizes(
         **rest,
         layers=tuple(LayerSize(**layer) for layer in entry["layers"]),
         attentions=tuple(Attention(**one) for one in entry["attentions"]),
         outside=tuple(LayerSize(**layer) for layer in entry["outside"]),
         kept=Kept(**entry["kept"]),
+        drawing=Drawing(**{way: Drawn(**drawn) for way, drawn in entry["drawing"].items()}),
     )

@@ -32,10 +32,12 @@ PhaseName = Literal["text", "encode", "train", "sample", "decode"]
 _MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
 # Host memory of a process on a machine with a GPU, beside what is counted: 1.5 to 1.9 GiB while latents are encoded, 2.04 with the text
-# encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (36 presets on H200s).
+# encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (36 presets on H200s),
+# 0.2 to 0.8 more where clips come with a given frame and without (9 on H100s).
 _PROCESS_BYTES = int(1.65 * GIB)
 _CAPTION_BYTES = {False: int(0.39 * GIB), True: int(1.24 * GIB)}  # more with captions: on the card, streamed
 _COMPILER_BYTES = {True: int(0.86 * GIB), False: int(0.3 * GIB)}  # more once blocks were compiled: with sound, without
+_COMPILED_AGAIN_BYTES = int(0.4 * GIB)
 
 # Gemma3-12B and the connectors of each version, weighed on the meta device by models/text_memory.py; a test weighs them again. 2.5's Gemma4
 # has the same width and depth.
@@ -83,7 +85,6 @@ _MOST_DECODERS = 16  # caching/ahead.py
 _LAUNCHED_BLOCK_SECONDS = 0.0134
 _UNCOMPILED = 1.57
 _LAUNCH_SECONDS = 6e-6  # on that machine
-_SAMPLE_FORWARD = 0.5  # of what a block keeps for its backward, in a forward's scratch
 # cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 52.4 GiB at the peak of decoding where weights, the LoRA's state
 # and the VAE make 51.7, and 42.3 of 41.6 (the same runs).
 _SAMPLE_BESIDE_BYTES = 7 * GIB // 10
@@ -188,8 +189,9 @@ def vae_activations(half: Literal["encode", "decode"], clip: ClipShape, levers: 
 
 
 def decoder_bytes(version: Version, clip: ClipShape, levers: VaeLevers) -> int:
-    """What PyTorch gives out at most to decode a clip: weights and activations."""
-    return _VAE_BYTES[version][1] + vae_activations("decode", clip, levers)
+    """What PyTorch's allocator holds at most to decode a clip: weights, activations, and what lies idle between these."""
+    activations = vae_activations("decode", clip, levers)
+    return _VAE_BYTES[version][1] + activations + _vae_reserve("decode", activations)
 
 
 def _vae_reserve(half: Literal["encode", "decode"], activations: int) -> int:
@@ -231,7 +233,7 @@ def train_phase(
 
 def host_bytes(need: StepNeed, plan: StepPlan, *, waiting: Waiting) -> dict[str, int]:
     """Host memory while training. Pages of files that the system keeps are not counted: it drops them when it needs to."""
-    ram = {"process": _PROCESS_BYTES, "compiler": _COMPILER_BYTES[need.joint]}
+    ram = {"process": _PROCESS_BYTES, "compiler": _COMPILER_BYTES[need.joint] + need.given * _COMPILED_AGAIN_BYTES}
     if plan.streamed and waiting != "disk":
         ram["blocks that travel"] = plan.streamed * need.block_bytes
     if plan.inputs_to_host:
@@ -255,9 +257,9 @@ def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: 
     return computed + loads if plan.slots == 1 else max(computed, loads)
 
 
-def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, kept: int, drawing: float, ram: dict[str, int]) -> Phase:
-    """Drawing samples. kept: bytes that a block keeps, of the largest forward; drawing: seconds of all forwards of a run's samples."""
-    vram = _held(need, plan) | {"scratch": int(_SAMPLE_FORWARD * kept), "CUDA context": CONTEXT_BYTES}
+def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, scratch: int, drawing: float, ram: dict[str, int]) -> Phase:
+    """Drawing samples. scratch: bytes of the largest forward; drawing: seconds of all forwards of a run's samples."""
+    vram = _held(need, plan) | {"scratch": scratch, "CUDA context": CONTEXT_BYTES}
     return Phase(name="sample", vram=vram, ram=dict(ram), seconds=drawing + sample.count * _SAMPLE_FILE_SECONDS)
 
 

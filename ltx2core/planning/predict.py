@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ltx2core.config.train import TrainConfig
     from ltx2core.planning.clips import ClipShape
     from ltx2core.planning.job import Version
+    from ltx2core.planning.samples import SampleShape
 
 __all__ = ["Hardware", "Phase", "Prediction", "forecast_of", "hardware_named", "hardware_of", "predict", "predict_job"]
 
@@ -219,7 +220,7 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         outside_bytes=sizes.outside_numbers * itemsize + sizes.blocks * sizes.small_bytes,
         lora_numbers=sizes.lora_numbers(job.rank_of),
         joint=job.audio,
-        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank, given=job.given),
+        kept=sizes.kept.bytes(video=job.clip.tokens * clips, audio=sound, text=TEXT_TOKENS * clips, rank=job.most_rank),
         inputs=sizes.inputs_bytes(video=job.clip.tokens * clips, audio=sound),
         rounded=sizes.rounded_bytes(job.wish.storage),
         packed=job.wish.storage == "nf4",
@@ -227,6 +228,7 @@ def step_need(sizes: ModelSizes, job: Job) -> StepNeed:
         beside_bytes=0
         if job.aligned is None
         else alignment_bytes(tokens=job.clip.tokens * clips, width=sizes.width, to=job.aligned or sizes.width),
+        given=job.given,
     )
 
 
@@ -340,14 +342,21 @@ def _of_training(
     if sample is None or decode is None:
         return
     ram = host_bytes(need, plan, waiting=host.waiting)
-    drawing, kept = 0.0, 0
+    drawing, scratch = 0.0, 0
     for clip, together, forwards in (forward for size in sample.sizes for forward in sample.forwards(size)):
         drawn = replace(job, clip=clip, batch=together, routed=(), looks=0.0, aligned=None)
         there = _speed(sizes, drawn, hardware, tokens=clip.tokens, batch=together)
         drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
-        kept = max(kept, step_need(sizes, drawn).kept_bytes)
-    yield sample_phase(need, plan, sample, kept=kept, drawing=drawing, ram=ram)
+        scratch = max(scratch, _drawing_bytes(sizes, sample, clip, predictions=together, audio=job.audio))
+    yield sample_phase(need, plan, sample, scratch=scratch, drawing=drawing, ram=ram)
     yield decode
+
+
+def _drawing_bytes(sizes: ModelSizes, sample: SampleShape, clip: ClipShape, *, predictions: int, audio: bool) -> int:
+    """Of a forward of so many predictions of a sample of this size."""
+    video = clip.tokens * (1 + sample.beside)
+    drawn = sizes.drawing.of(predictions=predictions, tokens=video)
+    return drawn.bytes(video=video, audio=clip.sound_tokens if audio else 0, text=TEXT_TOKENS, given=sample.given or sample.beside > 0)
 
 
 @dataclass(frozen=True, slots=True)

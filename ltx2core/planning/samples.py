@@ -23,7 +23,8 @@ class SampleShape:
     """Sample videos. sizes: `each` samples are made of every one of them, `times` times in a run.
 
     A step computes one forward of `together` samples, with the prompt and without, and `alone` forwards of one, for other guidance.
-    refined: steps at full size, without guidance, after the others were made at half of it; 0 for samples of one stage.
+    refined: steps at full size, without guidance, after the others were made at half of it; 0 for samples of one stage. given: whether they
+    start from a first frame. beside: reference clips that are seen beside the noise, each about as long as the sample.
     """
 
     sizes: tuple[ClipShape, ...]
@@ -33,6 +34,8 @@ class SampleShape:
     together: int
     alone: int = 0
     refined: int = 0
+    given: bool = False
+    beside: int = 0
 
     @property
     def clip(self) -> ClipShape:
@@ -76,6 +79,8 @@ def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool) -> Samp
         together=2 if guided else 1,
         alone=int(alone),
         refined=REFINING_STEPS if config.ltx2_validation_pipeline_mode == "spatial-upscale" else 0,
+        given=config.validation_using_datasets and config.validation_dataset_gives != "sound",
+        beside=len(config.validation_ltx2_video_conditioning),
     )
 
 

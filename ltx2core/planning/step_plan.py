@@ -34,6 +34,7 @@ class StepNeed:
     kept, inputs: bytes that a block keeps, and of its inputs; None for an estimate by its width. rounded: what weights in fewer bits need
     beside them; packed: whether two of them are a byte. state_bytes: of the optimizer's state, and of a running average that lies beside
     it, for each number of the LoRA. beside_bytes: of what else a step holds, such as CREPA's head and the features that it compares.
+    given: whether some batches have parts that are given, for which blocks are compiled a second time.
     """
 
     tokens: int
@@ -50,6 +51,7 @@ class StepNeed:
     packed: bool = False
     state_bytes: float = 8.0
     beside_bytes: int = 0
+    given: bool = False
 
     @property
     def kept_bytes(self) -> int:

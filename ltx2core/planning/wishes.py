@@ -45,17 +45,15 @@ def step_wish(config: TrainConfig) -> StepWish:
     )
 
 
-def given_modalities(config: TrainConfig, *, first_frame: bool, references: bool) -> frozenset[str]:
-    """The modalities, "video" and "audio", of which tokens are given now and then instead of learned. first_frame: where a dataset gives
-    it; references: where clips have any."""
+def gives_parts(config: TrainConfig, *, first_frame: bool, references: bool) -> bool:
+    """Whether tokens are given now and then instead of learned. first_frame: where a dataset gives it; references: where clips have any."""
     named = (
         config.ltx2_first_frame_conditioning_probability,
         config.ltx2_prefix_conditioning_probability,
         config.ltx2_suffix_conditioning_probability,
         config.ltx2_mask_conditioning_probability,
     )
-    listed = {entry.modality for entry in config.ltx2_intrinsic_conditioning if entry.probability > 0}
-    return frozenset(listed | ({"video"} if first_frame or references or any(named) else set()))
+    return first_frame or references or any(named) or any(entry.probability > 0 for entry in config.ltx2_intrinsic_conditioning)
 
 
 def within(wish: StepWish, *, fp8: bool) -> StepWish:

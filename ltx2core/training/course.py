@@ -83,8 +83,6 @@ def trainee_of(
             batch_size=course.batch_size,
             total_steps=course.total_steps,
             features=prepared.passes.features,
-            first_frame=any(clip.sample.treatment.gives_first_frame for clip in course.clips),
-            references=any(clip.reference is not None for clip in course.clips),
             rungs=root / "cache" / "memory.json",
         ),
         video=prepared.video,

@@ -21,6 +21,7 @@ from ltx2core.models.levels import Levels, pick_levels, use_levels
 from ltx2core.offload.activations import HostActivations
 from ltx2core.offload.ring import Ring, join_captured
 from ltx2core.offload.staging import Staging
+from ltx2core.planning.model_sizes import BUSY_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -62,15 +63,18 @@ class FastBlocks:
     compile_lookers: bool = False  # also forwards without gradients: those of a training step, whose shapes come again
     # Other tensors for a block, given those that it has, for a while: further LoRAs of samples. Never while training.
     extra: Callable[[int, Mapping[str, Tensor | None]], Mapping[str, Tensor | None]] | None = None
+    busy_tokens: int = BUSY_TOKENS  # of a sample, from which on those of a batch are drawn in turn
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
     _parts: BlockInParts = field(init=False)
+    _drawing: BlockInParts = field(init=False)  # for shapes that come once
     _whole: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     host: HostActivations = field(init=False)
     _tensors: list[dict[str, Tensor | None]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
 
     def __post_init__(self) -> None:
         self._whole = _Levelled(self.skeleton.block)
+        self._drawing = BlockInParts(self.skeleton.block, compiled=lambda part: part, beside=False)
         compiled: Callable[[nn.Module], Callable[..., Any]] = lambda part: part  # noqa: E731
         if self.compile:
             # The compiler's own limit, 8, ends a run with an error: two buckets whose tokens are routed, with and without gradients, are 8.
@@ -165,7 +169,7 @@ class FastBlocks:
     ) -> Computed:
         """Run a block on its weights; `done` says when they have been read for good.
 
-        whole: at once and without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
+        whole: without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
         attended: what its self-attention found the first time.
         """
         self.runs += 1
@@ -174,9 +178,23 @@ class FastBlocks:
             self.ring.acquire(place)
         tensors: dict[str, Tensor | None] = {**self._tensors[index], **self.adapter.leaves(index)}
         self.skeleton.point(tensors if self.extra is None else {**tensors, **self.extra(index, tensors)})
-        if whole or not can_part(context):
+        if whole:
+            return Computed(*self._draw(video, audio, context))
+        if not can_part(context):
             return Computed(*self._whole(video, audio, context))
         return self._parts(video, audio, context, kept=attended)
+
+    def _draw(self, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Without the compiler, whose kernels need no memory between two of a block's operations: so as to need little. In parts each
+        modulation is made where it is used; and where one sample keeps a card busy, the samples of a batch go through the block in turn,
+        in a fraction of the memory that they take together, while the block's weights are there for all."""
+        if len(video) > 1 and video.shape[1] >= self.busy_tokens:
+            several = [self._draw(*_sample_of((video, audio, context), index, len(video))) for index in range(len(video))]
+            return torch.cat([found for found, _ in several]), torch.cat([found for _, found in several])
+        if not can_part(context):
+            return self._whole(video, audio, context)
+        found = self._drawing(video, audio, context)
+        return found.video, found.audio
 
     def done(self, index: int, *, forwards: bool, wrap: bool = False) -> None:
         """The weights of a block have been read for now."""
@@ -200,6 +218,15 @@ class FastBlocks:
         self.adapter.add_gradients(index, found[2:])
         self.done(index, forwards=False)
         return found[0], found[1]
+
+
+def _sample_of(values: Any, index: int, batch: int) -> Any:
+    """One sample of a block's arguments: of tensors whose first dimension is the batch, in whatever they lie."""
+    if isinstance(values, torch.Tensor):
+        return values[index : index + 1] if values.ndim and len(values) == batch else values
+    if isinstance(values, dict):
+        return {name: _sample_of(value, index, batch) for name, value in values.items()}
+    return tuple(_sample_of(value, index, batch) for value in values) if isinstance(values, tuple) else values
 
 
 @contextlib.contextmanager

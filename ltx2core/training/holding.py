@@ -165,7 +165,7 @@ def _released_bytes(version: str, shape: ModelShape, batch: BatchShape, settings
         return {}
     video, audio, text = (batch.count * tokens for tokens in (batch.video, batch.audio, batch.text))
     return {
-        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.most_rank, given=settings.given),
+        "kept": sizes.kept.bytes(video=video, audio=audio, text=text, rank=settings.adapter.most_rank),
         "inputs": sizes.inputs_bytes(video=video, audio=audio),
         "rounded": sizes.rounded_bytes(settings.wish.storage),
         "packed": settings.wish.storage == "nf4",

@@ -16,7 +16,7 @@ from ltx2core.lora.layers import ATTENTIONS_AND_FEED_FORWARD
 from ltx2core.models import text_source
 from ltx2core.models.dino import find_encoder
 from ltx2core.models.named_file import find_named_file
-from ltx2core.planning.wishes import given_modalities, rollout_looks, step_wish, vae_levers
+from ltx2core.planning.wishes import rollout_looks, step_wish, vae_levers
 from ltx2core.training.adapter import AdapterSettings
 from ltx2core.training.average import AverageSettings
 from ltx2core.training.between import Schedule
@@ -126,13 +126,10 @@ def train_settings(
     batch_size: int | None = None,
     total_steps: int = 0,
     features: FeatureWish | None = None,
-    first_frame: bool = False,
-    references: bool = False,
     rungs: Path | None = None,
 ) -> TrainSettings:
     """tokens, batch_size: video tokens of a clip, and clips, of the largest batch; None for as many as the config names. total_steps: 0
-    for as many as the config names. features: what CREPA aligns with. first_frame, references: whether a dataset gives the first frame of
-    its clips, and has references.
+    for as many as the config names. features: what CREPA aligns with.
 
     rungs: the file that remembers what did not fit.
     """
@@ -148,7 +145,6 @@ def train_settings(
         seed=config.seed,
         tokens=tokens,
         batch_size=batch_size or config.train_batch_size,
-        given=given_modalities(config, first_frame=first_frame, references=references),
         disk=from_here(Path(config.group_offload_to_disk_path)) if config.group_offload_to_disk_path else None,
         rungs=rungs,
         routes=tread_routes(config),

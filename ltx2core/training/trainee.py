@@ -63,7 +63,6 @@ class TrainSettings:
     seed: int
     tokens: int
     batch_size: int
-    given: frozenset[str] = frozenset()  # modalities of which tokens are given now and then
     disk: Path | None = None  # a folder for blocks that do not stay on the card
     rungs: Path | None = None  # the file that remembers what did not fit
     routes: tuple[Route, ...] = ()

@@ -91,12 +91,27 @@ def test_a_modality_that_was_left_out_comes_back_as_it_went_in(left_out: str) ->
     assert torch.equal(found.audio, whole[1])
 
 
-def test_a_block_with_a_mask_or_a_skip_is_run_as_a_whole() -> None:
+def test_a_block_with_a_mask_or_a_skip_of_some_is_run_as_a_whole() -> None:
     context = context_of(block_inputs())
     assert can_part(context)
     assert not can_part(context | {"encoder_attention_mask": torch.zeros(2, 1, 7)})
     assert not can_part(context | {"perturbation_mask": torch.zeros(2, 1, 1)})
+    assert not can_part(context | {"perturbation_mask": torch.zeros(2, 1, 1), "all_perturbed": False})
     assert can_part(context | {"all_perturbed": False})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_parts_skip_self_attention_as_the_whole_block_does(kind: str) -> None:
+    inputs = block_inputs(kind)
+    skip = {"perturbation_mask": torch.zeros(2, 1, 1), "all_perturbed": torch.tensor(True)}
+    block = fuse(random_block(kind), targets=TARGETS).skeleton.block
+    block.perturbed_attn = True
+    whole = block(**inputs | skip)
+    found = in_parts(block)(inputs["hidden_states"], inputs["audio_hidden_states"], context_of(inputs, **skip))
+    assert torch.equal(found.video, whole[0])
+    assert torch.equal(found.audio, whole[1])
+    assert not torch.allclose(found.video, block(**inputs)[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,6 +10,7 @@ import torch
 from step_engine import ALL_ATTENTIONS, FEED_FORWARD, KINDS, Fused, block_inputs, fuse, random_block
 from torch import Tensor, nn
 
+from ltx2core.models.fused_block import rotate
 from ltx2core.models.modalities import leave_out
 
 if TYPE_CHECKING:
@@ -148,3 +149,17 @@ def test_building_a_skeleton_leaves_the_block_as_it_was() -> None:
     fuse(block, targets=ALL_ATTENTIONS)
     assert all(torch.equal(before[name], tensor) for name, tensor in block.state_dict().items())
     assert torch.equal(block(**inputs)[0], expected[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_turn_heads_by_the_same_bits_with_a_gradient_and_without(dtype: torch.dtype) -> None:
+    """Without one and without the compiler the halves are turned one by one, in less memory."""
+    attention = random_block("2.0").attn1
+    inputs = block_inputs("2.0")
+    x, table = inputs["hidden_states"].to(dtype), inputs["video_rotary_emb"]
+    with torch.no_grad():
+        halves = rotate(attention, x, table)
+    pairs = rotate(attention, x.requires_grad_(), table)
+    assert halves.dtype == pairs.dtype == dtype
+    assert torch.equal(halves, pairs)
+    assert not torch.equal(halves, x)

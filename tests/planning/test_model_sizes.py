@@ -28,22 +28,16 @@ def test_sizes_of_every_version_are_those_of_its_modules(version: str, joint: bo
     assert sizes.inputs_bytes(video=2688, audio=49) == 2 * (2688 * 4096 + (49 * 2048 if joint else 0))
 
 
-def test_a_clip_of_which_a_part_is_given_keeps_no_modulation_for_every_token() -> None:
+@pytest.mark.parametrize("version", ["2.0.0", "2.3.0"])
+def test_a_clip_of_which_a_part_is_given_keeps_no_modulation_for_every_token(version: str) -> None:
     """A token's modulation is one of two rows: the backward picks it again."""
     small = {"num_attention_heads": 2, "attention_head_dim": 64, "cross_attention_dim": 128}
     small |= {"audio_num_attention_heads": 2, "audio_attention_head_dim": 32, "audio_cross_attention_dim": 64}
-    block = one_block("2.0.0", joint=True, rank=2, **small)
-    lengths = (256, 128, 16)
-    plain, levelled = (kept_bytes(block, lengths, joint=True, given=found) for found in ((), ("video", "audio")))
-    assert plain < levelled < 1.05 * plain
+    block = one_block(version, joint=True, rank=2, **small)
 
+    def each(*given: str) -> float:
+        """Bytes for each token of the picture, of the sound."""
+        least, longer = (kept_bytes(block, (video, 64, 16), joint=True, given=given) for video in (128, 256))
+        return (longer - least) / 128
 
-def test_sizes_count_given_parts_of_the_versions_that_keep_more_for_them() -> None:
-    kept = released_sizes("2.3", joint=True).kept
-    tokens = {"video": 6144, "audio": 121, "text": 1024, "rank": 32}
-    whole = kept.bytes(**tokens)
-    assert kept.bytes(**tokens, given={"video"}) == pytest.approx(whole + 6144 * 2 * 2 * 4096, rel=1e-3)  # two bf16 rows a token
-    assert kept.bytes(**tokens, given=frozenset({"audio"})) == pytest.approx(whole + 121 * 2 * 2 * 2048, rel=1e-3)
-    assert released_sizes("2.0", joint=True).kept.bytes(**tokens, given={"video"}) == pytest.approx(
-        released_sizes("2.0", joint=True).kept.bytes(**tokens), rel=1e-3
-    )
+    assert each() <= each("video", "audio") <= each() + 8  # which of the two it is

@@ -42,7 +42,8 @@ from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.optimizer import AdamSettings, AdapterOptimizer
 from ltx2core.training.reference import Reference
 from ltx2core.training.step import Drawn, losses_of
-from ltx2core.validation.sampling import sample_latents
+from ltx2core.validation.guidance import Guidance
+from ltx2core.validation.sampling import Inputs, sample_latents
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -248,6 +249,33 @@ def test_samples_are_those_of_the_reference() -> None:
         for transformer in (reference_nano()[0].transformer, fast_nano(replace(EAGER, streamed=3))[1].transformer)
     )
     torch.testing.assert_close(found.video, expected.video, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["t2v", "i2v"])
+def test_a_long_sample_s_predictions_go_through_a_block_in_turn_and_are_the_same(given: bool) -> None:
+    batch = make_batch()
+    _, fast = fast_nano(replace(EAGER, streamed=3))
+    frame = torch.linspace(-1, 1, 4 * fast.transformer.config.in_channels).view(1, 4, -1) if given else None
+    found = []
+    for busy in (1 << 30, 8):
+        fast.blocks.busy_tokens, fast.blocks.runs = busy, 0
+        found.append(
+            sample_latents(
+                fast.transformer,
+                text=batch.text,
+                negative_text=batch.text,
+                grid=(2, 2, 2),
+                audio_steps=9,
+                fps=25,
+                steps=2,
+                guidance=Guidance(video=3.0, audio=3.0, stg=1.0),
+                seed=0,
+                inputs=Inputs(first_frame=frame),
+            )
+        )
+        assert fast.blocks.runs == 2 * 2 * len(fast.blocks.weights)  # a step: both predictions at once, and the skipping one
+    for one, other in zip((found[0].video, found[0].audio), (found[1].video, found[1].audio), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 class BrokenOffError(Exception):
