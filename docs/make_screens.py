@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from tests.app.scenes import Scene, page_scene, run_scene  # noqa: E402
 
-PAGES = ("welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review", "plan", "plan_misfit")
+PAGES = ("welcome_runs", "hardware", "hardware_gpu", "dataset", "settings", "review", "plan")
 RUNS = ("training", "paused", "stalled", "caching", "finished", "nan", "failed")
 SIZES = ((80, 24), (160, 48))
 VIEWS = {"held-out": ("n",), "levels": ("n", "n")}  # of the training's loss

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from ltx2core.planning.step_plan import Layout, StepNeed
 
 GIB = 1024**3
-# What lies beside what is counted, fitted to 132 layouts on an H100 and an H200, from 8 to 127 GiB (tests/data/step_memory.jsonl,
-# step_times.jsonl and step_times_h200.jsonl): what PyTorch had given at most, in GiB and in what one block keeps.
+# What lies beside what is counted, fitted to 150 layouts on H100s and H200s, from 8 to 127 GiB (tests/data/step_memory.jsonl,
+# step_times*.jsonl): what PyTorch had given at most, in GiB and in what one block keeps.
 _SCRATCH = {True: 0.4 * GIB, False: 0.3 * GIB}  # with sound, without: what is outside the blocks, workspaces of products
 _SCRATCH_BLOCKS = 0.62  # gradients on their way through a block
 _AGAIN, _AGAIN_BLOCKS = 0.06 * GIB, 0.83  # more where a block is computed again beside all that others keep
-_ROUNDED_WIDTHS = 7.5  # of what lies between products that the compiler does not know, where weights are in fewer bits
+_ROUNDED_WIDTHS = 8.5  # of what lies between products that the compiler does not know, where weights are in fewer bits
 # What the allocator holds beyond that, which it would give back if it had to.
 _SPARE, _SPARE_BLOCKS = 0.25 * GIB, 0.07
 _SPARE_ROUNDED, _SPARE_ROUNDED_BLOCKS, _SPARE_ROUNDED_MOST = 0.2 * GIB, 0.3, 1.1 * GIB

@@ -15,7 +15,7 @@ from tests.benchmarks.step_points import read_points
 
 DATA = Path(__file__).parents[1] / "data"
 FITTED = read_points([DATA / "step_times.jsonl"])
-OTHERS = read_points([DATA / "step_times_h200.jsonl"])  # on a card that the shares were not fitted to
+OTHERS = read_points([DATA / "step_times_h200.jsonl", DATA / "step_times_h100.jsonl"])  # that the shares were not fitted to
 POINTS = FITTED + OTHERS
 HELD = [point for point in POINTS + read_points([DATA / "step_memory.jsonl"]) if point.process_gib or point.reserved_gib]
 SWEEPS = Sweeps(
