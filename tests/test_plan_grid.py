@@ -23,7 +23,7 @@ from tests.benchmarks.plan_grid import (
     said_to_fit,
     summary,
 )
-from tests.benchmarks.step_time import INT8, NF4, Case, planned, released_need
+from tests.benchmarks.step_cases import INT8, NF4, Case, planned, released_need
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,20 +26,9 @@ from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw
 from ltx2core.training.tread import add_routes, resolve
-from tests.benchmarks.step_time import (
-    CONTEXT_GIB,
-    DEVICE,
-    DTYPE,
-    GIB,
-    SMALL,
-    Case,
-    cap_memory,
-    make_batch,
-    planned,
-    random_model,
-    sound_tokens,
-    synchronize,
-)
+from tests.benchmarks.random_models import DEVICE, DTYPE, GIB, SMALL, make_batch, random_model, sound_tokens
+from tests.benchmarks.step_cases import CONTEXT_GIB, Case, planned
+from tests.benchmarks.step_time import cap_memory, synchronize
 
 if TYPE_CHECKING:
     from ltx2core.hardware.rates import Rates

@@ -38,7 +38,7 @@ from tests.benchmarks.case_process import run_process
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from tests.benchmarks.step_time import Case
+    from tests.benchmarks.step_cases import Case
 
 _MEASURED_CAPS = (8.0, 78.0)  # GiB, between which caps are drawn
 _CARD_GIB = 78.0  # of a card that a case without a cap is looked at for
@@ -51,7 +51,7 @@ Kind = tuple[object, ...]
 def grid() -> dict[str, Case]:
     """By name. Ordered by shape, so that compiled blocks are found again."""
     from ltx2core.planning.step_plan import StepWish
-    from tests.benchmarks.step_time import EIGHT_BIT_ADAM, FP8, FP8_BOTH_WAYS, INT8, NF4, Case
+    from tests.benchmarks.step_cases import EIGHT_BIT_ADAM, FP8, FP8_BOTH_WAYS, INT8, NF4, Case
 
     bf16 = StepWish()
     found: dict[str, Case] = {}
@@ -90,7 +90,7 @@ def random_cases(count: int, *, seed: int, shapes: int = 20, most_gib: float = _
     import random
 
     from ltx2core.planning.step_plan import StepWish
-    from tests.benchmarks.step_time import EIGHT_BIT_ADAM, AdamSettings, Case
+    from tests.benchmarks.step_cases import EIGHT_BIT_ADAM, AdamSettings, Case
 
     ways: tuple[tuple[Any, Any], ...] = (
         ("bf16", "dequant"),
@@ -154,7 +154,8 @@ def preset_cases() -> dict[str, Case]:
     from ltx2core.planning.job import job_of
     from ltx2core.planning.make_presets import smallest_of
     from ltx2core.planning.several import EXCHANGE_BYTES
-    from tests.benchmarks.step_time import GIB, Case
+    from tests.benchmarks.random_models import GIB
+    from tests.benchmarks.step_cases import Case
 
     found: dict[Case, list[str]] = {}
     for name, path in preset_files().items():
@@ -185,7 +186,8 @@ def host_gib(case: Case) -> float | None:
     """GiB of host memory that the case's plan takes; None where it finds none under its cap."""
     from ltx2core.planning.phases import host_bytes
     from ltx2core.planning.step_plan import plan_step
-    from tests.benchmarks.step_time import CONTEXT_GIB, GIB, released_need
+    from tests.benchmarks.random_models import GIB
+    from tests.benchmarks.step_cases import CONTEXT_GIB, released_need
 
     need, cap = released_need(case), case.cap_gib or _CARD_GIB
     try:
@@ -363,7 +365,8 @@ def cases_of(options: argparse.Namespace) -> dict[str, Case]:
 def _run_here(options: argparse.Namespace) -> None:
     """One case, or the rates, in this process."""
     from ltx2core.hardware.rates import rates_from_json
-    from tests.benchmarks import plan_case, step_time
+    from tests.benchmarks import plan_case
+    from tests.benchmarks.random_models import DEVICE, GIB
 
     if options.rates_only:
         import torch
@@ -371,8 +374,8 @@ def _run_here(options: argparse.Namespace) -> None:
         from ltx2core.hardware.bench import CPU_SIZES, measure
 
         small = replace(CPU_SIZES, product=64, eight_bit=(32, 32, 32), copy_bytes=1 << 16, video_tokens=8, video_width=64, audio_width=32)
-        found = measure(step_time.DEVICE, sizes=replace(small, heads=4), seconds=0.02) if options.small else measure(step_time.DEVICE)
-        gib = torch.cuda.get_device_properties(0).total_memory / step_time.GIB if step_time.DEVICE.type == "cuda" else _CARD_GIB
+        found = measure(DEVICE, sizes=replace(small, heads=4), seconds=0.02) if options.small else measure(DEVICE)
+        gib = torch.cuda.get_device_properties(0).total_memory / GIB if DEVICE.type == "cuda" else _CARD_GIB
         plan_case.print_line(
             {"rates": found.rates.as_json(), "notes": list(found.notes), "torch": torch.__version__, "card_gib": round(gib, 2)}
         )

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from step_time import DEVICE, DTYPE, FP8_BOTH_WAYS, GIB, GRIDS, INT8, SMALL, Case, make_batch, planned, random_model
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from torch.distributed import FileStore
 
 from ltx2core.distributed.places import environment_of, share_of_cores
@@ -37,6 +37,8 @@ from ltx2core.training.engine import FastEngine
 from ltx2core.training.flat_optimizer import FlatOptimizer
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw
+from tests.benchmarks.random_models import DEVICE, DTYPE, GIB, GRIDS, SMALL, make_batch, random_model
+from tests.benchmarks.step_cases import FP8_BOTH_WAYS, INT8, Case, planned
 
 if TYPE_CHECKING:
     from ltx2core.training.fast_model import FastModel

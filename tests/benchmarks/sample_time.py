@@ -3,7 +3,7 @@
     python -m tests.benchmarks.sample_time                                # 121 frames of 768x512, 30 steps, guidance, within 24 GiB
     python -m tests.benchmarks.sample_time --case cap12-2688 --frames 49 --levers temporal_roll
 
-A training step runs first, so that its memory is there to be given back. The model is held as `step_time.py` plans it for that case. The
+A training step runs first, so that its memory is there to be given back. The model is held as `step_cases.py` plans it for that case. The
 decoders are read from a file in the released layout, written for it with random weights. Prints one JSON line.
 """
 
@@ -26,7 +26,8 @@ from ltx2core.validation.decoding import SampleDecoder
 from ltx2core.validation.guidance import Guidance
 from ltx2core.validation.media import SampleSettings, draw, write_media
 from tests.benchmarks import step_time, write_true_size
-from tests.benchmarks.step_time import DEVICE, DTYPE, GIB
+from tests.benchmarks.random_models import DEVICE, DTYPE, GIB
+from tests.benchmarks.step_cases import cases
 
 
 def make_decoders(folder: Path) -> Checkpoint:
@@ -62,7 +63,7 @@ class Peak:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", default="cap24-6144", help="of step_time.py: how the model is held")
+    parser.add_argument("--case", default="cap24-6144", help="of step_cases.py: how the model is held")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--frames", type=int, default=121)
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=48)
     parser.add_argument("--out", type=Path, default=None, help="a folder to write the sample into, which needs PyAV")
     options = parser.parse_args()
-    case = step_time.cases()[options.case]
+    case = cases()[options.case]
     levers = VaeLevers(**dict.fromkeys(filter(None, options.levers.split(",")), True))
     result: dict[str, object] = {"case": options.case, "cap_gib": case.cap_gib, "size": [options.width, options.height, options.frames]}
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.step_timeline --case cap16-2688 --out docs/step-timeline-16gib.png
 
-The cases are those of step_time.py. The step that is drawn is a captured one, replayed, optimizer included. Where blocks begin is noted by
+The cases are those of step_cases.py. The step that is drawn is a captured one, replayed, optimizer included. Where blocks begin is noted by
 kernels of a microsecond that are captured with it. Prints the picture's totals as a line of JSON; `--trace FILE` keeps what was recorded.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks import step_time
+from tests.benchmarks.step_cases import Case, cases
 from tests.benchmarks.timeline import draw, make_timeline, read_trace
 
 Marks = list[tuple[str, str]]
@@ -66,7 +67,7 @@ def loads_of(blocks: Any) -> list[int]:
     return travelling[slots:] + travelling[: len(travelling) - slots][::-1]
 
 
-def record(case: step_time.Case, *, layers: int) -> tuple[list[dict[str, Any]], Marks, list[int], int]:
+def record(case: Case, *, layers: int) -> tuple[list[dict[str, Any]], Marks, list[int], int]:
     """The trace of a replayed step, its marks, its loads, and the bytes of one."""
     step_time.cap_memory(case)
     measured = step_time.prepare_fast(case, layers)
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, default=None)
     parser.add_argument("--layers", type=int, default=48)
     options = parser.parse_args()
-    known = step_time.cases()
+    known = cases()
     if options.case not in known:
         sys.exit(f"no case {options.case}; there are {', '.join(known)}")
     if not torch.cuda.is_available():

@@ -125,7 +125,7 @@ def test_routed_blocks_count_the_tokens_that_go_through_them() -> None:
 
 def test_the_2_0_step_at_its_smallest_bucket_takes_what_its_floor_was_measured_from() -> None:
     """0.22 s of arithmetic without recompute on an H100, which multiplies 650 to 750 TFLOP/s in bf16."""
-    from tests.benchmarks.step_time import shapes_of
+    from tests.benchmarks.random_models import shapes_of
 
     empty = shapes_of(audio=True, layers=48)
     model = model_shape(empty, ranks=dict.fromkeys(target_modules(empty, audio=True), 32))
