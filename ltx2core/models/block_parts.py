@@ -280,7 +280,7 @@ class VideoLast(_Part):
         return video + answer * gate
 
     def _after_sound(self, video: Tensor, key: Tensor, value: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """A function of its own for VideoFirst's reason."""
+        """A function of its own, so that what it computes is gone before the feed-forward."""
         block, attention = self.block, self.block.audio_to_video_attn
         scale, shift = _video_cross(self, context, _FIRST_PAIR)
         (gate,) = self.modulation(block.video_a2v_cross_attn_scale_shift_table[4:], context["temb_ca_gate"], None)

@@ -233,12 +233,13 @@ def _rotate_split(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The same for forwards without the compiler, where each intermediate takes memory: a third of it."""
+    """The same for forwards without the compiler, which keep every intermediate for a while: half of them at a time. Tables in float32, as
+    all are, give the same bits."""
     batch, heads, length, half = cos.shape
     pairs = x.view(batch, length, heads, 2, half)
     turned = torch.empty_like(x, memory_format=torch.contiguous_format).view_as(pairs)
     cos, sin = cos.transpose(1, 2), sin.transpose(1, 2)
     first, second = pairs[..., 0, :], pairs[..., 1, :]
-    turned[..., 0, :] = first * cos - second * sin  # the tables are float32, and so are the products
+    turned[..., 0, :] = first * cos - second * sin
     turned[..., 1, :] = second * cos + first * sin
     return turned.flatten(2)

@@ -13,6 +13,7 @@ from ltx2core.planning.document import count_clips, version_in_header
 from ltx2core.planning.hardware import hardware_of
 from ltx2core.planning.history import correction
 from ltx2core.planning.predict import Prediction, forecast_of, predict
+from ltx2core.planning.samples import reference_factors
 from ltx2core.runs.events import Notice
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.load import LoadedConfig
     from ltx2core.config.train import TrainConfig
-    from ltx2core.data.clip import Bucket, Sample
+    from ltx2core.data.clip import Sample
     from ltx2core.hardware.machine import Machine
     from ltx2core.planning.hardware import Hardware
 
@@ -86,8 +87,8 @@ def largest_batch(samples: Iterable[Sample], config: TrainConfig) -> LargestBatc
     visits: dict[tuple[str, ClipShape, int, int], int] = {}
     for sample in samples:
         if (bucket := sample.picture) is not None:
-            reference = 0 if sample.reference is None else _reference_tokens(bucket, config)
             shape = ClipShape(width=bucket.width, height=bucket.height, frames=bucket.frames, fps=sample.fps)
+            reference = 0 if sample.reference is None else shape.as_reference(**reference_factors(config)).tokens
             size = sample.treatment.batch_size or config.train_batch_size
             if sample.treatment.batch_size is None and config.max_tokens_per_batch is not None:
                 heard = shape.sound_tokens if sample.has_sound else 0
@@ -96,14 +97,6 @@ def largest_batch(samples: Iterable[Sample], config: TrainConfig) -> LargestBatc
             visits[group] = visits.get(group, 0) + sample.repeats + 1
     found = (LargestBatch(clip=shape, count=min(size, count), reference=tokens) for (_, shape, size, tokens), count in visits.items())
     return max(found, key=lambda batch: (batch.tokens, batch.clip_tokens), default=None)
-
-
-def _reference_tokens(bucket: Bucket, config: TrainConfig) -> int:
-    from ltx2core.data.linked import reference_bucket  # loads what decodes
-
-    smaller, slower = config.ltx2_reference_spatial_scale_factor or 1, config.ltx2_reference_temporal_scale_factor
-    seen = reference_bucket(bucket, smaller=smaller, slower=slower)
-    return ClipShape(width=seen.width, height=seen.height, frames=seen.frames).tokens
 
 
 def warnings_of(machine: Machine, loaded: LoadedConfig, *, root: Path) -> list[Notice]:

@@ -25,6 +25,15 @@ class ClipShape:
     def sound_tokens(self) -> int:
         return max(1, round(SOUND_TOKENS_A_SECOND * self.frames / self.fps))
 
+    def as_reference(self, *, smaller: int, slower: int) -> ClipShape:
+        """The size that its reference is seen at: so many times less on each side, of every so many frames (data/linked.py)."""
+        return ClipShape(
+            width=max(SPATIAL, self.width // smaller // SPATIAL * SPATIAL),
+            height=max(SPATIAL, self.height // smaller // SPATIAL * SPATIAL),
+            frames=(self.frames - 1) // slower // TEMPORAL * TEMPORAL + 1,
+            fps=self.fps / slower,
+        )
+
     @property
     def megapixels(self) -> float:
         """Of all frames together, in millions."""

@@ -115,6 +115,7 @@ def job_of(
         batches = config.num_train_epochs * -(-clips // batch)
         steps = max(1, -(-batches // (config.gradient_accumulation_steps * config.num_processes)))
     interval = config.eval_steps_interval
+    references = datasets is not None and any(one.conditioning_type == "reference_strict" for one in datasets.conditioning)
     measured = bool(interval and (config.eval_split or (datasets is not None and datasets.evals)))
     return Job(
         version=version or version_of(config),
@@ -132,7 +133,7 @@ def job_of(
         text=text_settings(config),
         levers=vae_levers(config),
         encoded_together=config.vae_batch_size,
-        sample=sample_shape(config, steps, audio=audio),
+        sample=sample_shape(config, steps, audio=audio, references=references),
         held_out=(steps or 0) // interval + 1 if measured else 0,
         held_out_share=config.eval_split,
         clips=clips,
@@ -144,7 +145,7 @@ def job_of(
         given=gives_parts(
             config,
             first_frame=any(dataset.video.is_i2v for dataset in trained if dataset.dataset_type == "video"),
-            references=datasets is not None and any(one.conditioning_type == "reference_strict" for one in datasets.conditioning),
+            references=references,
         ),
         processes=config.num_processes,
     )

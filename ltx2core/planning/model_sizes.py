@@ -1,7 +1,8 @@
 """What LTX-2's released transformers are made of, as plain numbers: enough to plan a run for a card without loading torch or a model.
 
 The numbers are in model_sizes.json, which `python -m ltx2core.planning.measure_sizes` writes from diffusers' own modules: shapes on meta,
-and what a compiled block keeps for its backward, counted on a real block at several lengths (it is linear in each of them, exactly).
+what a compiled block keeps for its backward, and what drawing a sample takes at most, counted on a real block at several lengths (both are
+linear in each of them, exactly).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from ltx2core.models.quantised import Storage
 
-BUSY_TOKENS = 8192
-"""Tokens of one sample from which on a block's kernels take as long as the host needs to launch them, so that two go through it in turn."""
+BUSY_TOKENS = 12_288
+"""Tokens of one sample from which on two go through a block in turn, since its kernels take longer than launching them: 28 ms on an H100 by
+the model of time, and 13 to 24 by the 6 to 10.5 us that a launch took there (`ltx2tui probe --measure`)."""
 _SMALL = "to_gate_logits"  # a few rows: stays with the norms and tables, whatever the matrices are stored in
 
 
@@ -78,9 +80,9 @@ class Drawing:
     together: Drawn
     in_turn: Drawn
 
-    def of(self, *, predictions: int, tokens: int) -> Drawn:
-        """How the step engine makes so many predictions in a forward of a sample of so many tokens."""
-        return self.alone if predictions == 1 else self.in_turn if tokens >= BUSY_TOKENS else self.together
+    def drawn(self, *, predictions: int, tokens: int) -> Drawn:
+        """Of so many predictions in a forward, as the step engine makes them of a sample of so many tokens."""
+        return self.alone if predictions == 1 else self.in_turn if turns_of(predictions, tokens) > 1 else self.together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,11 @@ class ModelSizes:
         block = BlockShape(layers=tuple(found.values()), attentions=self.attentions, at_input=first)
         outside = tuple(layer(size, below=size.name.endswith("proj_out"), own=0) for size in self.outside)
         return ModelShape(blocks=(block,) * self.blocks, outside=outside)
+
+
+def turns_of(predictions: int, tokens: int) -> int:
+    """In how many turns predictions of a sample of so many tokens go through a block."""
+    return predictions if tokens >= BUSY_TOKENS else 1
 
 
 def sizes_as_released(version: str, shape: ModelShape, *, joint: bool) -> ModelSizes | None:

@@ -248,9 +248,11 @@ def locked_bytes(ram: dict[str, int]) -> int:
     return sum(ram.get(part, 0) for part in ("blocks that travel", "inputs of blocks"))
 
 
-def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: Rates) -> float:
-    """Of a forward with the training engine's own weights, as samples are drawn. speed: of the forward's own samples."""
-    computed = need.num_blocks * max(_UNCOMPILED * speed.forward, _LAUNCHED_BLOCK_SECONDS * rates.launch_seconds / _LAUNCH_SECONDS)
+def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: Rates, turns: int = 1) -> float:
+    """Of a forward with the training engine's own weights, as samples are drawn. speed: of the forward's own samples; turns: in which
+    these go through a block."""
+    launched = turns * _LAUNCHED_BLOCK_SECONDS * rates.launch_seconds / _LAUNCH_SECONDS
+    computed = need.num_blocks * max(_UNCOMPILED * speed.forward, launched)
     if not plan.streamed:
         return computed
     loads = max(0, plan.streamed - plan.slots) * need.block_bytes / (speed.link or float("inf"))

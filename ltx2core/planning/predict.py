@@ -19,7 +19,7 @@ from ltx2core.planning.hardware import Hardware, hardware_named, hardware_of
 from ltx2core.planning.host_plan import HostPlan, place_blocks
 from ltx2core.planning.job import Job, job_of
 from ltx2core.planning.method_costs import alignment_bytes
-from ltx2core.planning.model_sizes import ModelSizes, released_sizes
+from ltx2core.planning.model_sizes import ModelSizes, released_sizes, turns_of
 from ltx2core.planning.phases import (
     Phase,
     decode_phase,
@@ -345,8 +345,8 @@ def _of_training(
     drawing, scratch = 0.0, 0
     for clip, together, forwards in (forward for size in sample.sizes for forward in sample.forwards(size)):
         drawn = replace(job, clip=clip, batch=together, routed=(), looks=0.0, aligned=None)
-        there = _speed(sizes, drawn, hardware, tokens=clip.tokens, batch=together)
-        drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates)
+        there, turns = _speed(sizes, drawn, hardware, tokens=sample.tokens(clip), batch=together), turns_of(together, sample.tokens(clip))
+        drawing += sample.times * sample.each * forwards * forward_seconds(need, plan, speed=there, rates=hardware.rates, turns=turns)
         scratch = max(scratch, _drawing_bytes(sizes, sample, clip, predictions=together, audio=job.audio))
     yield sample_phase(need, plan, sample, scratch=scratch, drawing=drawing, ram=ram)
     yield decode
@@ -354,9 +354,10 @@ def _of_training(
 
 def _drawing_bytes(sizes: ModelSizes, sample: SampleShape, clip: ClipShape, *, predictions: int, audio: bool) -> int:
     """Of a forward of so many predictions of a sample of this size."""
-    video = clip.tokens * (1 + sample.beside)
-    drawn = sizes.drawing.of(predictions=predictions, tokens=video)
-    return drawn.bytes(video=video, audio=clip.sound_tokens if audio else 0, text=TEXT_TOKENS, given=sample.given or sample.beside > 0)
+    video = sample.tokens(clip)
+    given = sample.given or sample.beside is not None
+    drawn = sizes.drawing.drawn(predictions=predictions, tokens=video)
+    return drawn.bytes(video=video, audio=clip.sound_tokens if audio else 0, text=TEXT_TOKENS, given=given)
 
 
 @dataclass(frozen=True, slots=True)

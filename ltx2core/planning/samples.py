@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ltx2core.config.adjust import is_distilled
 from ltx2core.config.prompts import BUILT_IN, read_library
@@ -24,7 +24,7 @@ class SampleShape:
 
     A step computes one forward of `together` samples, with the prompt and without, and `alone` forwards of one, for other guidance.
     refined: steps at full size, without guidance, after the others were made at half of it; 0 for samples of one stage. given: whether they
-    start from a first frame. beside: reference clips that are seen beside the noise, each about as long as the sample.
+    start from a first frame. beside: what part of a sample's size and frames the reference has that is seen beside it, None for none.
     """
 
     sizes: tuple[ClipShape, ...]
@@ -35,7 +35,7 @@ class SampleShape:
     alone: int = 0
     refined: int = 0
     given: bool = False
-    beside: int = 0
+    beside: ReferenceFactors | None = None
 
     @property
     def clip(self) -> ClipShape:
@@ -51,6 +51,10 @@ class SampleShape:
         """Samples of this size alone."""
         return replace(self, sizes=(clip,))
 
+    def tokens(self, size: ClipShape) -> int:
+        """That a forward of one sample of this size sees of pictures."""
+        return size.tokens + (0 if self.beside is None else size.as_reference(**self.beside).tokens)
+
     def forwards(self, size: ClipShape) -> Iterator[tuple[ClipShape, int, int]]:
         """What drawing one sample of a size computes: size, samples in a forward, how many forwards."""
         half = replace(size, width=size.width // 2, height=size.height // 2) if self.refined else size
@@ -61,8 +65,19 @@ class SampleShape:
             yield size, 1, self.refined
 
 
-def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool) -> SampleShape | None:
-    """The samples of a run of so many steps; None where none are made."""
+class ReferenceFactors(TypedDict):
+    """What part of a clip's size and frames its reference has."""
+
+    smaller: int
+    slower: int
+
+
+def reference_factors(config: TrainConfig) -> ReferenceFactors:
+    return {"smaller": config.ltx2_reference_spatial_scale_factor or 1, "slower": config.ltx2_reference_temporal_scale_factor}
+
+
+def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool, references: bool = False) -> SampleShape | None:
+    """The samples of a run of so many steps; None where none are made. references: whether the clips have any."""
     if config.validation_disable:
         return None
     frames = snap_frames(config.validation_num_video_frames)
@@ -80,7 +95,9 @@ def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool) -> Samp
         alone=int(alone),
         refined=REFINING_STEPS if config.ltx2_validation_pipeline_mode == "spatial-upscale" else 0,
         given=config.validation_using_datasets and config.validation_dataset_gives != "sound",
-        beside=len(config.validation_ltx2_video_conditioning),
+        beside=reference_factors(config)
+        if config.validation_ltx2_video_conditioning or (references and config.ltx2_reference_conditioning_probability)
+        else None,
     )
 
 

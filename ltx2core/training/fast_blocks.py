@@ -67,7 +67,7 @@ class FastBlocks:
     runs: int = 0  # of blocks, forwards: how often something was computed, for tests and telemetry
     levels: Levels = field(init=False)
     _parts: BlockInParts = field(init=False)
-    _drawing: BlockInParts = field(init=False)  # for shapes that come once
+    _drawing: BlockInParts = field(init=False)  # without the compiler, on one stream
     _whole: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     host: HostActivations = field(init=False)
     _tensors: list[dict[str, Tensor | None]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot

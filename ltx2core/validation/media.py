@@ -56,7 +56,7 @@ class SampleSettings:
     video: bool = True
     levers: VaeLevers = NO_LEVERS
     sigmas: tuple[float, ...] | None = None  # noise levels instead of the official ones for `steps`
-    apart: bool = False  # the predictions of a step, each in a forward of its own: slower, and half the memory
+    apart: bool = False  # the predictions of a step, each in a forward of its own: slower, in less memory
     upsampler: Path | None = None  # the file that makes a sample of half the size this large; None draws in one stage
 
     @property

@@ -93,8 +93,8 @@ def sample_latents(
 
     text, negative_text: single embeddings [T, D]. grid: latent frames, rows, columns, or None for sound alone. audio_steps: audio
     latents, or None for video alone. guidance: a number is plain guidance of both; each kind that is on costs a forward a step.
-    steps: of the official schedule; sigmas: another one, from its first level down to 0. apart: one prediction a forward, which takes half
-    the memory of two. on_step(done, total) may raise to stop.
+    steps: of the official schedule; sigmas: another one, from its first level down to 0. apart: one prediction a forward, which takes less
+    memory than two. on_step(done, total) may raise to stop.
     """
     if grid is None and audio_steps is None:
         raise ValueError("expected a grid, audio steps or both")

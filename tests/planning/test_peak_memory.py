@@ -48,8 +48,8 @@ def test_released_sizes_say_what_drawing_takes() -> None:
     drawing = released_sizes("2.3", joint=True).drawing
     counts = {"video": 14080, "audio": 126, "text": 1024, "given": False}
     together = drawing.together.bytes(**counts)
-    in_turn = drawing.of(predictions=2, tokens=14080).bytes(**counts)
+    in_turn = drawing.drawn(predictions=2, tokens=14080).bytes(**counts)
     assert in_turn < 0.7 * together
-    assert drawing.of(predictions=2, tokens=BUSY_TOKENS - 1) == drawing.together
-    assert drawing.of(predictions=1, tokens=14080) == drawing.alone
+    assert drawing.drawn(predictions=2, tokens=BUSY_TOKENS - 1) == drawing.together
+    assert drawing.drawn(predictions=1, tokens=14080) == drawing.alone
     assert 12 < drawing.alone.video / (2 * 4096) < 20

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ltx2core.config.load import look_at
 from ltx2core.config.train import TrainConfig
+from ltx2core.data.clip import Bucket
+from ltx2core.data.linked import reference_bucket
 from ltx2core.planning import samples
+from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named
 from ltx2core.planning.predict import predict
 from ltx2core.planning.samples import SampleShape, sample_shape
@@ -16,7 +22,8 @@ from ltx2core.validation.media import REFINING_SIGMAS
 from ltx2core.validation.sampling import DISTILLED_SIGMAS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ltx2core.planning.hardware import Hardware
+    from ltx2core.planning.phases import Phase
 
 
 def shape(*, steps: int = 1000, audio: bool = True, **values: object) -> SampleShape:
@@ -66,3 +73,59 @@ def test_a_run_with_more_samples_takes_longer_and_a_larger_one_needs_more() -> N
     two = sampled(validation_resolution="512x768,768x1280")
     assert two[0] > 2 * seconds
     assert two[1] > vram
+
+
+def drawn(*, references: bool = False, hardware: Hardware | None = None, **values: object) -> Phase:
+    """Drawing samples of 14,080 tokens on an H100."""
+    video = {"id": "clips", "type": "local", "dataset_type": "video", "instance_data_dir": "clips", "resolution": 704}
+    seen = {"id": "seen", "type": "local", "dataset_type": "conditioning", "conditioning_type": "reference_strict"}
+    datasets: list[dict[str, Any]] = [video | {"video": {"num_frames": 121}} | ({"conditioning_data": ["seen"]} if references else {})]
+    datasets += [seen | {"instance_data_dir": "seen"}] if references else []
+    size = {"validation_resolution": "704x1280", "validation_num_video_frames": 121, "max_train_steps": 500}
+    loaded = look_at(size | values, base=Path(), datasets=datasets)
+    found = predict(loaded.config, hardware or hardware_named("H100"), datasets=loaded.datasets, clips=20).phase("sample")
+    assert found is not None
+    return found
+
+
+def test_a_sample_that_starts_from_a_picture_needs_more_and_one_of_a_sound_no_more() -> None:
+    from_text, from_clips = drawn().vram["scratch"], drawn(validation_using_datasets=True).vram["scratch"]
+    assert from_clips - from_text == pytest.approx(14_080 * 41_000, rel=0.01)  # three rows of modulation a token, two samples' in turn
+    assert drawn(validation_using_datasets=True, validation_dataset_gives="sound").vram["scratch"] == from_text
+
+
+def test_a_reference_beside_a_sample_costs_what_its_tokens_do(tmp_path: Path) -> None:
+    alone, beside = drawn(), drawn(references=True)
+    assert alone.seconds is not None
+    assert beside.seconds is not None
+    assert beside.vram["scratch"] > 2 * alone.vram["scratch"]
+    assert beside.seconds > 2 * alone.seconds
+    smaller = drawn(references=True, ltx2_reference_spatial_scale_factor=2)
+    assert alone.vram["scratch"] < smaller.vram["scratch"] < 0.7 * beside.vram["scratch"]
+    assert drawn(references=True, ltx2_reference_conditioning_probability=0).vram == alone.vram
+    named = tmp_path / "seen.mp4"
+    named.touch()
+    assert drawn(validation_ltx2_video_conditioning=[{"path": str(named)}]).vram["scratch"] == beside.vram["scratch"]
+
+
+@pytest.mark.parametrize(("smaller", "slower"), [(1, 1), (2, 1), (3, 2), (16, 16)])
+def test_references_are_as_large_as_they_are_encoded(smaller: int, slower: int) -> None:
+    for width, height, frames in ((1280, 704, 121), (768, 512, 49), (32, 32, 1)):
+        encoded = reference_bucket(Bucket(width=width, height=height, frames=frames), smaller=smaller, slower=slower)
+        planned = ClipShape(width=width, height=height, frames=frames).as_reference(smaller=smaller, slower=slower)
+        assert (planned.width, planned.height, planned.frames) == (encoded.width, encoded.height, encoded.frames)
+
+
+def test_predictions_that_go_through_a_block_in_turn_are_launched_each() -> None:
+    """That is what drawing takes with a host that launches more slowly than its card computes."""
+    card = hardware_named("H100")
+    slow = replace(card, rates=replace(card.rates, launch_seconds=1e-4))
+
+    def seconds(guidance: float, **size: object) -> float:
+        found = drawn(hardware=slow, validation_guidance=guidance, **size).seconds
+        assert found is not None
+        return found
+
+    assert seconds(3.0) == pytest.approx(2 * seconds(1.0), rel=0.05)
+    small = {"validation_resolution": "512x768", "validation_num_video_frames": 49}
+    assert seconds(3.0, **small) == pytest.approx(seconds(1.0, **small), rel=0.05)

@@ -251,29 +251,35 @@ def test_samples_are_those_of_the_reference() -> None:
     torch.testing.assert_close(found.video, expected.video, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["t2v", "i2v"])
-def test_a_long_sample_s_predictions_go_through_a_block_in_turn_and_are_the_same(given: bool) -> None:
+@pytest.mark.parametrize("given", ["text", "picture", "reference", "adapter"])
+def test_a_long_sample_s_predictions_go_through_a_block_in_turn_and_are_the_same(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = make_batch()
     _, fast = fast_nano(replace(EAGER, streamed=3))
-    frame = torch.linspace(-1, 1, 4 * fast.transformer.config.in_channels).view(1, 4, -1) if given else None
+    channels = fast.transformer.config.in_channels
+    tokens = torch.linspace(-1, 1, 8 * channels).view(1, 8, -1)
+    seen = Reference(tokens=tokens, grid=(2, 2, 2), seen=References(smaller=1, slower=1)) if given == "reference" else None
+    inputs = Inputs(first_frame=tokens[:, :4] if given == "picture" else None, reference=seen)
+    counts: list[int] = []
+    inner = BlockInParts.__call__
+
+    def call(parts: BlockInParts, video: Tensor, audio: Tensor, context: dict[str, Any], **others: Any) -> Computed:
+        counts.append(len(video))
+        return inner(parts, video, audio, context, **others)
+
+    monkeypatch.setattr(BlockInParts, "__call__", call)
+    if given == "adapter":
+        fast.blocks.extra = lambda _index, tensors: {
+            name: value + 0.1 for name, value in tensors.items() if "lora_b" in name and value is not None
+        }
     found = []
-    for busy in (1 << 30, 8):
-        fast.blocks.busy_tokens, fast.blocks.runs = busy, 0
-        found.append(
-            sample_latents(
-                fast.transformer,
-                text=batch.text,
-                negative_text=batch.text,
-                grid=(2, 2, 2),
-                audio_steps=9,
-                fps=25,
-                steps=2,
-                guidance=Guidance(video=3.0, audio=3.0, stg=1.0),
-                seed=0,
-                inputs=Inputs(first_frame=frame),
-            )
-        )
-        assert fast.blocks.runs == 2 * 2 * len(fast.blocks.weights)  # a step: both predictions at once, and the skipping one
+    for busy, together in ((1 << 30, {1, 2}), (8, {1})):  # the prediction that skips is made alone
+        fast.blocks.busy_tokens = busy
+        counts.clear()
+        guidance = Guidance(video=3.0, audio=3.0, stg=1.0)
+        size: dict[str, Any] = {"grid": (2, 2, 2), "audio_steps": 9, "fps": 25, "steps": 2, "seed": 0}
+        texts = {"text": batch.text, "negative_text": batch.text}
+        found.append(sample_latents(fast.transformer, **texts, **size, guidance=guidance, inputs=inputs))
+        assert set(counts) == together
     for one, other in zip((found[0].video, found[0].audio), (found[1].video, found[1].audio), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
