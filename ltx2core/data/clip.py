@@ -165,6 +165,13 @@ class Bucket:
         return cls(width=width, height=height, frames=frames)
 
 
+def reference_size(width: int, height: int, frames: int, *, smaller: int, slower: int) -> tuple[int, int, int]:
+    """Width, height and frames that the reference of a clip of this size is encoded at: `smaller` times less on each side and `slower`
+    times fewer frames, as far as they divide."""
+    width, height = (max(32, side // smaller // 32 * 32) for side in (width, height))
+    return width, height, (frames - 1) // slower // 8 * 8 + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class SoundBucket:
     """What every sound of a batch without pictures is brought to: its length in audio latents, 25 a second."""

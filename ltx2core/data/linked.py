@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ltx2core.data.clip import Bucket
+from ltx2core.data.clip import Bucket, reference_size
 from ltx2core.data.decode import Fitter, decode_frames
 from ltx2core.data.media import PICTURES, reading, video_stream
 from ltx2core.data.scan import SUFFIXES
@@ -71,9 +71,6 @@ def mask_tokens(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def reference_bucket(bucket: Bucket, *, smaller: int, slower: int) -> Bucket:
-    """The size a reference is encoded at: `smaller` times less on each side and `slower` times fewer frames, as far as they divide."""
-    return Bucket(
-        width=max(32, bucket.width // smaller // 32 * 32),
-        height=max(32, bucket.height // smaller // 32 * 32),
-        frames=(bucket.frames - 1) // slower // 8 * 8 + 1,
-    )
+    """What a reference of a clip in this bucket is encoded at."""
+    width, height, frames = reference_size(bucket.width, bucket.height, bucket.frames, smaller=smaller, slower=slower)
+    return Bucket(width=width, height=height, frames=frames)

@@ -41,7 +41,7 @@ _VIDEO = ("encoder_hidden_states", "temb", "temb_prompt", "video_rotary_emb")
 _AUDIO = ("audio_encoder_hidden_states", "temb_audio", "temb_prompt_audio", "audio_rotary_emb")
 _VIDEO_CROSS = ("temb_ca_scale_shift", "temb_ca_gate", "ca_video_rotary_emb")
 _AUDIO_CROSS = ("temb_ca_audio_scale_shift", "temb_ca_audio_gate", "ca_audio_rotary_emb")
-_WHOLE_ONLY = (
+_MASKS = (
     "encoder_attention_mask",
     "audio_encoder_attention_mask",
     "self_attention_mask",
@@ -51,10 +51,13 @@ _WHOLE_ONLY = (
 )
 
 
-def can_part(context: Mapping[str, Any]) -> bool:
-    """Whether a block called so can run in parts: masks are only for whole blocks, and no training has them. All samples may skip their
-    self-attention, as one kind of guidance has it, or none."""
-    return all(context.get(name) is None for name in _WHOLE_ONLY) and (context.get("perturbation_mask") is None or skips(context))
+def check_parts(context: Mapping[str, Any]) -> None:
+    """Raise ValueError for what diffusers' block takes and its parts do not: masks, which nothing here asks for, and a skip of
+    self-attention for some samples only."""
+    if masks := [name for name in _MASKS if context.get(name) is not None]:
+        raise ValueError(f"blocks of the step engine take no {masks[0]}")
+    if context.get("perturbation_mask") is not None and not skips(context):
+        raise ValueError("blocks of the step engine skip self-attention for all samples or for none")
 
 
 def skips(context: Mapping[str, Any]) -> bool:
@@ -89,8 +92,8 @@ class BlockInParts:
         self._first.kernel = kernel
 
     def __call__(self, video: Tensor, audio: Tensor, context: Mapping[str, Any], *, kept: Attended | None = None) -> Computed:
-        """video [B, T, C], audio [B, A, D]; context: a block's other arguments, for which `can_part`. kept: `attended` of another call with
-        the same inputs. A modality whose layers were left out comes back as it went in."""
+        """video [B, T, C], audio [B, A, D]; context: a block's other arguments, which `check_parts` lets through. kept: `attended` of
+        another call with the same inputs. A modality whose layers were left out comes back as it went in."""
         tied = self._shown and self._heard and context.get("use_a2v_cross_attention", True)
         query = key = value = answer = attended = None
         skipped = skips(context)

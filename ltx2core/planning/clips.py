@@ -1,8 +1,10 @@
-"""A clip in numbers, as the VAE gives it to the transformer. Loads nothing."""
+"""A clip in numbers, as the VAE gives it to the transformer. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ltx2core.data.clip import reference_size
 
 SOUND_TOKENS_A_SECOND = 25
 SPATIAL, TEMPORAL = 32, 8  # pixels of a latent's side, frames of a latent
@@ -26,13 +28,9 @@ class ClipShape:
         return max(1, round(SOUND_TOKENS_A_SECOND * self.frames / self.fps))
 
     def as_reference(self, *, smaller: int, slower: int) -> ClipShape:
-        """The size that its reference is seen at: so many times less on each side, of every so many frames (data/linked.py)."""
-        return ClipShape(
-            width=max(SPATIAL, self.width // smaller // SPATIAL * SPATIAL),
-            height=max(SPATIAL, self.height // smaller // SPATIAL * SPATIAL),
-            frames=(self.frames - 1) // slower // TEMPORAL * TEMPORAL + 1,
-            fps=self.fps / slower,
-        )
+        """The size that its reference is seen at: so many times less on each side, of every so many frames."""
+        width, height, frames = reference_size(self.width, self.height, self.frames, smaller=smaller, slower=slower)
+        return ClipShape(width=width, height=height, frames=frames, fps=self.fps / slower)
 
     @property
     def megapixels(self) -> float:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ltx2core.models.attention import kernel_for
-from ltx2core.models.block_parts import BlockInParts, Computed, can_part
-from ltx2core.models.levels import Levels, pick_levels, use_levels
+from ltx2core.models.block_parts import BlockInParts, Computed, check_parts
+from ltx2core.models.levels import Levels, use_levels
 from ltx2core.offload.activations import HostActivations
 from ltx2core.offload.ring import Ring, join_captured
 from ltx2core.offload.staging import Staging
@@ -68,12 +68,10 @@ class FastBlocks:
     levels: Levels = field(init=False)
     _parts: BlockInParts = field(init=False)
     _drawing: BlockInParts = field(init=False)  # without the compiler, on one stream
-    _whole: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
     host: HostActivations = field(init=False)
     _tensors: list[dict[str, Tensor | None]] = field(init=False)  # of each block, where they are when it runs: in place, or in its slot
 
     def __post_init__(self) -> None:
-        self._whole = _Levelled(self.skeleton.block)
         self._drawing = BlockInParts(self.skeleton.block, compiled=lambda part: part, beside=False)
         compiled: Callable[[nn.Module], Callable[..., Any]] = lambda part: part  # noqa: E731
         if self.compile:
@@ -164,12 +162,12 @@ class FastBlocks:
         audio: Tensor,
         context: dict[str, Any],
         *,
-        whole: bool = False,
+        eager: bool = False,
         attended: Attended | None = None,
     ) -> Computed:
         """Run a block on its weights; `done` says when they have been read for good.
 
-        whole: without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
+        eager: without the compiler, for shapes that come once, as in samples: compiling one takes longer than drawing it.
         attended: what its self-attention found the first time.
         """
         self.runs += 1
@@ -178,10 +176,9 @@ class FastBlocks:
             self.ring.acquire(place)
         tensors: dict[str, Tensor | None] = {**self._tensors[index], **self.adapter.leaves(index)}
         self.skeleton.point(tensors if self.extra is None else {**tensors, **self.extra(index, tensors)})
-        if whole:
+        check_parts(context)
+        if eager:
             return Computed(*self._draw(video, audio, context))
-        if not can_part(context):
-            return Computed(*self._whole(video, audio, context))
         return self._parts(video, audio, context, kept=attended)
 
     def _draw(self, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -191,8 +188,6 @@ class FastBlocks:
         if len(video) > 1 and video.shape[1] >= self.busy_tokens:
             several = [self._draw(*_sample_of((video, audio, context), index, len(video))) for index in range(len(video))]
             return torch.cat([found for found, _ in several]), torch.cat([found for _, found in several])
-        if not can_part(context):
-            return self._whole(video, audio, context)
         found = self._drawing(video, audio, context)
         return found.video, found.audio
 
@@ -273,7 +268,7 @@ class BlockAt(nn.Module):
     def _run(self, hidden_states: Tensor, audio_hidden_states: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         blocks, index = self._blocks[0], self.index
         if not torch.is_grad_enabled():
-            found = blocks.compute(index, hidden_states, audio_hidden_states, context, whole=not blocks.compile_lookers)
+            found = blocks.compute(index, hidden_states, audio_hidden_states, context, eager=not blocks.compile_lookers)
             blocks.done(index, forwards=True, wrap=True)
             return found.video, found.audio
         anchor = next(iter(blocks.adapter.leaves(index).values()))  # makes the first block's node part of the graph
@@ -326,29 +321,3 @@ class _Node(torch.autograd.Function):
             ctx.attended = None
         of_video, of_audio = blocks.backward(index, video, audio, (found.video, found.audio), (gradients[0], gradients[1]))
         return of_video, of_audio, None, None, None, None
-
-
-class _Levelled(nn.Module):
-    """The skeleton's block, with modulations given once a noise level instead of once a token.
-
-    A token is at its sample's noise level or, when it is given, at 0. `levels` says which, and the rows are picked where they are used,
-    inside the compiled block: a modulation for every token would be 303 MB at 6,144 tokens, read again by each block.
-    """
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, video: Tensor, audio: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        of_video, of_audio = context["levels"]
-        context = {name: value for name, value in context.items() if name != "levels"}
-        for name, level in (
-            ("temb", of_video),
-            ("temb_ca_scale_shift", of_video),
-            ("temb_audio", of_audio),
-            ("temb_ca_audio_scale_shift", of_audio),
-        ):
-            if level is not None:
-                context[name] = pick_levels(context[name], level)
-        outputs: tuple[Tensor, Tensor] = self.block(hidden_states=video, audio_hidden_states=audio, **context)
-        return outputs

@@ -10,7 +10,7 @@ from step_engine import ALL_ATTENTIONS, KINDS, block_inputs, fuse, random_block
 from torch import Tensor, nn
 
 from ltx2core.models.attention import attend, attend_kept
-from ltx2core.models.block_parts import BlockInParts, can_part
+from ltx2core.models.block_parts import BlockInParts, check_parts
 from ltx2core.models.modalities import leave_out
 
 TARGETS = (*ALL_ATTENTIONS, "ff.net.2", "audio_ff.net.0.proj")
@@ -91,13 +91,15 @@ def test_a_modality_that_was_left_out_comes_back_as_it_went_in(left_out: str) ->
     assert torch.equal(found.audio, whole[1])
 
 
-def test_a_block_with_a_mask_or_a_skip_of_some_is_run_as_a_whole() -> None:
-    context = context_of(block_inputs())
-    assert can_part(context)
-    assert not can_part(context | {"encoder_attention_mask": torch.zeros(2, 1, 7)})
-    assert not can_part(context | {"perturbation_mask": torch.zeros(2, 1, 1)})
-    assert not can_part(context | {"perturbation_mask": torch.zeros(2, 1, 1), "all_perturbed": False})
-    assert can_part(context | {"all_perturbed": False})
+def test_masks_and_a_skip_of_some_samples_are_refused() -> None:
+    context, mask = context_of(block_inputs()), torch.zeros(2, 1, 1)
+    for allowed in ({}, {"all_perturbed": False}, {"perturbation_mask": mask, "all_perturbed": True}):
+        check_parts(context | allowed)
+    with pytest.raises(ValueError, match="take no encoder_attention_mask"):
+        check_parts(context | {"encoder_attention_mask": torch.zeros(2, 1, 7)})
+    for some in ({}, {"all_perturbed": False}):
+        with pytest.raises(ValueError, match="for all samples or for none"):
+            check_parts(context | {"perturbation_mask": mask} | some)
 
 
 @pytest.mark.parametrize("kind", KINDS)

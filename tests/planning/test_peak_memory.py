@@ -39,6 +39,7 @@ def test_a_second_prediction_takes_little_in_turn_and_a_first_frame_no_modulatio
         return (high - low) / (4 * 8 * 16) / (2 * width)
 
     alone, together, in_turn = each(predictions=1), each(predictions=2), each(predictions=2, in_turn=True)
+    assert alone < 17  # 19 by the whole block at once
     assert together > 1.7 * alone
     assert in_turn < 1.25 * alone
     assert each(predictions=1, given=True) - alone < 6  # of nine rows of modulation, and four for the sound
