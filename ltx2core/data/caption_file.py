@@ -66,9 +66,15 @@ def open_caption(clip: Path) -> CaptionFile:
 def save_caption(file: CaptionFile, text: str) -> bool:
     """Write the file with other words, whole or not at all. True when its encoding had to become UTF-8 to hold them.
 
+    The words it was opened with change nothing, not even bytes that its encoding has no character for.
+
     Raises StorageError when it cannot be written, or when somebody else has changed it since it was opened: that change is kept.
     """
-    text = text.replace("\r\n", "\n").removesuffix("\n")
+    text = text.replace("\r\n", "\n")
+    if not file.text.endswith("\n"):
+        text = text.removesuffix("\n")
+    if text == file.text:
+        return False
     whole = (text + ("\n" if file.ends_with_newline and text else "")).replace("\n", file.newline)
     changed = False
     try:

@@ -4,7 +4,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ltx2core.data.caption_file import open_caption, save_caption
@@ -35,13 +35,28 @@ def test_saving_changes_the_words_and_nothing_else(tmp_path: Path, before: bytes
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=60), tail=st.sampled_from(["", "\n"]))
+@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60), tail=st.sampled_from(["", "\n", "\r\n", "\n\n"]))
+@example(text="0\n", tail="\n")
 def test_saving_what_was_read_leaves_every_byte(tmp_path: Path, text: str, tail: str) -> None:
     data = (text + tail).encode()
     (tmp_path / "a.txt").write_bytes(data)
     file = open_caption(tmp_path / "a.mp4")
     save_caption(file, file.text)
-    assert (tmp_path / "a.txt").read_bytes() in (data, data.rstrip(b"\n"))
+    assert (tmp_path / "a.txt").read_bytes() == data
+
+
+def test_blank_lines_at_the_end_stay_where_words_change(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a cat\n\n")
+    file = open_caption(tmp_path / "a.mp4")
+    save_caption(file, file.text.replace("cat", "dog"))
+    assert (tmp_path / "a.txt").read_bytes() == b"a dog\n\n"
+
+
+def test_bytes_that_are_no_characters_stay_where_nothing_was_changed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 \x81")
+    file = open_caption(tmp_path / "a.mp4")
+    save_caption(file, file.text)
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9 \x81"
 
 
 def test_a_missing_caption_is_written_as_utf8_with_a_newline(tmp_path: Path) -> None:
