@@ -197,21 +197,21 @@ def _shown(what: str, value: float) -> float:
 
 def chosen(names: str, *, gpus: int, different: bool = False) -> dict[str, Preset]:
     """Presets whose names match one of these patterns, with commas between, and that so many cards can run: first those for most cards, and
-    of as many those for the largest.
+    of as many those for the largest. Of one size they come in the order of the patterns.
 
     different: one of those whose steps are the same on as many cards.
     """
     patterns = names.split(",")
+
+    def place(name: str) -> int:
+        return next((place for place, pattern in enumerate(patterns) if fnmatch.fnmatch(name, pattern)), len(patterns))
+
     found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in preset_files().items()}
     if different:
         groups = [{found[name]["for"]["gpus"]: name for name in reversed(same.split("+"))} for same in preset_cases()]
         found = {name: found[name] for group in groups for name in group.values()}
-    found = dict(sorted(found.items(), key=lambda item: (-item[1]["for"]["gpus"], -limit_gib(item[1]))))
-    return {
-        name: preset
-        for name, preset in found.items()
-        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns) and preset["for"]["gpus"] <= gpus
-    }
+    found = dict(sorted(found.items(), key=lambda item: (-item[1]["for"]["gpus"], -limit_gib(item[1]), place(item[0]))))
+    return {name: preset for name, preset in found.items() if place(name) < len(patterns) and preset["for"]["gpus"] <= gpus}
 
 
 def main() -> None:
