@@ -35,7 +35,10 @@ def test_saving_changes_the_words_and_nothing_else(tmp_path: Path, before: bytes
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60), tail=st.sampled_from(["", "\n", "\r\n", "\n\n"]))
+@given(
+    text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60),
+    tail=st.sampled_from(["", "\n", "\r\n", "\n\n"]),
+)
 @example(text="0\n", tail="\n")
 def test_saving_what_was_read_leaves_every_byte(tmp_path: Path, text: str, tail: str) -> None:
     data = (text + tail).encode()
