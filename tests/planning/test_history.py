@@ -169,6 +169,19 @@ def test_what_was_in_the_cache_or_not_finished_has_no_seconds_to_compare(tmp_pat
     }
 
 
+def test_sound_that_is_encoded_for_pictures_in_the_cache_is_not_held_against_encoding_both(tmp_path: Path) -> None:
+    prediction = predicted(tmp_path)
+    happened = [
+        events.RunStarted(name="run", total_steps=1, resumed_at_step=0, pid=1),
+        *predicted_events(prediction, here()),
+        *measured("cache_video", gib=0, total=0),
+        *measured("cache_audio", gib=0.3),
+    ]
+    checked = checked_in(write(tmp_path, "run", happened))
+    assert checked is not None
+    assert not [check for check in checked.checks if check.phase == "encode"]
+
+
 def test_sessions_of_a_resumed_run_are_compared_each_with_its_own_prediction(tmp_path: Path) -> None:
     prediction = predicted(tmp_path)
     first = session(prediction, here())[:-1]  # killed
