@@ -65,9 +65,11 @@ _PATCH_BYTES = {"encode": 38.5, "decode": 26.8}  # a pixel of the clip
 _VAE_SECONDS = {"encode": (0.77, 0.90, 1.20, 1.12, 0.95, 1.41), "decode": (0.55, 0.76, 0.91, 0.94, 0.70, 0.94)}
 _VAE_MEGAPIXELS = 109.04
 # What the allocator holds above that: 15.21 GiB where 13.66 are given out encoding 1280x704x121, 7.37 of 6.69 with 768x512x121, 1.93 of
-# 1.77 where frames are encoded in turn; decoding 12.95 GiB 0.56 more, 2.0 GiB 0.10 to 0.19 more (8 runs of presets on an H200).
-_VAE_RESERVE = {"encode": 0.127, "decode": 0.047}  # of activations
+# 1.77 where frames are encoded in turn. Decoding with activations of 12 GiB 0.55 to 0.69, of 5.2 GiB 0.33 to 0.76, of 0.8 to 1.1 GiB 0.19
+# to 0.43, of 0.5 GiB 0.15 to 0.2 (43 runs of presets on H200s, one of which left 1.53 where three others of the same sample left 0.62).
 _LEAST_VAE_RESERVE = GIB // 5
+_ENCODE_RESERVE = 0.127  # of activations
+_DECODE_RESERVE, _DECODE_RESERVE_BASE, _MOST_DECODE_RESERVE = 0.03, 3 * GIB // 10, 0.33  # of activations, and always; no more of them than
 _NEXT_CLIP_BYTES = 3.0  # a pixel: the next clip is copied while one is encoded
 _AUDIO_VAE_BYTES = 3 * GIB // 10
 _ENCODER_BUSY = 0.887  # of the pass over clips, 16 decoders beside it
@@ -195,7 +197,11 @@ def decoder_bytes(version: Version, clip: ClipShape, levers: VaeLevers) -> int:
 
 
 def _vae_reserve(half: Literal["encode", "decode"], activations: int) -> int:
-    return max(_LEAST_VAE_RESERVE, int(_VAE_RESERVE[half] * activations))
+    if half == "encode":
+        idle = _ENCODE_RESERVE * activations
+    else:
+        idle = min(_DECODE_RESERVE_BASE + _DECODE_RESERVE * activations, _MOST_DECODE_RESERVE * activations)
+    return max(_LEAST_VAE_RESERVE, int(idle))
 
 
 def _untiled(half: Literal["encode", "decode"], pixels: float, frame: float, levers: VaeLevers, *, clip_bytes: float) -> float:
