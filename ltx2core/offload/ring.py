@@ -43,7 +43,8 @@ class Ring:
             raise ValueError(f"expected 1 to {len(masters)} slots, got {slots}")
         self._masters = list(masters)
         self._staging = staging
-        self._slots = [torch.empty(masters[0].nbytes, dtype=torch.uint8, device=device) for _ in range(slots)]
+        self._device = device
+        self._slots = self._new_slots(slots)
         self._arriving: list[Future[torch.cuda.Event | None] | None] = [None] * slots  # through staging buffers
         self._held = [-1] * slots
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -97,9 +98,20 @@ class Ring:
             self._load(following)
 
     def reload(self) -> None:
-        """Take the first blocks anew: their masters have changed."""
+        """Take the first blocks anew: their masters have changed, or `rest` has given the slots away."""
+        if not self._slots[0].nbytes:
+            self._slots = self._new_slots(len(self._slots))
         self._held = [-1] * len(self._slots)
         self.settle()
+
+    def rest(self) -> None:
+        """Give the memory of all slots back, until `reload`. Nothing may be acquired meanwhile."""
+        self._wait()
+        self._slots = [slot.new_empty(0) for slot in self._slots]
+        self._held = [-1] * len(self._slots)
+
+    def _new_slots(self, count: int) -> list[Tensor]:
+        return [torch.empty(self._masters[0].nbytes, dtype=torch.uint8, device=self._device) for _ in range(count)]
 
     def settle(self) -> None:
         """Bring the first blocks back into their slots and wait until nothing is under way: how a step, and a graph, begins."""

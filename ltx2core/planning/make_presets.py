@@ -300,6 +300,8 @@ def _keys(best: Tried, aim: Aim, ram_gib: int) -> Iterator[tuple[str, tuple[Any,
     for lever, effect in (("temporal_roll", "a few frames at a time"), ("patch_conv", "layer by layer, a few rows at a time")):
         on = getattr(job.levers, lever)
         why = f"The VAE works {effect}: without it {clip} would not fit." if on else f"There is room for {clip} at once, which is faster."
+        if best.prediction.decoded and not on:
+            why = f"There is room to encode {clip} at once, which is faster. Samples are decoded in parts: a run sees to that by itself."
         yield f"vae_enable_{lever}", (on, why)
     yield "vae_enable_tiling", (False, "Tiles change values where they meet; the two levers above do not.")
     yield "validation_resolution", (f"{clip.height}x{clip.width}", "Samples as large as the clips: what is trained is what is seen.")

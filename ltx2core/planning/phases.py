@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ltx2core.hardware.device_memory import CONTEXT_BYTES
 from ltx2core.hardware.limits import locked_for
 from ltx2core.models.text_memory import TextBytes, choose_placement
-from ltx2core.models.vae_levers import SPATIAL, is_tiled, tile_and_stride
+from ltx2core.planning import vae_sizes
 from ltx2core.planning.host_plan import STAGING_BYTES
 from ltx2core.planning.step_memory import GIB, step_bytes
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ltx2core.validation.decode_ways import DecodeWay
 
 PhaseName = Literal["text", "encode", "train", "sample", "decode"]
-_MEASURED_FLOPS = 659e12  # bf16 of the card that seconds below were measured on: they scale with another's rate
 
 # Host memory of a process on a machine with a GPU, beside what is counted: 1.5 to 1.9 GiB while latents are encoded, 2.04 with the text
 # encoder on the card and 2.9 beside a streamed one, 2.45 to 2.57 in training with sound and 1.94 to 1.96 without (36 presets on H200s),
@@ -50,28 +49,7 @@ _TEXT_RESERVE = GIB // 2
 _READ_BYTES_A_SECOND = 2.0e9
 _CAPTION_SECONDS = 0.13
 
-# Weights of each half of the video VAE in bf16, counted on the modules.
-_VAE_BYTES = {"2.0": (1_388_197_762, 1_056_761_440), "2.3": (637_873_794, 814_338_144), "2.5": (637_873_794, 814_338_144)}
-# Of 121x704x1280, 109.04 million pixels: 13.36 GiB to encode at once and 12.96 to decode, weights in them.
-_ENCODE_BYTES, _DECODE_BYTES = 118.8, 117.9  # a pixel
-# What the chunked levers hold. temporal_roll: the clip (6 bytes a pixel, bf16) and so much of a frame's pixels, 3.36 and 3.55 GiB in all;
-# patch_conv: that of the whole clip, 5.20 and 3.70; both: a little less than temporal_roll, 3.26 and 3.23.
-_CLIP_BYTES = 6.0
-_ROLL_BYTES = {"encode": (1737.0, 1618.0), "decode": (2332.0, 1951.0)}  # a pixel of one frame: alone, with patch_conv
-# Tiles are decoded one by one, the largest among the first, and joined at the end: 3.99 GiB, and 2.96 where each tile is small.
-_FIRST_TILE_BYTES, _JOINED_BYTES = 2.0, 19.5  # a pixel of the clip
-_PATCH_BYTES = {"encode": 38.5, "decode": 26.8}  # a pixel of the clip
-# Seconds of that clip: at once, temporal_roll, patch_conv, both, tiling, all three.
-_VAE_SECONDS = {"encode": (0.77, 0.90, 1.20, 1.12, 0.95, 1.41), "decode": (0.55, 0.76, 0.91, 0.94, 0.70, 0.94)}
-_VAE_MEGAPIXELS = 109.04
-# What the allocator holds above that: 15.21 GiB where 13.66 are given out encoding 1280x704x121, 7.37 of 6.69 with 768x512x121, 1.93 of
-# 1.77 where frames are encoded in turn. Decoding with activations of 12 GiB 0.55 to 0.69, of 5.2 GiB 0.33 to 0.76, of 0.8 to 1.1 GiB 0.19
-# to 0.43, of 0.5 GiB 0.15 to 0.2 (43 runs of presets on H200s, one of which left 1.53 where three others of the same sample left 0.62).
-_LEAST_VAE_RESERVE = GIB // 5
-_ENCODE_RESERVE = 0.127  # of activations
-_DECODE_RESERVE, _DECODE_RESERVE_BASE, _MOST_DECODE_RESERVE = 0.03, 3 * GIB // 10, 0.33  # of activations, and always; no more of them than
 _NEXT_CLIP_BYTES = 3.0  # a pixel: the next clip is copied while one is encoded
-_AUDIO_VAE_BYTES = 3 * GIB // 10
 _ENCODER_BUSY = 0.887  # of the pass over clips, 16 decoders beside it
 _AHEAD_BYTES = 4 * GIB  # of decoded clips that wait at most, or an eighth of what is free (caching/passes.py)
 
@@ -87,9 +65,9 @@ _MOST_DECODERS = 16  # caching/ahead.py
 _LAUNCHED_BLOCK_SECONDS = 0.0134
 _UNCOMPILED = 1.57
 _LAUNCH_SECONDS = 6e-6  # on that machine
-# cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 52.4 GiB at the peak of decoding where weights, the LoRA's state
-# and the VAE make 51.7, and 42.3 of 41.6 (the same runs).
-_SAMPLE_BESIDE_BYTES = 7 * GIB // 10
+# cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 0.70 GiB at the peak of decoding at once beside weights, the
+# LoRA's state and the VAE, 0.5 to 0.65 in parts, and 0.44 to 0.47 without sound (43 runs of presets on H200s).
+_SAMPLE_BESIDE_BYTES = {True: 65 * GIB // 100, False: 45 * GIB // 100}  # with sound, without
 _FRAME_BYTES = 9.2  # of host memory, a pixel of a sample: as the VAE gives it, as bytes, and on its way into a file
 _SAMPLE_FILE_SECONDS = 2.5  # loading decoders, writing the video
 
@@ -160,11 +138,12 @@ def encode_phase(
 ) -> Phase:
     """Encoding clips to latents. together: clips of one batch. cores: None for as many as decoders can use."""
     at_once = 1 if levers.slicing else together
-    activations = at_once * vae_activations("encode", clip, levers)
-    vram = {"VAE encoder": _VAE_BYTES[version][0], "activations": activations, "next clip": int(_NEXT_CLIP_BYTES * clip.megapixels * 1e6)}
+    activations = at_once * vae_sizes.activations(version, "encode", clip, levers)
+    weights = vae_sizes.WEIGHTS[version]["encode"]
+    vram = {"VAE encoder": weights, "activations": activations, "next clip": int(_NEXT_CLIP_BYTES * clip.megapixels * 1e6)}
     if together > at_once:
-        vram["clips of the batch"] = int((together - at_once) * _CLIP_BYTES * clip.megapixels * 1e6)
-    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": _vae_reserve("encode", activations)}
+        vram["clips of the batch"] = int((together - at_once) * vae_sizes.CLIP_BYTES * clip.megapixels * 1e6)
+    vram |= {"CUDA context": CONTEXT_BYTES, "reserve": vae_sizes.reserve("encode", activations)}
     frames = int(3 * clip.megapixels * 1e6)
     ahead, count = min(_AHEAD_BYTES, ram_bytes // 8), _AHEAD_CLIPS if clips is None else max(1, clips)
     locked = locked_for(frames)
@@ -174,51 +153,8 @@ def encode_phase(
         "decoded clips": locked * max(1, min(ahead // locked, count)),
         "decoders": int(decoders * (_DECODER_BYTES + _DECODER_CLIPS * frames)),
     }
-    each = vae_seconds("encode", clip, levers, rates) / _ENCODER_BUSY + (0.1 if audio else 0.0)  # 1.6 s for the sound of 16 clips
+    each = vae_sizes.seconds("encode", clip, levers, rates) / _ENCODER_BUSY + (0.1 if audio else 0.0)  # 1.6 s for the sound of 16 clips
     return Phase(name="encode", vram=vram, ram=ram, seconds=None if clips is None else clips * each)
-
-
-def vae_activations(half: Literal["encode", "decode"], clip: ClipShape, levers: VaeLevers) -> int:
-    """Bytes beside the weights, for one clip."""
-    pixels, frame = clip.megapixels * 1e6, clip.width * clip.height
-    if not (levers.tiling and is_tiled(width=clip.width, height=clip.height)):
-        return int(_untiled(half, pixels, frame, levers, clip_bytes=_CLIP_BYTES))
-    rows, columns = (tile_and_stride(side // SPATIAL)[0] * SPATIAL for side in (clip.height, clip.width))
-    tile = _untiled(half, rows * columns * clip.frames, rows * columns, levers, clip_bytes=0.0)
-    if half == "encode":
-        return int(_CLIP_BYTES * pixels + tile)  # the clip that tiles are cut from
-    return int(max(_FIRST_TILE_BYTES * pixels + tile, _JOINED_BYTES * pixels))
-
-
-def decoder_bytes(version: Version, clip: ClipShape, levers: VaeLevers) -> int:
-    """What PyTorch's allocator holds at most to decode a clip: weights, activations, and what lies idle between these."""
-    activations = vae_activations("decode", clip, levers)
-    return _VAE_BYTES[version][1] + activations + _vae_reserve("decode", activations)
-
-
-def _vae_reserve(half: Literal["encode", "decode"], activations: int) -> int:
-    if half == "encode":
-        idle = _ENCODE_RESERVE * activations
-    else:
-        idle = min(_DECODE_RESERVE_BASE + _DECODE_RESERVE * activations, _MOST_DECODE_RESERVE * activations)
-    return max(_LEAST_VAE_RESERVE, int(idle))
-
-
-def _untiled(half: Literal["encode", "decode"], pixels: float, frame: float, levers: VaeLevers, *, clip_bytes: float) -> float:
-    """Of a clip, or a tile of one, of so many pixels in all and in a frame."""
-    whole = (_ENCODE_BYTES if half == "encode" else _DECODE_BYTES) * pixels
-    alone, with_patches = _ROLL_BYTES[half]
-    if levers.temporal_roll:
-        return min(whole, clip_bytes * pixels + (with_patches if levers.patch_conv else alone) * frame)
-    return min(whole, _PATCH_BYTES[half] * pixels) if levers.patch_conv else whole
-
-
-def vae_seconds(half: Literal["encode", "decode"], clip: ClipShape, levers: VaeLevers, rates: Rates) -> float:
-    """Of one clip."""
-    chunked = levers.temporal_roll + 2 * levers.patch_conv
-    tiled = levers.tiling and is_tiled(width=clip.width, height=clip.height)
-    index = (5 if chunked else 4) if tiled else chunked
-    return _seconds(_VAE_SECONDS[half][index] * clip.megapixels / _VAE_MEGAPIXELS, rates)
 
 
 def train_phase(
@@ -275,16 +211,17 @@ def decode_phase(
     need: StepNeed, plan: StepPlan, version: Version, sample: SampleShape, way: DecodeWay, *, ram: dict[str, int], rates: Rates
 ) -> Phase:
     """Decoding samples beside the weights, whose graphs and activations are dropped before, or with these away from the card."""
-    activations = max(vae_activations("decode", size, way.levers) for size in sample.sizes)
+    activations = max(vae_sizes.activations(version, "decode", size, way.levers) for size in sample.sizes)
     held, lent = _held(need, plan), 0
     if way.alone:
         lent = held.pop("blocks", 0)
         held.pop("transposed blocks", None)  # made anew from these
-    vram = held | {"VAE decoder": _VAE_BYTES[version][1], "activations": activations, "CUDA context": CONTEXT_BYTES}
-    vram["reserve"] = _vae_reserve("decode", activations)
+        held.pop("ring", None)  # filled anew
+    vram = held | {"VAE decoder": vae_sizes.WEIGHTS[version]["decode"], "activations": activations, "CUDA context": CONTEXT_BYTES}
+    vram["reserve"] = vae_sizes.reserve("decode", activations)
     frames = int(_FRAME_BYTES * max(size.megapixels for size in sample.sizes) * 1e6)
     ram = {**ram, "frames": frames} | ({"weights meanwhile": lent} if lent else {})
-    seconds = sample.times * sample.each * sum(vae_seconds("decode", size, way.levers, rates) for size in sample.sizes)
+    seconds = sample.times * sample.each * sum(vae_sizes.seconds("decode", size, way.levers, rates) for size in sample.sizes)
     return Phase(name="decode", vram=vram, ram=ram, seconds=seconds)
 
 
@@ -292,9 +229,9 @@ def _held(need: StepNeed, plan: StepPlan) -> dict[str, int]:
     """What of training stays on the card while a sample is made."""
     parts = step_bytes(need, plan.layout).parts
     held = ("blocks", "ring", "transposed blocks", "outside the blocks", "LoRA and optimizer")
-    return {name: parts[name] for name in held if name in parts} | {"workspaces": _SAMPLE_BESIDE_BYTES}
+    return {name: parts[name] for name in held if name in parts} | {"workspaces": _SAMPLE_BESIDE_BYTES[need.joint]}
 
 
 def _seconds(measured: float, rates: Rates) -> float:
     """On a card of other rates than the one that was measured."""
-    return measured * _MEASURED_FLOPS / rates.bf16_flops_per_second
+    return measured * vae_sizes.MEASURED_FLOPS / rates.bf16_flops_per_second

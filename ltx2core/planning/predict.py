@@ -378,11 +378,19 @@ def _decoding(job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, hardware
         (way, decode_phase(need, plan, job.version, job.sample, way, ram=ram, rates=hardware.rates)) for way in decode_ways(job.levers)
     ]
     asked = tried[0][1]
-    for way, phase in tried:
+    for way, told in tried:
+        phase = _squeezed(told, of_all(told, job.processes).vram_bytes - free) if way.alone or way.levers.tiling else told
         together = of_all(phase, job.processes)
         if together.vram_bytes <= free and together.ram_bytes <= hardware.ram_bytes:
             return _Decoding(phase, way.words(job.levers), asked.vram_bytes)
     return _Decoding(min((phase for _, phase in tried), key=lambda phase: phase.vram_bytes), "", asked.vram_bytes)
+
+
+def _squeezed(phase: Phase, over: int) -> Phase:
+    """With as much less lying idle as the phase is over what is free. Ways that a run tries in any case fill the card so: where it is full,
+    the allocator gives back what it holds for later."""
+    idle = phase.vram["reserve"]
+    return replace(phase, vram=phase.vram | {"reserve": idle - min(idle, max(0, over))})
 
 
 _TITLES = {

@@ -94,9 +94,9 @@ class FastBlocks:
 
     def weights_changed(self) -> None:
         """Take the weights anew, in the ring's slots, too: after they were filled."""
-        self._find_tensors()
         if self.ring is not None:
             self.ring.reload()
+        self._find_tensors()
 
     def let_go(self) -> None:
         """Hold no weights, until `weights_changed` takes them anew."""

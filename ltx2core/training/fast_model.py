@@ -156,10 +156,13 @@ class FastModel:
 
     @contextlib.contextmanager
     def put_away(self) -> Iterator[None]:
-        """Keep in RAM, inside, what `resident_bytes` counts. No forward may run meanwhile; graphs of before are void."""
+        """Keep in RAM, inside, what `resident_bytes` counts, and give the slots of travelling blocks away. No forward may run meanwhile;
+        graphs of before are void."""
         resident = [weights for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index)]
         device = self.blocks.weights[0].rest.device
         self.blocks.let_go()
+        if self.blocks.ring is not None:
+            self.blocks.ring.rest()
         for weights in resident:
             weights.turned = {}
             weights.matrices = weights.matrices.cpu()

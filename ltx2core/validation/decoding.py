@@ -19,7 +19,7 @@ from ltx2core.hardware.device_memory import free_device_memory
 from ltx2core.hardware.free_memory import free_memory
 from ltx2core.planning.clips import SPATIAL, TEMPORAL, ClipShape
 from ltx2core.planning.job import Version
-from ltx2core.planning.phases import decoder_bytes
+from ltx2core.planning.vae_sizes import decoder_bytes
 from ltx2core.validation.decode_ways import DecodeWay, decode_ways
 from ltx2core.validation.media import decode
 

@@ -24,9 +24,11 @@ _MOST_IDLE = 1.0  # GiB of a sample's, as decoding itself leaves
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a phase of a run is predicted to hold now, and what it held, GiB. exact: whether the two are of the same: blocks held as they
-    would be planned now, no way of decoding that failed at the limit, no rungs, and little that drawing had left idle, which is given back
-    before decoding now."""
+    """What a phase of a run is predicted to hold now, and what it held, GiB.
+
+    exact: whether the two are of the same: blocks held as they would be planned now, samples decoded as they would be, in no way that
+    failed at the limit before, no rungs, and little that drawing had left idle, which is given back before decoding now.
+    """
 
     case: str
     phase: str
@@ -57,7 +59,7 @@ def compare(line: dict[str, Any]) -> list[Compared]:
         if check["what"] in ("vram", "ram"):
             exact = check["phase"] in ("text", "encode") or (as_planned and line["gpus"] == 1)
             if check["phase"] == "sample":
-                exact = exact and not found.decoded and _sampled_within(line) and check.get("idle", 0.0) < _MOST_IDLE
+                exact = exact and found.decoded == line.get("decoded", "") and _sampled_within(line) and check.get("idle", 0.0) < _MOST_IDLE
             key = check["phase"], check["what"]
             told = {"case": line["case"], "phase": key[0], "what": key[1]}
             lines.append(Compared(**told, predicted=held[key], measured=check["measured"], exact=exact))

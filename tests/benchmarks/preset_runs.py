@@ -173,6 +173,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
         for event in events
         if isinstance(event, PhaseMeasured) and event.vram_reserved_bytes and event.vram_peak_bytes
     }
+    line["decoded"] = next((_way(event.text) for event in reversed(notices) if event.code == "sample_decoded_in_parts"), "")
     line["card"] = next((event.card for event in events if isinstance(event, RunPredicted)), "")
     if failure := next((event for event in events if isinstance(event, RunFailed)), None):
         line["error"] = f"{failure.text} {failure.fix}"
@@ -189,6 +190,11 @@ def read(folder: RunFolder) -> dict[str, Any]:
             for check in checked.checks
         ]
     return line
+
+
+def _way(text: str) -> str:
+    """How a run says at last that it decodes samples: what is between the colon and the end of its sentence."""
+    return text.partition(": ")[2].partition(" from now on.")[0]
 
 
 def _shown(what: str, value: float) -> float:

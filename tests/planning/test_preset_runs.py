@@ -21,7 +21,7 @@ def most(one: Compared) -> float:
 
 
 def test_every_run_came_to_its_end_with_a_lora() -> None:
-    assert len(RUNS) >= 47
+    assert len(RUNS) >= 46
     assert all(run["finished"] and run["loras"] == 1 and run["samples"] == 1 and "error" not in run for run in RUNS.values())
 
 
@@ -30,6 +30,6 @@ def test_phases_of_presets_take_what_their_runs_took() -> None:
     assert not [one for one in found if abs(one.percent) >= most(one)]
     runs = {phase: len({one.case for one in found if one.phase == phase}) for phase in ("text", "encode", "train", "sample")}
     assert runs["text"] >= 15
-    assert runs["encode"] >= 31
-    assert runs["train"] >= 31
-    assert runs["sample"] >= 20
+    assert runs["encode"] >= 30
+    assert runs["train"] >= 30
+    assert runs["sample"] >= 26

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltx2core.models.quantised import EightBit, Storage
+    from ltx2core.offload.masters import Waiting
 
 EAGER = FastSettings(compile=False)
 ROUNDED: tuple[Storage, ...] = ("int8", "fp8", "nf4")
@@ -226,11 +228,20 @@ def test_a_model_that_is_first_used_for_sampling_trains_afterwards(drawn: Drawn,
     assert same(fast_step(model, fast, drawn)[1], resident[1])
 
 
-def test_a_model_that_was_put_away_holds_on_to_none_of_the_memory_it_had(drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]) -> None:
-    model, fast = fast_nano(replace(EAGER, streamed=2, slots=1, kept=1))
+@pytest.mark.parametrize("waiting", ["locked", "memory"])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_model_that_was_put_away_holds_on_to_none_of_the_memory_it_had(
+    slots: int, waiting: Waiting, drawn: Drawn, resident: tuple[Tensor, dict[str, Tensor]]
+) -> None:
+    model, fast = fast_nano(replace(EAGER, streamed=2, slots=slots, kept=1, waiting=waiting))
     fast_step(model, fast, drawn)
+    ring = fast.blocks.ring
+    assert ring is not None
     assert fast.resident_bytes == 3 * fast.layout.matrix_bytes
+    before = [weakref.ref(ring.slot_of(index).untyped_storage()) for index in range(slots)]
     with fast.put_away():
+        assert ring.slot_bytes == 0
+        assert not any(slot() for slot in before), "something still holds the slots' memory"
         for index, weights in enumerate(fast.blocks.weights):
             if not fast.blocks.streamed(index):
                 lent, weights.matrices = weights.matrices, weights.matrices.clone()

@@ -15,7 +15,7 @@ from ltx2core.models import latents as coding
 from ltx2core.models.components import load_video_vae
 from ltx2core.models.latents import NO_LEVERS
 from ltx2core.planning.clips import ClipShape
-from ltx2core.planning.phases import decoder_bytes
+from ltx2core.planning.vae_sizes import decoder_bytes
 from ltx2core.validation import decoding
 from ltx2core.validation.decode_ways import DecodeWay
 from ltx2core.validation.decoding import SampleDecoder
