@@ -68,6 +68,7 @@ _LAUNCH_SECONDS = 6e-6  # on that machine
 # cuBLAS's workspaces, what the blocks' kernels keep, the sound's decoder: 0.70 GiB at the peak of decoding at once beside weights, the
 # LoRA's state and the VAE, 0.5 to 0.65 in parts, and 0.44 to 0.47 without sound (43 runs of presets on H200s).
 _SAMPLE_BESIDE_BYTES = {True: 65 * GIB // 100, False: 45 * GIB // 100}  # with sound, without
+_DRAWING_RESERVE = GIB // 5  # what lies idle while a sample is drawn and is in no other part: 0.27 to 0.47 GiB in six of these runs in all
 _FRAME_BYTES = 9.2  # of host memory, a pixel of a sample: as the VAE gives it, as bytes, and on its way into a file
 _SAMPLE_FILE_SECONDS = 2.5  # loading decoders, writing the video
 
@@ -203,7 +204,7 @@ def forward_seconds(need: StepNeed, plan: StepPlan, *, speed: StepSpeed, rates: 
 
 def sample_phase(need: StepNeed, plan: StepPlan, sample: SampleShape, *, scratch: int, drawing: float, ram: dict[str, int]) -> Phase:
     """Drawing samples. scratch: bytes of the largest forward; drawing: seconds of all forwards of a run's samples."""
-    vram = _held(need, plan) | {"scratch": scratch, "CUDA context": CONTEXT_BYTES}
+    vram = _held(need, plan) | {"scratch": scratch, "CUDA context": CONTEXT_BYTES, "reserve": _DRAWING_RESERVE}
     return Phase(name="sample", vram=vram, ram=dict(ram), seconds=drawing + sample.count * _SAMPLE_FILE_SECONDS)
 
 
