@@ -116,6 +116,7 @@ def job_of(
         steps = max(1, -(-batches // (config.gradient_accumulation_steps * config.num_processes)))
     interval = config.eval_steps_interval
     references = datasets is not None and any(one.conditioning_type == "reference_strict" for one in datasets.conditioning)
+    pictures = datasets is None or any(one.dataset_type != "audio" and not one.s2v_datasets for one in trained)  # as shots.py has it
     measured = bool(interval and (config.eval_split or (datasets is not None and datasets.evals)))
     return Job(
         version=version or version_of(config),
@@ -133,7 +134,7 @@ def job_of(
         text=text_settings(config),
         levers=vae_levers(config),
         encoded_together=config.vae_batch_size,
-        sample=sample_shape(config, steps, audio=audio, references=references),
+        sample=sample_shape(config, steps, audio=audio, references=references, pictures=pictures),
         held_out=(steps or 0) // interval + 1 if measured else 0,
         held_out_share=config.eval_split,
         clips=clips,

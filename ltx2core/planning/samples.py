@@ -76,13 +76,17 @@ def reference_factors(config: TrainConfig) -> ReferenceFactors:
     return {"smaller": config.ltx2_reference_spatial_scale_factor or 1, "slower": config.ltx2_reference_temporal_scale_factor}
 
 
-def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool, references: bool = False) -> SampleShape | None:
-    """The samples of a run of so many steps; None where none are made. references: whether the clips have any."""
+def sample_shape(
+    config: TrainConfig, steps: int | None, *, audio: bool, references: bool = False, pictures: bool = True
+) -> SampleShape | None:
+    """The samples of a run of so many steps; None where none are made. references: whether the clips have any; pictures: whether samples of
+    them start from a picture where nothing is said of it, as those do that are not linked to a dataset of sound."""
     if config.validation_disable:
         return None
     frames = snap_frames(config.validation_num_video_frames)
     distilled = is_distilled(config)
     guided = not distilled and (config.validation_guidance != 1 or (audio and config.sound_guidance != 1))
+    gives = config.validation_dataset_gives
     alone = 0 if distilled else bool(config.ltx2_validation_stg_scale) + (audio and config.ltx2_validation_modality_guidance != 1)
     return SampleShape(
         sizes=tuple(
@@ -94,7 +98,7 @@ def sample_shape(config: TrainConfig, steps: int | None, *, audio: bool, referen
         together=2 if guided else 1,
         alone=int(alone),
         refined=REFINING_STEPS if config.ltx2_validation_pipeline_mode == "spatial-upscale" else 0,
-        given=config.validation_using_datasets and config.validation_dataset_gives != "sound",
+        given=config.validation_using_datasets and (pictures if gives == "auto" else gives != "sound"),
         beside=reference_factors(config)
         if config.validation_ltx2_video_conditioning or (references and config.ltx2_reference_conditioning_probability)
         else None,

@@ -16,6 +16,7 @@ from ltx2core.data.linked import reference_bucket
 from ltx2core.planning import samples
 from ltx2core.planning.clips import ClipShape
 from ltx2core.planning.hardware import hardware_named
+from ltx2core.planning.job import job_of
 from ltx2core.planning.predict import predict
 from ltx2core.planning.samples import SampleShape, sample_shape
 from ltx2core.validation.media import REFINING_SIGMAS
@@ -92,6 +93,22 @@ def test_a_sample_that_starts_from_a_picture_needs_more_and_one_of_a_sound_no_mo
     from_text, from_clips = drawn().vram["scratch"], drawn(validation_using_datasets=True).vram["scratch"]
     assert from_clips - from_text == pytest.approx(14_080 * 41_000, rel=0.01)  # three rows of modulation a token, two samples' in turn
     assert drawn(validation_using_datasets=True, validation_dataset_gives="sound").vram["scratch"] == from_text
+
+
+def test_samples_of_clips_that_are_linked_to_sound_start_from_that_and_not_from_a_picture() -> None:
+    config = TrainConfig.model_validate({"validation_using_datasets": True, "max_train_steps": 500})
+    local: dict[str, Any] = {"type": "local", "instance_data_dir": "clips"}
+    video, audio = {"id": "clips", "dataset_type": "video"} | local, {"id": "voices", "dataset_type": "audio"} | local
+
+    def given(*datasets: dict[str, Any]) -> bool:
+        loaded = look_at(config.model_dump(exclude_unset=True), base=Path(), datasets=list(datasets))
+        found = job_of(loaded.config, datasets=loaded.datasets).sample
+        assert found is not None
+        return found.given
+
+    assert given(video)
+    assert given(video, audio)
+    assert not given(video | {"s2v_datasets": ["voices"]}, audio)
 
 
 def test_a_reference_beside_a_sample_costs_what_its_tokens_do(tmp_path: Path) -> None:
