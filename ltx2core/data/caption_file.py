@@ -66,7 +66,7 @@ def open_caption(clip: Path) -> CaptionFile:
 def save_caption(file: CaptionFile, text: str) -> bool:
     """Write the file with other words, whole or not at all. True when its encoding had to become UTF-8 to hold them.
 
-    The words it was opened with change nothing, not even bytes that its encoding has no character for.
+    The words it was opened with write nothing: not even bytes that its encoding has no character for change.
 
     Raises StorageError when it cannot be written, or when somebody else has changed it since it was opened: that change is kept.
     """

@@ -177,6 +177,8 @@ class Ring:
 
     def _load(self, index: int) -> None:
         slot, master = index % len(self._slots), self._masters[index]
+        if not self._slots[slot].nbytes:
+            raise RuntimeError("the ring rests: reload it before blocks are used")
         self._arrive(slot)  # only where a sweep was broken off is something still on its way there
         self._held[slot] = index
         self.loads += 1

@@ -224,7 +224,7 @@ def _checks(session: _Session, predicted: RunPredicted) -> Iterator[Check]:
     for phase in joined:
         parts = [one for one in session.measured if one.phase in _OF_RUN[phase.phase] and session.totals.get(one.phase) != 0]
         if not parts or (phase.phase == "encode" and session.totals.get("cache_video") == 0):
-            continue  # found in the cache; the sound of such clips alone is not what was predicted
+            continue  # found in the cache; sound or masks of such clips alone are not what was predicted
         vram = [one.vram_reserved_bytes for one in parts if one.vram_reserved_bytes is not None]
         ram = [one.ram_peak_bytes for one in parts if one.ram_peak_bytes]
         if vram:

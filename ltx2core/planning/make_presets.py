@@ -151,10 +151,9 @@ AIMS = (
             (704, 1280, 121),
             (512, 768, 121),
             (512, 768, 89),
-            (512, 768, 49),
             (384, 576, 89),
-            (384, 576, 49),
-            (320, 480, 49),
+            (320, 480, 89),
+            (256, 384, 89),
             (256, 384, 49),
         ),
         keys={
@@ -299,9 +298,14 @@ def _keys(best: Tried, aim: Aim, ram_gib: int) -> Iterator[tuple[str, tuple[Any,
     yield "offload_during_startup", (True, "VAE and text encoder are never on the card together; here that is always so.")
     for lever, effect in (("temporal_roll", "a few frames at a time"), ("patch_conv", "layer by layer, a few rows at a time")):
         on = getattr(job.levers, lever)
-        why = f"The VAE works {effect}: without it {clip} would not fit." if on else f"There is room for {clip} at once, which is faster."
-        if best.prediction.decoded and not on:
+        if on:
+            why = f"The VAE works {effect}: without it {clip} would not fit."
+        elif job.levers.temporal_roll or job.levers.patch_conv:
+            why = f"Not needed: {clip} fit with the other of the two, which is faster alone."
+        elif best.prediction.decoded:
             why = f"There is room to encode {clip} at once, which is faster. Samples are decoded in parts: a run sees to that by itself."
+        else:
+            why = f"There is room for {clip} at once, which is faster."
         yield f"vae_enable_{lever}", (on, why)
     yield "vae_enable_tiling", (False, "Tiles change values where they meet; the two levers above do not.")
     yield "validation_resolution", (f"{clip.height}x{clip.width}", "Samples as large as the clips: what is trained is what is seen.")

@@ -22,7 +22,6 @@ from ltx2core.planning.method_costs import alignment_bytes
 from ltx2core.planning.model_sizes import ModelSizes, released_sizes, turns_of
 from ltx2core.planning.phases import (
     Phase,
-    decode_phase,
     encode_phase,
     forward_seconds,
     host_bytes,
@@ -31,13 +30,13 @@ from ltx2core.planning.phases import (
     text_phase,
     train_phase,
 )
+from ltx2core.planning.sample_decoding import decoding
 from ltx2core.planning.several import EXCHANGE_BYTES, exchange_seconds, of_all, ram_of_all, with_shared_host
 from ltx2core.planning.several import words as several_words
 from ltx2core.planning.step_memory import GIB, step_bytes
 from ltx2core.planning.step_plan import Layout, StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import STORED_BYTES, StepSpeed, step_seconds
 from ltx2core.planning.wishes import within
-from ltx2core.validation.decode_ways import decode_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +166,7 @@ def predict_job(job: Job, hardware: Hardware) -> Prediction:
     if plan is not None and host is not None:
         because = [*plan.because, *filter(None, [host.because]), *_of_rollouts(plan, need, speed), *_of_block(hardware), *because]
         because += [NO_FP8] if job.wish != asked else []
-        decode = _decoding(job, need, plan, host, hardware, free)
+        decode = decoding(job, need, plan, host, hardware, free)
         because += [f"decoding samples as asked does not fit: {decode.other}"] if decode is not None and decode.other else []
         phases += _of_training(sizes, job, need, plan, host, speed, hardware, exchange, decode=None if decode is None else decode.phase)
         if job.processes > 1:
@@ -358,39 +357,6 @@ def _drawing_bytes(sizes: ModelSizes, sample: SampleShape, clip: ClipShape, *, p
     given = sample.given or sample.beside is not None
     drawn = sizes.drawing.drawn(predictions=predictions, tokens=video)
     return drawn.bytes(video=video, audio=clip.sound_tokens if audio else 0, text=TEXT_TOKENS, given=given)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoding:
-    """How samples are decoded. other: what is other than was asked for, in words; asked_bytes: what that would hold on the card."""
-
-    phase: Phase
-    other: str
-    asked_bytes: int
-
-
-def _decoding(job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, hardware: Hardware, free: int) -> _Decoding | None:
-    """In the first way that fits, as a run finds it (validation/decoding.py), else in the one that needs least. None without samples."""
-    if job.sample is None or not job.sample.count:
-        return None
-    ram = host_bytes(need, plan, waiting=host.waiting)
-    tried = [
-        (way, decode_phase(need, plan, job.version, job.sample, way, ram=ram, rates=hardware.rates)) for way in decode_ways(job.levers)
-    ]
-    asked = tried[0][1]
-    for way, told in tried:
-        phase = _squeezed(told, of_all(told, job.processes).vram_bytes - free) if way.alone or way.levers.tiling else told
-        together = of_all(phase, job.processes)
-        if together.vram_bytes <= free and together.ram_bytes <= hardware.ram_bytes:
-            return _Decoding(phase, way.words(job.levers), asked.vram_bytes)
-    return _Decoding(min((phase for _, phase in tried), key=lambda phase: phase.vram_bytes), "", asked.vram_bytes)
-
-
-def _squeezed(phase: Phase, over: int) -> Phase:
-    """With as much less lying idle as the phase is over what is free. Ways that a run tries in any case fill the card so: where it is full,
-    the allocator gives back what it holds for later."""
-    idle = phase.vram["reserve"]
-    return replace(phase, vram=phase.vram | {"reserve": idle - min(idle, max(0, over))})
 
 
 _TITLES = {

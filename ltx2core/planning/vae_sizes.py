@@ -2,7 +2,8 @@
 
 At once it was measured on an H100, with 121 frames of 1280x704 (docs/BENCHMARKS.md has the command). What the chunked levers hold does not
 simply follow pixels, for they work in windows of a fixed size: vae_sizes.json has it for many sizes, counted without a card by `python -m
-ltx2core.planning.measure_vae`, and it is scaled to what the card took. Loads no torch.
+ltx2core.planning.measure_vae`, and it is scaled to what the card took. Of a picture, or a few frames, they hold more than at once. Loads no
+torch.
 """
 
 from __future__ import annotations

@@ -182,7 +182,10 @@ class FastEngine:
         check_ram(self._fast.resident_bytes, kind=self._model.device.type)
         with self._fast.put_away():
             free_memory(self._model.device)
-            yield
+            try:
+                yield
+            finally:
+                free_memory(self._model.device)  # of what has used the room meanwhile, before weights are put back into it
 
     def traffic(self) -> Traffic | None:
         timer, replayed = self._timer(), self._runner.replayed

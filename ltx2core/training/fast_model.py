@@ -160,13 +160,13 @@ class FastModel:
         graphs of before are void."""
         resident = [weights for index, weights in enumerate(self.blocks.weights) if not self.blocks.streamed(index)]
         device = self.blocks.weights[0].rest.device
-        self.blocks.let_go()
-        if self.blocks.ring is not None:
-            self.blocks.ring.rest()
-        for weights in resident:
-            weights.turned = {}
-            weights.matrices = weights.matrices.cpu()
         try:
+            self.blocks.let_go()
+            if self.blocks.ring is not None:
+                self.blocks.ring.rest()
+            for weights in resident:
+                weights.turned = {}
+                weights.matrices = weights.matrices.cpu()
             yield
         finally:
             for weights in resident:

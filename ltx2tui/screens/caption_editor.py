@@ -38,6 +38,7 @@ class CaptionEditor(ModalScreen[bool]):
         self._file, self._clip, self._split_lines = file, clip, split_lines
         self._count, self._limit, self._exact = count, limit, exact
         self._warned = False
+        self._shown = ""  # the text as the area has it, which knows fewer kinds of line breaks than files do
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -54,6 +55,7 @@ class CaptionEditor(ModalScreen[bool]):
     def on_mount(self) -> None:
         self.query_one(Thumbnail).show(self._clip)
         area = self.query_one(TextArea)
+        self._shown = area.text
         area.focus()
         area.move_cursor(area.document.end)
         self._say_count()
@@ -76,7 +78,7 @@ class CaptionEditor(ModalScreen[bool]):
 
     def action_save(self) -> None:
         text = self.query_one(TextArea).text
-        if text == self._file.text:
+        if text == self._shown:
             self.dismiss(False)
             return
         try:
@@ -89,7 +91,7 @@ class CaptionEditor(ModalScreen[bool]):
         self.dismiss(True)
 
     def action_leave(self) -> None:
-        if self.query_one(TextArea).text != self._file.text and not self._warned:
+        if self.query_one(TextArea).text != self._shown and not self._warned:
             self._warned = True
             self._say("There are changes: esc again throws them away, ctrl+o saves them.")
             return

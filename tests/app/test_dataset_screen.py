@@ -157,6 +157,21 @@ async def test_changes_to_a_caption_are_not_thrown_away_by_one_key() -> None:
         assert "x" not in Path("clips/kite-0.txt").read_bytes().decode("utf-16")[-5:]
 
 
+async def test_a_caption_with_line_breaks_that_the_editor_has_not_is_no_change_of_its_own() -> None:
+    one = scene()
+    async with one.app.run_test(size=(80, 24)) as pilot:
+        await one.complete(pilot)
+        data = "A kite.\u2028High\x0bup\r\n".encode()
+        Path("clips/kite-0.txt").write_bytes(data)
+        await choose(pilot, "kite-0.mp4")
+        for key in ("escape", "ctrl+o"):  # neither asks, and neither writes
+            await pilot.press("e")
+            await until(pilot, lambda: bool(one.app.screen.query(TextArea)))
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(one.app.screen, DatasetScreen))
+            assert Path("clips/kite-0.txt").read_bytes() == data
+
+
 async def test_where_nothing_can_be_mended_no_question_is_asked() -> None:
     one = scene()
     async with one.app.run_test(size=(80, 24)) as pilot:

@@ -116,6 +116,20 @@ def test_masters_that_have_changed_are_taken_anew() -> None:
     assert (ring.acquire(1) == 11).all()
 
 
+@given(SIZES)
+@settings(deadline=None, max_examples=30)
+def test_a_ring_that_has_rested_brings_the_same_blocks_and_holds_nothing_meanwhile(size: tuple[int, int]) -> None:
+    ring = ring_of(*size)
+    forwards(ring)  # ends with the last blocks in the slots
+    ring.rest()
+    assert ring.slot_bytes == 0
+    with pytest.raises(RuntimeError, match="rests"):
+        ring.acquire(0)
+    ring.reload()
+    assert ring.slot_bytes == 8 * size[1]
+    assert loads_of(ring, forwards, backwards) == ring.loads_per_step()
+
+
 @pytest.mark.parametrize("slots", [0, 4])
 def test_a_ring_has_a_slot_at_least_and_no_more_than_blocks(slots: int) -> None:
     with pytest.raises(ValueError, match=f"1 to 3 slots, got {slots}"):

@@ -33,6 +33,16 @@ def test_every_visit_finds_its_block_and_loads_are_as_many_as_without_staging(si
     ring.close()
 
 
+def test_blocks_come_through_staging_buffers_again_after_a_rest() -> None:
+    ring = Ring(masters_of(4), slots=2, device=CPU, staging=Staging(device=CPU, piece_bytes=3, pieces=2))
+    ring.settle()
+    forwards(ring)
+    ring.rest()
+    ring.reload()
+    assert loads_of(ring, forwards, backwards) == ring.loads_per_step()
+    ring.close()
+
+
 def test_a_block_is_put_together_from_its_pieces_whatever_their_size() -> None:
     expected = torch.arange(1000).to(torch.uint8)
     for piece_bytes in (1000, 999, 7):

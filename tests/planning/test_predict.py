@@ -154,6 +154,23 @@ def test_a_way_of_decoding_that_a_run_tries_in_any_case_may_fill_the_card() -> N
     assert all(full)
 
 
+def test_where_ram_cannot_take_the_weights_parts_fill_the_card_before_tiles_are_tried() -> None:
+    samples = config(validation_resolution="704x1280", validation_num_video_frames=121, base_model_precision="fp8-torchao")
+    card, said = hardware_named("RTX 4070", ram_gib=128), []
+    for free in range(int(10.4 * GIB), int(11.4 * GIB), GIB // 25):
+        alone = predict(samples, replace(card, free_bytes=free), clip=SHAPES[6])
+        decode = alone.phase("decode")
+        if decode is None or "wait in RAM" not in alone.decoded:
+            continue
+        short = predict(samples, replace(card, free_bytes=free, ram_bytes=decode.ram_bytes - 1), clip=SHAPES[6])
+        beside = short.phase("decode")
+        if short.decoded and "tiling" not in short.decoded:
+            assert beside is not None
+            said.append(beside.vram["reserve"] < reserve("decode", beside.vram["activations"]))
+    assert said
+    assert all(said)
+
+
 def test_a_plan_that_does_not_fit_names_the_change_and_the_gap() -> None:
     found = predict(config(), hardware_named("RTX 4070", ram_gib=128), clip=SHAPES[-1])
     assert not found.fits

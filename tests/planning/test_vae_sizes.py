@@ -83,6 +83,15 @@ def test_more_frames_and_pixels_never_take_less(version: Version) -> None:
                 assert less < activations(version, half, ClipShape(width=wider, height=higher, frames=49), levers)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("half", ["encode", "decode"])
+def test_levers_that_work_in_parts_save_memory_of_clips_and_none_of_pictures(half: Half) -> None:
+    for levers in (ROLL, PATCH, BOTH):
+        clip, picture = SMALL, ClipShape(width=768, height=512, frames=1)
+        assert activations("2.0", half, clip, levers) < 0.75 * activations("2.0", half, clip, VaeLevers())
+        if levers.temporal_roll:
+            assert activations("2.0", half, picture, levers) > activations("2.0", half, picture, VaeLevers())
+
+
 def test_a_decoder_needs_its_weights_and_what_lies_idle_too() -> None:
     inside = activations("2.0", "decode", SMALL, BOTH)
     assert decoder_bytes("2.0", SMALL, BOTH) == WEIGHTS["2.0"]["decode"] + inside + reserve("decode", inside)
