@@ -34,7 +34,7 @@ def key_of(files: Iterable[Path], folders: Iterable[Path], others: object) -> st
             inside.sort()
             digest.update(f"{root} {len(names)} {os.stat(root).st_mtime_ns}".encode())  # noqa: PTH116 - a Path for each folder is slow
     digest.update(json.dumps(others, sort_keys=True, default=str).encode())
-    for part in ("planning", "hardware", "config", "models"):
+    for part in ("planning", "hardware", "config", "models", "validation"):
         for entry in sorted(os.scandir(_OWN / part), key=lambda entry: entry.name):
             if entry.is_file():
                 digest.update(f"{entry.name} {entry.stat().st_mtime_ns}".encode())
