@@ -13,6 +13,8 @@ from ltx2core.config.sources import read_source
 if TYPE_CHECKING:
     import argparse
 
+_WITH_MEANING = 110  # columns: in fewer, words would be cut to make room for sentences
+
 
 def run(arguments: argparse.Namespace) -> int:
     first, second = (read_source(name, root=arguments.root) for name in (arguments.first, arguments.second))
@@ -29,10 +31,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False, emoji=False)
+    heads = [("key", 3), (first.name, 2), (second.name, 2), ("what it does", 4)]
+    if console.width < _WITH_MEANING:
+        heads.pop()
     table = Table(box=box.SIMPLE_HEAD, expand=True)
-    for head, share in (("key", 3), (first.name, 2), (second.name, 2), ("what it does", 4)):
+    for head, share in heads:
         table.add_column(Text(head), overflow="fold", ratio=share)
     for difference in found:
-        table.add_row(*(Text(cell) for cell in (difference.key, difference.first, difference.second, difference.meaning)))
-    Console(highlight=False, emoji=False).print(table)
+        cells = difference.key, difference.first, difference.second, difference.meaning
+        table.add_row(*(Text(cell) for cell in cells[: len(heads)]))
+    console.print(table)
+    if console.width < _WITH_MEANING:
+        console.print("What a key does: ltx2tui explain KEY. Wider terminals show it here.", soft_wrap=True)
     return 0

@@ -130,8 +130,21 @@ def test_what_differs_between_a_run_and_a_config_is_told_with_its_meaning(here: 
     (found,) = [one for one in json.loads(capsys.readouterr().out) if not one["key"].startswith("dataset")]
     assert (found["key"], found["first"], found["second"], found["title"]) == ("lora_rank", "24", "32", "Rank")
     assert "Twice the rank is twice the file" in found["meaning"]
-    assert cli.main(["diff", "kite", "config.json"]) == 0
-    assert "lora_rank" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("width", "meaning"), [(80, False), (140, True)])
+def test_differences_stay_whole_words_in_a_narrow_terminal(
+    width: int, meaning: bool, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main(["diff", "8gb-audio-video", "10gb-audio-video"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    head = next(line for line in lines if line.split()[:1] == ["key"])
+    assert head.split()[:3] == ["key", "8gb-audio-video", "10gb-audio-video"]
+    assert any(line.split()[:3] == ["validation_resolution", '"320x480"', '"512x768"'] for line in lines)
+    assert ("what it does" in head) == meaning
+    assert any("explain KEY" in line for line in lines) != meaning
 
 
 def test_datasets_are_compared_by_their_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
