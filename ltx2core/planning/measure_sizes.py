@@ -24,9 +24,10 @@ from ltx2core.planning.flops import model_shape
 from ltx2core.planning.model_sizes import Drawing, Drawn, Kept, LayerSize, ModelSizes
 from ltx2core.planning.peak_memory import PeakMemory
 from ltx2core.training.adapter import AdapterSettings, target_modules
+from ltx2core.training.block_facts import facts_of
 from ltx2core.training.conditions import GivenPart
 from ltx2core.training.data import Batch
-from ltx2core.training.fast_model import FastModel, FastSettings, build_fast, facts_of
+from ltx2core.training.fast_model import FastModel, FastSettings, build_fast
 from ltx2core.training.sigma import ShiftedLogitNormal
 from ltx2core.training.step import Model, draw, losses_of
 from ltx2core.validation.sampling import Inputs, sample_latents

@@ -20,9 +20,9 @@ from ltx2core.models.fused_block import build_skeleton
 from ltx2core.offload.block_files import BlockFiles, block_files
 from ltx2core.offload.layout import BlockWeights, Layout, make_layout
 from ltx2core.offload.masters import Masters, Waiting
-from ltx2core.planning.flops import ModelShape, model_shape
 from ltx2core.planning.sweeps import travelling_blocks
 from ltx2core.training.adapter import AdapterSettings, target_modules
+from ltx2core.training.block_facts import in_block, lora_shapes
 from ltx2core.training.fast_blocks import FastBlocks, Keep
 from ltx2core.training.flat_adapter import FlatAdapter
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from diffusers import LTX2VideoTransformer3DModel
 
-    from ltx2core.lora.shape import LayerShape
     from ltx2core.models.checkpoint import Checkpoint
     from ltx2core.models.quantised import EightBit, Storage
     from ltx2core.models.rounded_file import RoundedWriter
@@ -185,71 +184,6 @@ class FastModel:
         self.masters.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockFacts:
-    """Sizes of a checkpoint's transformer, from its header alone. outside_bytes: of what lies outside the blocks and of small tensors."""
-
-    count: int
-    block_bytes: int
-    outside_bytes: int
-    lora_numbers: int
-    width: int
-    heads: int
-    shape: ModelShape
-    layout: Layout
-
-
-def describe_blocks(
-    checkpoint: Checkpoint, *, storage: Storage, adapter: AdapterSettings, audio: bool, dtype: torch.dtype, video: bool = True
-) -> BlockFacts:
-    """What a plan needs to know, before anything is loaded."""
-    shapes = check_transformer(checkpoint, video=video, audio=audio)
-    return facts_of(shapes, storage=storage, adapter=adapter, video=video, audio=audio, dtype=dtype)
-
-
-def facts_of(
-    shapes: LTX2VideoTransformer3DModel,
-    *,
-    storage: Storage,
-    adapter: AdapterSettings,
-    audio: bool,
-    dtype: torch.dtype,
-    video: bool = True,
-) -> BlockFacts:
-    """The same of a transformer on meta."""
-    targets = target_modules(shapes, video=video, audio=audio, wanted=adapter.targets)
-    blocks: Any = shapes.transformer_blocks
-    skeleton = build_skeleton(blocks[0], targets=_in_block(targets), shapes=_shapes(adapter, targets))
-    layout = make_layout(skeleton, storage=storage, dtype=dtype)
-    outside = sum(tensor.numel() for name, tensor in shapes.state_dict().items() if not name.startswith("transformer_blocks."))
-    numbers = sum((group.columns + group.rows) * group.shape.rank * len(group.members) for group in skeleton.groups if group.shape)
-    config = shapes.config
-    return BlockFacts(
-        count=len(blocks),
-        block_bytes=layout.matrix_bytes,
-        outside_bytes=outside * dtype.itemsize + len(blocks) * layout.rest_bytes,
-        lora_numbers=numbers * len(blocks),
-        width=config.num_attention_heads * config.attention_head_dim,
-        heads=config.num_attention_heads,
-        shape=model_shape(shapes, ranks={name: adapter.shape_of(name).rank for name in targets}),
-        layout=layout,
-    )
-
-
-def _in_block(targets: Iterable[str]) -> set[str]:
-    return {name.split(".", 2)[2] for name in targets}
-
-
-def _shapes(adapter: AdapterSettings, targets: Iterable[str]) -> dict[str, LayerShape]:
-    """Of the LoRA of each target, named as in a block. Raises ValueError when they differ between blocks."""
-    found: dict[str, LayerShape] = {}
-    for name in targets:
-        inner, shape = name.split(".", 2)[2], adapter.shape_of(name)
-        if found.setdefault(inner, shape) != shape:
-            raise ValueError(f"{name} has a LoRA of another shape than that of other blocks")
-    return found
-
-
 def load_fast(
     checkpoint: Checkpoint,
     *,
@@ -332,11 +266,11 @@ def build_fast(
         raise ValueError("LoRA dropout is not computed by the step engine")
     meta_blocks: Any = shapes.transformer_blocks
     count = len(meta_blocks)
-    in_block = _in_block(targets)
-    everywhere = {f"transformer_blocks.{index}.{name}" for index in range(count) for name in in_block}
+    inside = in_block(targets)
+    everywhere = {f"transformer_blocks.{index}.{name}" for index in range(count) for name in inside}
     if missing := sorted(everywhere - set(targets)):
         raise ValueError(f"{missing[0]} is no target, unlike that of other blocks")
-    skeleton = build_skeleton(meta_blocks[0], targets=in_block, shapes=_shapes(adapter, targets), precision=settings.precision)
+    skeleton = build_skeleton(meta_blocks[0], targets=inside, shapes=lora_shapes(adapter, targets), precision=settings.precision)
     layout = make_layout(skeleton, storage=settings.storage, dtype=dtype)
     files = block_files(settings.disk, weights=weights_name, layout=layout) if settings.disk is not None else None
     masters = Masters(layout.matrix_bytes, waiting=settings.waiting, lock=device.type == "cuda", files=files, group=group)

@@ -23,7 +23,8 @@ from ltx2core.planning.model_sizes import sizes_as_released
 from ltx2core.planning.several import shared_rates
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.runs.events import Notice
-from ltx2core.training.fast_model import BlockFacts, FastSettings, describe_blocks
+from ltx2core.training.block_facts import BlockFacts, describe_blocks
+from ltx2core.training.fast_model import FastSettings
 from ltx2core.training.rungs import Rungs
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from ltx2core.planning.host_plan import place_blocks
 from ltx2core.planning.step_plan import StepNeed, StepPlan, plan_step
 from ltx2core.planning.wishes import step_wish
 from ltx2core.training.adapter import AdapterSettings, add_adapter
-from ltx2core.training.fast_model import FastSettings, describe_blocks, load_fast
+from ltx2core.training.block_facts import describe_blocks
+from ltx2core.training.fast_model import FastSettings, load_fast
 from ltx2core.training.step import Model
 from ltx2core.validation.adapters import Extra
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from ltx2core.config.train import TrainConfig
     from ltx2core.models.checkpoint import Checkpoint
-    from ltx2core.training.fast_model import BlockFacts
+    from ltx2core.training.block_facts import BlockFacts
 
 _NO_ADAPTER = AdapterSettings(rank=1, alpha=1.0)  # the engine always has one; its B is 0
 _BESIDE_BYTES = 6 * GIB  # of a sample's activations, beside a transformer that lies on the card as a whole

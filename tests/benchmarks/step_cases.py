@@ -16,7 +16,8 @@ from ltx2core.planning.step_plan import StepNeed, StepPlan, StepWish, plan_step
 from ltx2core.planning.step_time import STORED_BYTES, step_speed
 from ltx2core.training.adam import BYTES_A_NUMBER
 from ltx2core.training.adapter import AdapterSettings
-from ltx2core.training.fast_model import FastSettings, facts_of
+from ltx2core.training.block_facts import facts_of
+from ltx2core.training.fast_model import FastSettings
 from ltx2core.training.optimizer import AdamSettings
 from ltx2core.training.tread import Route
 from tests.benchmarks.random_models import DEVICE, DTYPE, GIB, GRIDS, shapes_of, sound_tokens

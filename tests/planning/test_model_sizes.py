@@ -9,7 +9,7 @@ from ltx2core.planning.flops import model_shape
 from ltx2core.planning.measure_sizes import VERSIONS, kept_bytes, one_block, shapes_of
 from ltx2core.planning.model_sizes import released_sizes, sizes_as_released
 from ltx2core.training.adapter import AdapterSettings
-from ltx2core.training.fast_model import facts_of
+from ltx2core.training.block_facts import facts_of
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -13,12 +13,7 @@ from ltx2core.planning.phases import encode_phase, text_bytes, text_phase
 
 GIB = 2**30
 H100 = rates_of(find_card("H100"))  # type: ignore[arg-type]
-LARGE = ClipShape(width=1280, height=704, frames=121)
 SMALL = ClipShape(width=768, height=512, frames=49)
-ROLL, PATCH = VaeLevers(temporal_roll=True), VaeLevers(patch_conv=True)
-BOTH, TILING = VaeLevers(temporal_roll=True, patch_conv=True), VaeLevers(tiling=True)
-ALL = VaeLevers(tiling=True, temporal_roll=True, patch_conv=True)
-WEIGHTS = {"encode": 1_388_197_762, "decode": 1_056_761_440}
 
 
 def test_a_shorter_clip_was_measured_too() -> None:
