@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ltx2core.planning.phases import decode_phase, host_bytes
 from ltx2core.planning.several import of_all
-from ltx2core.validation.decode_ways import decode_ways
+from ltx2core.validation.decode_ways import decode_ways, in_any_case
 
 if TYPE_CHECKING:
     from ltx2core.planning.hardware import Hardware
@@ -30,9 +30,8 @@ class Decoding:
 def decoding(job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, hardware: Hardware, free: int) -> Decoding | None:
     """In the first way that fits, else in the one that needs least. None without samples.
 
-    A way that leaves the others to tiles, or takes the weights away, is tried without asking whether there is room: it may fill the card,
-    for where that is full the allocator gives back what lies idle. Where RAM cannot take the weights, the last way that was passed over is
-    tried so, then tiles beside the weights.
+    A way that is tried in any case may fill the card: where that is full, the allocator gives back what lies idle. Where RAM cannot take
+    the weights, the last way that was passed over is tried so, then tiles beside the weights.
     """
     if job.sample is None or not job.sample.count:
         return None
@@ -55,7 +54,7 @@ def decoding(job: Job, need: StepNeed, plan: StepPlan, host: HostPlan, hardware:
         if way.alone and of_all(phase, job.processes).ram_bytes > hardware.ram_bytes:
             beside = passed[-1:] + [other for other in rest if not other[0].alone]
             return next(filter(None, (found(other, filling(one)) for other, one in beside)), Decoding(least, "", asked.vram_bytes))
-        must = way.alone or all(other.levers.tiling for other, _ in rest)
+        must = in_any_case(way, (other for other, _ in rest))
         if decoded := found(way, filling(phase) if must else phase):
             return decoded
         if not must:

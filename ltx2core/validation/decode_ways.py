@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ltx2core.models.vae_levers import VaeLevers
 
 
@@ -34,3 +36,11 @@ def decode_ways(levers: VaeLevers) -> list[DecodeWay]:
     tiles = replace(parts, tiling=True)
     ways = [DecodeWay(levers), DecodeWay(parts), DecodeWay(parts, alone=True), DecodeWay(tiles, alone=True), DecodeWay(tiles)]
     return [way for index, way in enumerate(ways) if way not in ways[:index]]
+
+
+def in_any_case(way: DecodeWay, less: Iterable[DecodeWay]) -> bool:
+    """Whether a way is tried without asking whether there is room for it. less: those that come after it.
+
+    What is not tried is made up for by parts or by room, which give the same picture; tiles do not.
+    """
+    return way.alone or all(other.levers.tiling for other in less)

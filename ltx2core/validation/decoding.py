@@ -20,7 +20,7 @@ from ltx2core.hardware.free_memory import free_memory
 from ltx2core.planning.clips import SPATIAL, TEMPORAL, ClipShape
 from ltx2core.planning.job import Version
 from ltx2core.planning.vae_sizes import decoder_bytes
-from ltx2core.validation.decode_ways import DecodeWay, decode_ways
+from ltx2core.validation.decode_ways import DecodeWay, decode_ways, in_any_case
 from ltx2core.validation.media import decode
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class SampleDecoder:
             way, rest = self._ways[0], self._ways[1:]
             less = [other for other in rest if other.levers != way.levers] if way.alone else rest  # beside the weights it fits even less
             stuck = self._no_ram is not None
-            # What is not tried is made up for by parts or by room, which give the same picture; tiles do not.
-            media = self._attempt(latents, way, must=stuck or way.alone or all(other.levers.tiling for other in less))
+            media = self._attempt(latents, way, must=stuck or in_any_case(way, less))
             if media is not None:
                 return media
             free_memory(self.device)  # outside the handlers: their tracebacks would keep the decoder's tensors alive
